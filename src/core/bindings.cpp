@@ -1,0 +1,117 @@
+// The Python side of the core. Arrays come validated: contiguous, aligned, of native byte order and matching sizes.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "dispatch.hpp"
+#include "evaluate.hpp"
+
+namespace nb = nanobind;
+using namespace crossentropy;
+
+namespace {
+
+// The memory of an array, or none. A Py_buffer of the plainest kind costs a third of an ndarray conversion.
+class Buffer {
+   public:
+    explicit Buffer(nb::handle array, int flags = PyBUF_SIMPLE) {
+        if (array.is_none()) return;
+        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+    }
+    ~Buffer() {
+        if (view_.obj != nullptr) PyBuffer_Release(&view_);
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    template <class T = void>
+    T* data() const {
+        return static_cast<T*>(view_.buf);
+    }
+
+   private:
+    Py_buffer view_{};
+};
+
+[[noreturn]] void raise_bad_index(const Problem& p, std::size_t row) {
+    std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes) + ")";
+    if (p.ignore_index) message += " or ignore_index " + std::to_string(*p.ignore_index);
+    message += ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
+    throw nb::index_error(message.c_str());
+}
+
+double loss(nb::handle logits, std::size_t rows, std::size_t classes, int type, nb::handle indices,
+            nb::handle probabilities, int probabilities_type, nb::handle class_weight, nb::handle sample_weight,
+            std::optional<std::int64_t> ignore_index, double label_smoothing, double z_loss, double softcap,
+            double temperature, int reduction, double gradient_scale, nb::handle grad_output, nb::handle losses,
+            nb::handle dlogits, int num_threads) {
+    const Buffer z(logits), t(indices), q(probabilities), w(class_weight), s(sample_weight), g(grad_output);
+    const Buffer values(losses, PyBUF_WRITABLE), matrix(dlogits, PyBUF_WRITABLE);
+    Problem p;
+    p.rows = rows;
+    p.classes = classes;
+    p.type = ElementType(type);
+    p.logits = z.data();
+    p.indices = t.data<std::int64_t>();
+    p.probabilities = q.data();
+    p.probabilities_type = ElementType(probabilities_type);
+    p.ignore_index = ignore_index;
+    p.class_weight = w.data<double>();
+    p.sample_weight = s.data<double>();
+    p.label_smoothing = label_smoothing;
+    p.z_loss = z_loss;
+    p.softcap = softcap;
+    p.set_temperature(temperature);
+    p.gradient_scale = gradient_scale;
+    p.grad_output = g.data<double>();
+    p.row_values = values.data();
+    p.matrix = matrix.data();
+    Evaluation result;
+    {
+        const nb::gil_scoped_release released;
+        result = evaluate(p, Reduction(reduction), num_threads);
+    }
+    if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
+    return result.loss;
+}
+
+void softmax(nb::handle logits, std::size_t rows, std::size_t classes, int type, int output, nb::handle logsumexp,
+             nb::handle out, int num_threads) {
+    const Buffer z(logits), values(logsumexp, PyBUF_WRITABLE), matrix(out, PyBUF_WRITABLE);
+    Problem p;
+    p.rows = rows;
+    p.classes = classes;
+    p.type = ElementType(type);
+    p.logits = z.data();
+    p.output = Output(output);
+    p.row_values = values.data();
+    p.matrix = matrix.data();
+    const nb::gil_scoped_release released;
+    evaluate(p, Reduction::none, num_threads);
+}
+
+std::vector<std::string> available() {
+    std::vector<std::string> names;
+    for (const Kernels* set : available_kernels()) names.emplace_back(set->name);
+    return names;
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    m.doc() = "The compiled core of crossentropy: use the package's own functions, which validate.";
+    m.attr("__version__") = CROSSENTROPY_VERSION;
+    m.attr("instruction_set") = kernels().name;
+    m.attr("available_instruction_sets") = available();
+    m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),
+          nb::arg("indices").none(), nb::arg("probabilities").none(), nb::arg("probabilities_type"),
+          nb::arg("class_weight").none(), nb::arg("sample_weight").none(), nb::arg("ignore_index").none(),
+          nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"),
+          nb::arg("reduction"), nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(),
+          nb::arg("dlogits").none(), nb::arg("num_threads"),
+          "The reduced loss of rows x classes logits; writes losses and dlogits where given.");
+    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),
+          nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(), nb::arg("num_threads"),
+          "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+}

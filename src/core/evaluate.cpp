@@ -1,0 +1,100 @@
+#include "evaluate.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "parallel.hpp"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace crossentropy {
+
+// Rows that one task takes: some sixteen thousand elements, a multiple of every tile. It depends on the number of
+// classes alone, so that losses are added in the same order whatever the number of threads.
+static std::size_t rows_of_task(std::size_t classes) {
+    constexpr std::size_t elements = std::size_t(1) << 14, tile = 32;
+    return std::max<std::size_t>(1, elements / classes / tile) * tile;
+}
+
+// Fresh pages cost more than the kernel that fills them: ask for huge ones inside a large output.
+static void advise_huge_pages(void* data, std::size_t bytes) {
+#if defined(__linux__)
+    constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+    if (data == nullptr || bytes < (std::size_t(1) << 22)) return;
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    const std::uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
+// The total weight of the rows that count, and the first of them whose class index is out of range.
+static Evaluation check_targets(const Problem& p) {
+    Evaluation result;
+    bool bad = false;
+    if (p.indices != nullptr) {
+        result.total_weight = double(kernels().count_indices(p, bad));
+        if (!bad && p.class_weight == nullptr && p.sample_weight == nullptr) return result;
+    } else if (p.sample_weight == nullptr) {
+        result.total_weight = double(p.rows);
+        return result;
+    }
+    Outcome total;
+    for (std::size_t row = 0; row < p.rows; ++row) {
+        double weight = 1.0;
+        if (p.indices != nullptr) {
+            const std::int64_t target = p.indices[row];
+            if (p.ignore_index == target) continue;
+            if (std::uint64_t(target) >= p.classes) {
+                result.bad_row = row;
+                return result;
+            }
+            if (p.class_weight != nullptr) weight = p.class_weight[target];
+        }
+        total.add(p.sample_weight != nullptr ? weight * p.sample_weight[row] : weight);
+    }
+    result.total_weight = total.total();
+    return result;
+}
+
+Evaluation evaluate(Problem p, Reduction reduction, int threads) {
+    const DefaultFloatingPoint guard;
+    Evaluation result;
+    if (p.has_targets()) {
+        result = check_targets(p);
+        if (result.bad_row != kNoRow) return result;
+    }
+    const std::size_t bytes = p.rows * p.classes * (p.type == ElementType::float32 ? 4 : 8);
+    advise_huge_pages(p.matrix, bytes);
+    if (reduction == Reduction::mean) {
+        if (result.total_weight == 0.0) {  // nothing to learn from
+            if (p.matrix != nullptr) std::memset(p.matrix, 0, bytes);
+            return result;
+        }
+        p.gradient_scale /= result.total_weight;
+    }
+
+    const std::size_t step = rows_of_task(p.classes), tasks = (p.rows + step - 1) / step;
+    std::vector<Outcome> outcomes(tasks);
+    const auto run = kernels().run[int(p.type)];
+    parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i) {
+        run(p, i * step, std::min(p.rows, (i + 1) * step), outcomes[i]);
+    });
+
+    Outcome total;
+    for (const Outcome& outcome : outcomes) {
+        total.add(outcome.sum);
+        total.add(outcome.error);
+        result.bad_row = std::min(result.bad_row, outcome.bad_row);
+    }
+    result.loss = total.total();
+    if (reduction == Reduction::mean) result.loss /= result.total_weight;
+    return result;
+}
+
+}  // namespace crossentropy

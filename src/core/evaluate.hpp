@@ -1,0 +1,20 @@
+// A whole problem: targets checked, rows shared among threads, losses added up.
+#pragma once
+
+#include "problem.hpp"
+
+namespace crossentropy {
+
+enum class Reduction : int { none = 0, sum = 1, mean = 2 };
+
+struct Evaluation {
+    double loss = 0.0;             // the reduced loss (not for Reduction::none)
+    double total_weight = 0.0;     // what the mean divides by
+    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
+};
+
+// Fills problem.matrix and problem.row_values. A class index out of range is found before anything is written (unless
+// another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
+Evaluation evaluate(Problem problem, Reduction reduction, int threads);
+
+}  // namespace crossentropy

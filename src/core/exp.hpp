@@ -1,0 +1,87 @@
+// exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
+// ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
+
+constexpr double kInverseFactorial[] = {1.0,        1.0,         1.0 / 2,        1.0 / 6,         1.0 / 24,
+                                        1.0 / 120,  1.0 / 720,   1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
+                                        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+
+// ln 2 in two parts; the first is short enough that n times it is exact, even without a fused multiply-add.
+template <class T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+    static constexpr double round = 0x1.8p23, ln2_high = 0x1.62e4p-1, ln2_low = 0x1.7f7d1cf79abcap-20;
+    static constexpr double lowest = -87.33;  // just above ln(2^-126)
+    static constexpr int mantissa = 23, degree = 7;
+    static constexpr int32_t one = 0x3f800000;
+};
+template <>
+struct ExpConstants<double> {
+    static constexpr double round = 0x1.8p52, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
+    static constexpr double lowest = -708.39;  // just above ln(2^-1022)
+    static constexpr int mantissa = 52, degree = 13;
+    static constexpr int64_t one = 0x3ff0000000000000;
+};
+
+// exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0].
+template <class V>
+struct ExpParts {
+    V power, rest;
+};
+template <class V>
+CE_INLINE ExpParts<V> exp_parts(V x, V error) {
+    using C = ExpConstants<Element<V>>;
+    const V shifted = fma(x, splat<V>(0x1.71547652b82fep0), splat<V>(C::round));  // log2(e) x + round
+    const V n = shifted - splat<V>(C::round);
+    V t = fma(n, splat<V>(-C::ln2_high), x);
+    t = fma(n, splat<V>(-C::ln2_low), t) + error;
+    V series = splat<V>(kInverseFactorial[C::degree]);
+#pragma GCC unroll 16
+    for (int k = C::degree - 1; k >= 2; --k) series = fma(series, t, splat<V>(kInverseFactorial[k]));
+    return {(V)(((Integer<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
+}
+
+// exp(x + error) for x <= 0 and a much smaller error: below 1 ULP. Exactly 1 at 0, exactly 0 below the normal range;
+// NaN stays NaN. An infinite x gives 0 whatever the error holds.
+template <class V>
+CE_INLINE V exp(V x, V error) {
+    const ExpParts<V> e = exp_parts(x, error);
+    return select<V>(x < splat<V>(ExpConstants<Element<V>>::lowest), V{}, fma(e.power, e.rest, e.power));
+}
+
+// tanh(x) below 3 ULP, and its derivative sech(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|), which keeps its digits
+// where tanh is close to one.
+struct Tanh {
+    f64 value, slope;
+};
+CE_INLINE Tanh tanh(f64 x) {
+    const f64 y = splat<f64>(-2.0) * select<f64>(x < 0, -x, x);
+    const ExpParts<f64> parts = exp_parts(y, f64{});
+    const auto tiny = y < splat<f64>(ExpConstants<double>::lowest);
+    const f64 e = select<f64>(tiny, f64{}, fma(parts.power, parts.rest, parts.power));
+    const f64 minus = select<f64>(tiny, splat<f64>(-1.0), fma(parts.power, parts.rest, parts.power - 1.0));  // e - 1
+    const f64 value = -minus / (1.0 + e);
+    return {select<f64>(x < 0, -value, value), 4.0 * e / ((1.0 + e) * (1.0 + e))};
+}
+
+// log(1 + r) for finite r >= 0: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 + f) from the series of atanh.
+CE_INLINE f64 log1p(f64 r) {
+    const f64 u = 1.0 + r;
+    const f64 t = u - r;
+    const f64 error = ((r - (u - t)) + (1.0 - t)) / u;
+
+    const i64 bits = (i64)u;
+    const f64 fraction = (f64)((bits & 0x000fffffffffffff) | ExpConstants<double>::one);  // in [1, 2)
+    const auto large = fraction > splat<f64>(0x1.6a09e667f3bcdp0);
+    const f64 f = select<f64>(large, 0.5 * fraction, fraction) - 1.0;
+    const i64 exponent = (bits >> 52) - 1023 - (i64)large;
+    const f64 k = (f64)(exponent | 0x4330000000000000) - 0x1p52;  // 2^52 + exponent, for an exponent >= 0
+
+    const f64 s = f / (2.0 + f);
+    const f64 z = s * s;
+    f64 series = splat<f64>(2.0 / 25);
+#pragma GCC unroll 16
+    for (int n = 11; n >= 1; --n) series = fma(series, z, splat<f64>(2.0 / (2 * n + 1)));
+    const f64 rest = s * fma(z, -series, f) - fma(k, splat<f64>(ExpConstants<double>::ln2_low), error);
+    return fma(k, splat<f64>(ExpConstants<double>::ln2_high), f - rest);
+}

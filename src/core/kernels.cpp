@@ -1,0 +1,95 @@
+// The kernels, compiled once for each instruction set: CMake defines CE_AVX512, CE_AVX2, CE_NEON or CE_BASELINE.
+//
+// The instruction set is switched on for this file's own functions only, after the standard headers: an inline
+// function that other files share is never emitted with instructions that an older CPU lacks.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "dispatch.hpp"
+#include "problem.hpp"
+
+#if defined(CE_AVX512)
+#define CE_NAMESPACE avx512
+#define CE_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+#elif defined(CE_AVX2)
+#define CE_NAMESPACE avx2
+#define CE_TARGET "avx2,fma,f16c"
+#elif defined(CE_NEON)
+#define CE_NAMESPACE neon
+#else
+#define CE_NAMESPACE baseline
+#endif
+
+#if defined(CE_AVX512) || defined(CE_AVX2)
+#include <immintrin.h>
+#elif defined(CE_NEON)
+#include <arm_neon.h>
+#endif
+
+#define CE_PRAGMA(x) _Pragma(#x)
+#if defined(CE_TARGET) && defined(__clang__)
+#define CE_PUSH(names) CE_PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
+#define CE_POP CE_PRAGMA(clang attribute pop)
+#elif defined(CE_TARGET)
+#define CE_PUSH(names) CE_PRAGMA(GCC push_options) CE_PRAGMA(GCC target(names))
+#define CE_POP CE_PRAGMA(GCC pop_options)
+#else
+#define CE_TARGET ""
+#define CE_PUSH(names)
+#define CE_POP
+#endif
+
+CE_PUSH(CE_TARGET)
+namespace crossentropy::CE_NAMESPACE {
+// clang-format off: each header needs the one before it
+#include "lanes.hpp"
+#include "exp.hpp"
+#include "coefficients.hpp"
+#include "rows.hpp"
+#include "columns.hpp"
+// clang-format on
+
+template <class S, class T, bool transformed>
+void run(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
+    if (problem.classes <= std::size_t(kFewClasses))
+        ColumnKernel<S, T, transformed>(problem).run(begin, end, outcome);
+    else
+        RowKernel<S, T, transformed>(problem).run(begin, end, outcome);
+}
+
+static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
+    problem.transformed() ? run<float, double, true>(problem, begin, end, outcome)
+                          : run<float, float, false>(problem, begin, end, outcome);
+}
+
+static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
+    problem.transformed() ? run<double, double, true>(problem, begin, end, outcome)
+                          : run<double, double, false>(problem, begin, end, outcome);
+}
+
+// Rows whose class index is not ignore_index; any of them out of range is told by `bad`.
+static std::size_t count_indices(const Problem& problem, bool& bad) {
+    const std::int64_t ignored = problem.ignore_index.value_or(-1);
+    const bool may_ignore = problem.ignore_index.has_value();
+    std::size_t counted = 0, outside = 0;
+    for (std::size_t row = 0; row < problem.rows; ++row) {
+        const std::int64_t target = problem.indices[row];
+        const bool keep = !(may_ignore & (target == ignored));
+        counted += keep;
+        outside += keep & (std::uint64_t(target) >= problem.classes);
+    }
+    bad = outside != 0;
+    return counted;
+}
+
+#define CE_STRING(x) #x
+#define CE_NAME(x) CE_STRING(x)
+extern const Kernels kernels;
+const Kernels kernels{CE_NAME(CE_NAMESPACE), {run_float32, run_float64}, count_indices};
+}  // namespace crossentropy::CE_NAMESPACE
+
+CE_POP

@@ -1,0 +1,228 @@
+// Logical lanes: a fixed number of lanes, made of whatever vectors the CPU has.
+//
+// This header and the kernels above it are compiled once for each instruction set, inside a namespace of
+// its own (see kernels.cpp). Lane k of kLanes<T> sees the same elements in the same order on every one of
+// them, and lanes are folded in one fixed order: hence the same bits.
+//
+// Arithmetic is spelled with GCC and Clang vector extensions; only what they cannot express (fused
+// multiply-add, max, conversions of half a vector) is an intrinsic of each instruction set.
+
+#define CE_INLINE inline __attribute__((always_inline))
+
+#if defined(CE_AVX512)
+constexpr int kVectorBytes = 64;
+#elif defined(CE_AVX2)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+typedef float f32 __attribute__((vector_size(kVectorBytes)));
+typedef double f64 __attribute__((vector_size(kVectorBytes)));
+typedef int32_t i32 __attribute__((vector_size(kVectorBytes)));
+typedef int64_t i64 __attribute__((vector_size(kVectorBytes)));
+typedef float f32_half __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class V>
+struct vector_traits;
+template <>
+struct vector_traits<f32> {
+    using element = float;
+    using integer = i32;
+};
+template <>
+struct vector_traits<f64> {
+    using element = double;
+    using integer = i64;
+};
+template <class T>
+struct vector_of;
+template <>
+struct vector_of<float> {
+    using type = f32;
+};
+template <>
+struct vector_of<double> {
+    using type = f64;
+};
+
+template <class T>
+using Vector = typename vector_of<T>::type;
+template <class V>
+using Element = typename vector_traits<V>::element;
+template <class V>
+using Integer = typename vector_traits<V>::integer;
+
+template <class T>
+constexpr int kWidth = kVectorBytes / int(sizeof(T));  // lanes of one vector
+template <class T>
+constexpr int kLanes = 128 / int(sizeof(T));  // logical lanes: 32 of float, 16 of double
+constexpr int kParts = 128 / kVectorBytes;    // vectors that hold the logical lanes
+
+template <class V>
+CE_INLINE V splat(double x) {
+    return V{} + Element<V>(x);
+}
+
+template <class V>
+CE_INLINE V load(const Element<V>* p) {
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V>
+CE_INLINE void store(Element<V>* p, V v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <class V>
+CE_INLINE V select(Integer<V> mask, V yes, V no) {
+    return mask ? yes : no;
+}
+
+// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
+// the sum of its exponentials instead.
+#if defined(CE_AVX512)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
+CE_INLINE f32 highest(f32 a, f32 b) { return _mm512_max_ps(a, b); }
+CE_INLINE f64 highest(f64 a, f64 b) { return _mm512_max_pd(a, b); }
+CE_INLINE f64 widen(f32_half v) { return _mm512_cvtps_pd(v); }
+CE_INLINE f32_half narrow(f64 v) { return _mm512_cvtpd_ps(v); }
+#elif defined(CE_AVX2)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm256_fmadd_ps(a, b, c); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm256_fmadd_pd(a, b, c); }
+CE_INLINE f32 highest(f32 a, f32 b) { return _mm256_max_ps(a, b); }
+CE_INLINE f64 highest(f64 a, f64 b) { return _mm256_max_pd(a, b); }
+CE_INLINE f64 widen(f32_half v) { return _mm256_cvtps_pd(v); }
+CE_INLINE f32_half narrow(f64 v) { return _mm256_cvtpd_ps(v); }
+#elif defined(CE_NEON)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return f32(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return f64(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
+CE_INLINE f32 highest(f32 a, f32 b) { return f32(vmaxnmq_f32(float32x4_t(a), float32x4_t(b))); }
+CE_INLINE f64 highest(f64 a, f64 b) { return f64(vmaxnmq_f64(float64x2_t(a), float64x2_t(b))); }
+CE_INLINE f64 widen(f32_half v) { return f64(vcvt_f64_f32(float32x2_t(v))); }
+CE_INLINE f32_half narrow(f64 v) { return f32_half(vcvt_f32_f64(float64x2_t(v))); }
+#else  // baseline: any CPU, and as accurate, but not the same bits
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return a * b + c; }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return a * b + c; }
+CE_INLINE f32 highest(f32 a, f32 b) { return a > b ? a : b; }
+CE_INLINE f64 highest(f64 a, f64 b) { return a > b ? a : b; }
+CE_INLINE f64 widen(f32_half v) { return __builtin_convertvector(v, f64); }
+CE_INLINE f32_half narrow(f64 v) { return __builtin_convertvector(v, f32_half); }
+#endif
+
+// The logical lanes of T, summed in float64: n vectors of kWidth<double> lanes.
+template <class T>
+constexpr int kSums = kLanes<T> / kWidth<double>;
+template <class T>
+constexpr int kHalves = int(sizeof(double) / sizeof(T));  // vectors of float64 that hold one vector of T
+
+CE_INLINE void widen(f32 v, f64 (&wide)[2]) {
+    f32_half halves[2];
+    __builtin_memcpy(halves, &v, sizeof v);
+    wide[0] = widen(halves[0]);
+    wide[1] = widen(halves[1]);
+}
+CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
+
+CE_INLINE f32 narrow(const f64 (&wide)[2]) {
+    const f32_half halves[2] = {narrow(wide[0]), narrow(wide[1])};
+    f32 v;
+    __builtin_memcpy(&v, halves, sizeof v);
+    return v;
+}
+CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
+
+// kWidth<T> elements of storage S as a vector of T, and back, rounded once.
+template <class T, class S>
+CE_INLINE Vector<T> load_as(const S* p) {
+    if constexpr (std::is_same_v<S, T>) {
+        return load<Vector<T>>(p);
+    } else {
+        f32_half v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return widen(v);
+    }
+}
+template <class S, class V>
+CE_INLINE void store_as(S* p, V v) {
+    if constexpr (std::is_same_v<S, Element<V>>) {
+        store(p, v);
+    } else {
+        const f32_half half = narrow(v);
+        __builtin_memcpy(p, &half, sizeof half);
+    }
+}
+
+// a - b exactly, as the rounded difference and what rounding left out (Knuth's two-sum; valid for any order of
+// magnitudes, not when a difference overflows).
+template <class V>
+struct Difference {
+    V value, error;
+};
+template <class V>
+CE_INLINE Difference<V> two_diff(V a, V b) {
+    const V d = a - b;
+    const V t = d - a;
+    return {d, (a - (d - t)) - (b + t)};
+}
+
+// Sums of n vectors of float64 lanes. Compensated, a sum carries its rounding errors along.
+template <int n, bool compensated>
+struct Sums {
+    f64 sum[n] = {};
+    f64 error[n] = {};
+
+    CE_INLINE void add(int i, f64 x) {
+        if constexpr (compensated) {
+            const f64 s = sum[i] + x;
+            const f64 t = s - sum[i];
+            error[i] += (sum[i] - (s - t)) + (x - t);
+            sum[i] = s;
+        } else {
+            sum[i] += x;
+        }
+    }
+    CE_INLINE f64 total(int i) const {
+        if constexpr (compensated) return select<f64>(sum[i] - sum[i] == 0, sum[i] + error[i], sum[i]);
+        return sum[i];
+    }
+    // Lane k + lane k + half, and so on down to one: the same order for every vector width.
+    CE_INLINE double fold() const {
+        f64 v[n];
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) v[i] = total(i);
+#pragma GCC unroll 16
+        for (int half = n / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+            for (int i = 0; i < half; ++i) v[i] += v[i + half];
+        double lane[kWidth<double>];
+        __builtin_memcpy(lane, &v[0], sizeof lane);
+#pragma GCC unroll 16
+        for (int half = kWidth<double> / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+            for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+        return lane[0];
+    }
+};
+
+// 29 spare bits make a float64 sum of float32 terms exact enough; a sum of float64 terms needs its errors, so that a
+// row of a million classes is as exact as one of ten.
+template <class T>
+constexpr bool kCompensated = std::is_same_v<T, double>;
+template <class T>
+using LaneSums = Sums<kSums<T>, kCompensated<T>>;
+
+template <class V>
+CE_INLINE Element<V> fold_highest(V v) {
+    constexpr int width = kWidth<Element<V>>;
+    Element<V> lane[width];
+    __builtin_memcpy(lane, &v, sizeof lane);
+#pragma GCC unroll 16
+    for (int half = width / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+        for (int i = 0; i < half; ++i) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
+    return lane[0];
+}

@@ -1,0 +1,70 @@
+// Work over threads that live for one call: no pool, no state, safe after fork.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace crossentropy {
+
+// Round to nearest, subnormals kept, while it lives; then as before.
+class DefaultFloatingPoint {
+   public:
+#if defined(__x86_64__)
+    DefaultFloatingPoint() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+    ~DefaultFloatingPoint() { _mm_setcsr(saved_); }
+
+   private:
+    unsigned saved_;
+#elif defined(__aarch64__)
+    DefaultFloatingPoint() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+        __asm__ volatile("msr fpcr, %0" : : "r"(std::uint64_t(0)));
+    }
+    ~DefaultFloatingPoint() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+   private:
+    std::uint64_t saved_;
+#else
+    DefaultFloatingPoint() {}
+#endif
+   public:
+    DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+    DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
+};
+
+// A thread is started for every so many elements: starting one costs as long as some ten thousand elements.
+constexpr std::size_t kElementsPerThread = std::size_t(1) << 18;
+
+inline int useful_threads(std::size_t elements, int threads) {
+    const std::size_t useful = (elements + kElementsPerThread - 1) / kElementsPerThread;
+    return int(std::clamp<std::size_t>(useful, 1, std::size_t(std::max(threads, 1))));
+}
+
+// task(i) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is left to
+// chance; a task must not depend on it. Where the system refuses a thread, the others do its work.
+template <class Task>
+void parallel_for(std::size_t tasks, int threads, const Task& task) {
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+        const DefaultFloatingPoint guard;
+        for (std::size_t i = next++; i < tasks; i = next++) task(i);
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int i = 1; i < threads && std::size_t(i) < tasks; ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {
+    }
+    work();
+    for (std::thread& other : others) other.join();
+}
+
+}  // namespace crossentropy

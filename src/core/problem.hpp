@@ -1,0 +1,77 @@
+// What a kernel is asked for: plain data, the same for every instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+namespace crossentropy {
+
+// Element types of logits and of probability targets. float16 and bfloat16 have their places here.
+enum class ElementType : int { float32 = 0, float64 = 1 };
+constexpr int kElementTypes = 2;
+
+enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
+struct Problem {
+    std::size_t rows = 0, classes = 0;
+    ElementType type = ElementType::float32;
+    const void* logits = nullptr;  // (z): rows x classes, contiguous
+
+    // The targets: class indices, or probabilities (q), or neither for the softmax functions.
+    const std::int64_t* indices = nullptr;  // (t)
+    const void* probabilities = nullptr;
+    ElementType probabilities_type = ElementType::float64;
+    std::optional<std::int64_t> ignore_index;
+
+    const double* class_weight = nullptr;   // (w), one a class
+    const double* sample_weight = nullptr;  // (s), one a row
+    double label_smoothing = 0.0;           // (epsilon)
+    double z_loss = 0.0;                    // (zeta)
+    double softcap = kInf;                  // (k)
+    double inverse_temperature = 1.0;        // (1 / tau), rounded, and what rounding left out
+    double inverse_temperature_error = 0.0;
+
+    // What multiplies the gradient: a number for all rows, and if given one a row.
+    double gradient_scale = 1.0;
+    const double* grad_output = nullptr;
+
+    Output output = Output::gradient;
+    void* matrix = nullptr;      // gradient, softmax or log-softmax, of the logits' type; may be the logits
+    void* row_values = nullptr;  // losses, or without targets log-sum-exp; of the logits' type
+
+    void set_temperature(double temperature) {
+        inverse_temperature = 1.0 / temperature;
+        inverse_temperature_error = std::fma(-inverse_temperature, temperature, 1.0) * inverse_temperature;
+    }
+    bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
+    // Targets with a coefficient for every class, not for one only.
+    bool dense() const { return probabilities != nullptr || label_smoothing > 0.0; }
+    // Logits that are not used as they are: computed in float64.
+    bool transformed() const { return softcap < kInf || inverse_temperature != 1.0; }
+};
+
+constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
+
+// What a range of rows returns beside its arrays.
+struct Outcome {
+    double sum = 0.0;              // of the losses, and what rounding left out of it
+    double error = 0.0;
+    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
+
+    void add(double x) {
+        const double s = sum + x;
+        const double t = s - sum;
+        error += (sum - (s - t)) + (x - t);
+        sum = s;
+    }
+    double total() const { return sum - sum == 0.0 ? sum + error : sum; }
+};
+
+}  // namespace crossentropy

@@ -1,0 +1,35 @@
+"""Softmax cross-entropy and its gradient: exact, the same bits everywhere, at the speed of memory.
+
+>>> import crossentropy as ce
+>>> loss = ce.cross_entropy([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]], [[0, 1, 0], [1, 0, 0]])
+>>> round(loss, 12)
+2.018508394742
+"""
+
+try:
+    from ._core import __version__
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "crossentropy's compiled module is missing: the package has not been built. Install it with "
+        "'pip install .' in the folder that holds pyproject.toml (this needs a C++ compiler), or run 'make' there."
+    ) from error
+
+from . import _reference as reference
+from ._config import get_num_threads, set_num_threads, show_config
+from ._functional import cross_entropy, cross_entropy_with_grad
+from ._modules import CrossEntropyLoss
+from ._softmax import log_softmax, logsumexp, softmax
+
+__all__ = [
+    "CrossEntropyLoss",
+    "__version__",
+    "cross_entropy",
+    "cross_entropy_with_grad",
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "reference",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+]

@@ -1,0 +1,73 @@
+"""The options of the loss: one frozen dataclass, validated here and nowhere else."""
+
+import math
+import operator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Literal
+
+Reduction = Literal["mean", "sum", "none"]
+
+# The order is that of the core's enumeration.
+REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the loss is, beside its data. Numbers become Python's own; infinite `softcap` means none."""
+
+    ignore_index: int | None = -100
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    softcap: float | None = None
+    temperature: float = 1.0
+    reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        if self.ignore_index is not None:
+            try:
+                ignore_index = operator.index(self.ignore_index)
+            except TypeError:
+                raise TypeError(f"ignore_index: expected an integer or None, got {self.ignore_index!r}") from None
+            if not -(2**63) <= ignore_index < 2**63:
+                raise ValueError(f"ignore_index: expected a 64-bit integer, got {ignore_index}")
+            object.__setattr__(self, "ignore_index", ignore_index)
+        for name in ("label_smoothing", "z_loss", "temperature"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        softcap = math.inf if self.softcap is None else _number("softcap", self.softcap)
+        object.__setattr__(self, "softcap", softcap)
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
+        if not 0.0 <= self.z_loss < math.inf:
+            raise ValueError(f"z_loss: expected a finite number of at least 0, got {self.z_loss}")
+        if not softcap > 0.0:
+            raise ValueError(f"softcap: expected a positive number or None, got {softcap}")
+        if not 0.0 < self.temperature < math.inf:
+            raise ValueError(f"temperature: expected a finite positive number, got {self.temperature}")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {self.reduction!r}")
+
+
+DEFAULT_OPTIONS = LossOptions()
+
+
+def loss_options(
+    ignore_index: int | None,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    temperature: float,
+    reduction: Reduction,
+) -> LossOptions:
+    """Validated options; the shared instance where nothing differs from the defaults (building one costs 2 µs)."""
+    given = (ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    return DEFAULT_OPTIONS if given == _DEFAULTS else LossOptions(*given)
+
+
+_DEFAULTS = (-100, 0.0, 0.0, None, 1.0, "mean")
