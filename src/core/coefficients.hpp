@@ -66,6 +66,12 @@ CE_INLINE f64 capped_slope(const Problem& p, f64 z) {
     return p.softcap < kInf ? tanh(z / p.softcap).slope : splat<f64>(1.0);
 }
 
+// log p = u - lse, from u - m and log1p(r); -inf stays -inf.
+CE_INLINE f64 log_probability(f64 u, f64 m, f64 log_total) {
+    const Difference<f64> d = two_diff(u, m);
+    return select<f64>(d.value == splat<f64>(-kInf), d.value, d.value - (log_total - d.error));
+}
+
 // exp((u - m) / temperature), with the rounding errors of the difference and of the quotient carried along:
 // alone, rounding u - m to float32 costs 64 ULP of a small probability.
 template <bool transformed, class V>

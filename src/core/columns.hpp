@@ -188,8 +188,7 @@ class ColumnKernel {
                 const i64 target = load_lanes(tile.target + at);
                 f64& g = wide[h];
                 if (p.output == Output::log_softmax) {
-                    const Difference<f64> d = two_diff(wide_u[h], wide_m[h]);
-                    g = select<f64>(d.value == splat<f64>(-kInf), d.value, d.value - (log_total[h] - d.error));
+                    g = log_probability(wide_u[h], wide_m[h], log_total[h]);
                 } else {
                     const f64 b = dense ? load<f64>(tile.b[c] + at)
                                         : select<f64>(target == std::int64_t(c), load<f64>(tile.weight + at), f64{});

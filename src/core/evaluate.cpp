@@ -82,8 +82,8 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
     const std::size_t step = rows_of_task(p.classes), tasks = (p.rows + step - 1) / step;
     std::vector<Outcome> outcomes(tasks);
     const auto run = kernels().run[int(p.type)];
-    parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i) {
-        run(p, i * step, std::min(p.rows, (i + 1) * step), outcomes[i]);
+    parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i, Scratch& scratch) {
+        run(p, i * step, std::min(p.rows, (i + 1) * step), scratch, outcomes[i]);
     });
 
     Outcome total;

@@ -54,21 +54,21 @@ namespace crossentropy::CE_NAMESPACE {
 // clang-format on
 
 template <class S, class T, bool transformed>
-void run(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
+void run(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
     if (problem.classes <= std::size_t(kFewClasses))
         ColumnKernel<S, T, transformed>(problem).run(begin, end, outcome);
     else
-        RowKernel<S, T, transformed>(problem).run(begin, end, outcome);
+        RowKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
 }
 
-static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
-    problem.transformed() ? run<float, double, true>(problem, begin, end, outcome)
-                          : run<float, float, false>(problem, begin, end, outcome);
+static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+    problem.transformed() ? run<float, double, true>(problem, begin, end, scratch, outcome)
+                          : run<float, float, false>(problem, begin, end, scratch, outcome);
 }
 
-static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Outcome& outcome) {
-    problem.transformed() ? run<double, double, true>(problem, begin, end, outcome)
-                          : run<double, double, false>(problem, begin, end, outcome);
+static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+    problem.transformed() ? run<double, double, true>(problem, begin, end, scratch, outcome)
+                          : run<double, double, false>(problem, begin, end, scratch, outcome);
 }
 
 // Rows whose class index is not ignore_index; any of them out of range is told by `bad`.

@@ -169,6 +169,20 @@ CE_INLINE Difference<V> two_diff(V a, V b) {
     return {d, (a - (d - t)) - (b + t)};
 }
 
+// The lanes of a vector combined into one, lane k with lane k + half: the same order for every vector width.
+template <class V, class Combine>
+CE_INLINE auto fold_lanes(V v, Combine combine) {
+    using E = std::remove_reference_t<decltype(v[0])>;
+    constexpr int width = int(sizeof(V) / sizeof(E));
+    E lane[width];
+    __builtin_memcpy(lane, &v, sizeof lane);
+#pragma GCC unroll 16
+    for (int half = width / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+        for (int i = 0; i < half; ++i) lane[i] = combine(lane[i], lane[i + half]);
+    return lane[0];
+}
+
 // Sums of n vectors of float64 lanes. Compensated, a sum carries its rounding errors along.
 template <int n, bool compensated>
 struct Sums {
@@ -189,7 +203,6 @@ struct Sums {
         if constexpr (compensated) return select<f64>(sum[i] - sum[i] == 0, sum[i] + error[i], sum[i]);
         return sum[i];
     }
-    // Lane k + lane k + half, and so on down to one: the same order for every vector width.
     CE_INLINE double fold() const {
         f64 v[n];
 #pragma GCC unroll 16
@@ -198,13 +211,7 @@ struct Sums {
         for (int half = n / 2; half > 0; half /= 2)
 #pragma GCC unroll 16
             for (int i = 0; i < half; ++i) v[i] += v[i + half];
-        double lane[kWidth<double>];
-        __builtin_memcpy(lane, &v[0], sizeof lane);
-#pragma GCC unroll 16
-        for (int half = kWidth<double> / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-            for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-        return lane[0];
+        return fold_lanes(v[0], [](double a, double b) { return a + b; });
     }
 };
 
@@ -214,15 +221,3 @@ template <class T>
 constexpr bool kCompensated = std::is_same_v<T, double>;
 template <class T>
 using LaneSums = Sums<kSums<T>, kCompensated<T>>;
-
-template <class V>
-CE_INLINE Element<V> fold_highest(V v) {
-    constexpr int width = kWidth<Element<V>>;
-    Element<V> lane[width];
-    __builtin_memcpy(lane, &v, sizeof lane);
-#pragma GCC unroll 16
-    for (int half = width / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < half; ++i) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
-    return lane[0];
-}

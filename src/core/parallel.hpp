@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "problem.hpp"
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -49,14 +51,15 @@ inline int useful_threads(std::size_t elements, int threads) {
     return int(std::clamp<std::size_t>(useful, 1, std::size_t(std::max(threads, 1))));
 }
 
-// task(i) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is left to
+// task(i, scratch) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is left to
 // chance; a task must not depend on it. Where the system refuses a thread, the others do its work.
 template <class Task>
 void parallel_for(std::size_t tasks, int threads, const Task& task) {
     std::atomic<std::size_t> next{0};
     const auto work = [&] {
         const DefaultFloatingPoint guard;
-        for (std::size_t i = next++; i < tasks; i = next++) task(i);
+        Scratch scratch;
+        for (std::size_t i = next++; i < tasks; i = next++) task(i, scratch);
     };
     std::vector<std::thread> others;
     try {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 
 namespace crossentropy {
@@ -72,6 +73,22 @@ struct Outcome {
         sum = s;
     }
     double total() const { return sum - sum == 0.0 ? sum + error : sum; }
+};
+
+// Memory that a thread keeps from one range of rows to the next; it grows with the classes, not with the rows.
+class Scratch {
+   public:
+    void* reserve(std::size_t bytes) {
+        if (bytes > size_) {
+            data_.reset(new std::uint64_t[(bytes + 7) / 8]);
+            size_ = bytes;
+        }
+        return data_.get();
+    }
+
+   private:
+    std::unique_ptr<std::uint64_t[]> data_;
+    std::size_t size_ = 0;
 };
 
 }  // namespace crossentropy

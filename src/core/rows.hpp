@@ -1,7 +1,8 @@
 // Classes contiguous, one row at a time: the kernel for many classes.
 //
 // A row is read from memory once: block by block, each block looked at twice while it is in the nearest cache (its
-// maximum, then its sums), and the running sums of the blocks merged. The gradient takes a second look at the row.
+// maximum, then its sums), and the sums of the blocks merged. For a gradient the exponentials, each relative to the
+// maximum of its block, wait in a scratch row until the sum of the whole row is known.
 
 template <class T>
 constexpr int kGroup = 4 * kLanes<T>;  // summed in T before it joins a float64 sum
@@ -10,35 +11,12 @@ constexpr int kBlock = 16384 / int(sizeof(T));
 
 // RowSums of one row or of a part of it, as numbers.
 struct PartSums {
-    double highest = -kInf, rest = -1.0;  // nothing yet: the mass 1 + rest is zero
+    double highest, rest;
     double spread = 0.0, b_rest = 0.0, b_highest = 0.0;
     bool unique = false;
 
-    // This part followed by the next one.
-    CE_INLINE void append(const PartSums& next) {
-        if (highest == next.highest) {
-            rest += 1.0 + next.rest;
-            spread += next.spread;
-            b_rest += next.b_rest;
-            b_highest += next.b_highest;
-            unique = false;
-        } else if (highest > next.highest) {
-            absorb(next);
-        } else {  // also where one of them is NaN
-            PartSums sums = next;
-            sums.absorb(*this);
-            *this = sums;
-        }
-    }
-
-   private:
-    CE_INLINE void absorb(const PartSums& lower) {
-        const Difference<f64> d = two_diff(splat<f64>(lower.highest), splat<f64>(highest));
-        const double b = lower.b_rest + lower.b_highest;
-        // A NaN in the lower part is in its `rest`, and stays in the product.
-        rest += (1.0 + lower.rest) * (lower.highest == -kInf ? 0.0 : exp(d.value, d.error)[0]);
-        spread += lower.spread + (b == 0.0 ? 0.0 : b * (highest - lower.highest));
-        b_rest += b;
+    CE_INLINE RowSums lanes() const {
+        return {splat<f64>(highest), splat<f64>(rest), splat<f64>(spread), splat<f64>(b_rest), splat<f64>(b_highest)};
     }
 };
 
@@ -50,13 +28,21 @@ class RowKernel {
     const S* const logits;
     S* const matrix;
     S* const row_values;
+    T* exponentials = nullptr;       // of one row, if there is a matrix to write
+    double* block_highest = nullptr;  // one a block
 
    public:
-    explicit RowKernel(const Problem& problem)
+    RowKernel(const Problem& problem, Scratch& scratch)
         : p(problem),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
-          row_values(static_cast<S*>(problem.row_values)) {}
+          row_values(static_cast<S*>(problem.row_values)) {
+        if (matrix == nullptr) return;
+        const std::size_t padded = (p.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
+        const std::size_t blocks = (p.classes + kBlock<T> - 1) / kBlock<T>;
+        exponentials = static_cast<T*>(scratch.reserve(padded * sizeof(T) + blocks * sizeof(double)));
+        block_highest = reinterpret_cast<double*>(exponentials + padded);
+    }
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         for (std::size_t row = begin; row < end; ++row) {
@@ -91,25 +77,19 @@ class RowKernel {
             sums.spread = weight == 0.0 ? 0.0 : weight * (sums.highest - u[0]);
             (target_highest ? sums.b_highest : sums.b_rest) = weight;
         }
-        const RowResult result =
-            row_result(p,
-                       {splat<f64>(sums.highest), splat<f64>(sums.rest), splat<f64>(sums.spread),
-                        splat<f64>(sums.b_rest), splat<f64>(sums.b_highest)},
-                       {splat<f64>(weight), splat<f64>(sample), splat<f64>(scale)});
+        const RowResult result = row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample), splat<f64>(scale)});
         if (matrix != nullptr) {
-            const double factor = result.softmax_scale[0] * p.inverse_temperature;
             S* gradient = matrix + row * p.classes;
-            if (!(factor - factor == 0.0)) {
+            const Coefficients c{result.softmax_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
+                                 result.at_highest[0] * p.inverse_temperature, sums.highest, sums.unique};
+            if (!(c.softmax - c.softmax == 0.0)) {
                 std::fill(gradient, gradient + p.classes, std::numeric_limits<S>::quiet_NaN());
             } else if (dense) {
-                const Coefficients c{factor, scale * p.inverse_temperature,
-                                     result.at_highest[0] * p.inverse_temperature, sums.unique};
-                write_gradient<true>(z, gradient, row, target, sums.highest, c);
+                write_gradient<true>(z, gradient, row, target, c);
             } else {
-                write_gradient<false>(z, gradient, row, target, sums.highest, {factor, 0.0, 0.0, false});
-                double g = factor * exp_below<transformed>(p, u, splat<f64>(sums.highest))[0] -
-                           scale * p.inverse_temperature * weight;
-                if (target_highest && sums.unique) g = result.at_highest[0] * p.inverse_temperature;
+                write_gradient<false>(z, gradient, row, target, c);
+                double g = c.softmax * exp_below<transformed>(p, u, splat<f64>(c.highest))[0] - c.target * weight;
+                if (target_highest && c.unique) g = c.at_highest;
                 gradient[target] = S(transformed ? g * capped_slope(p, at_target)[0] : g);
             }
         }
@@ -125,91 +105,115 @@ class RowKernel {
     // Log-sum-exp of a row, its softmax or log-softmax written if wanted.
     double softmax(std::size_t row) const {
         const S* z = logits + row * p.classes;
-        const PartSums sums = row_sums<false>(z, row, 0);
-        const RowResult result = row_result(p, {splat<f64>(sums.highest), splat<f64>(sums.rest), f64{}, f64{} + 1.0, f64{}},
-                                            {f64{} + 1.0, f64{} + 1.0, f64{} + 1.0});
+        PartSums sums = row_sums<false>(z, row, 0);
+        sums.b_rest = 1.0;
+        const f64 one = splat<f64>(1.0);
+        const RowResult result = row_result(p, sums.lanes(), {one, one, one});
         if (matrix != nullptr) {
             S* out = matrix + row * p.classes;
             const double scale = result.softmax_scale[0];
-            if (scale != scale) {
+            if (scale != scale)
                 std::fill(out, out + p.classes, std::numeric_limits<S>::quiet_NaN());
-            } else if (p.output == Output::softmax) {
-                write_gradient<false>(z, out, row, 0, sums.highest, {scale, 0.0, 0.0, false});
-            } else {
+            else if (p.output == Output::softmax)
+                write_gradient<false>(z, out, row, 0, {scale, 0.0, 0.0, sums.highest, false});
+            else
                 write_log_softmax(z, out, sums);
-            }
         }
         return result.lse[0];
     }
 
     template <bool dense>
     PartSums row_sums(const S* z, std::size_t row, std::int64_t target) const {
-        PartSums sums;
-        for (std::size_t first = 0; first < p.classes; first += kBlock<T>) {
-            const int count = int(std::min<std::size_t>(kBlock<T>, p.classes - first));
-            const PartSums block = block_sums<dense>(z + first, count, row, target, first);
-            if (first == 0)
-                sums = block;
-            else
-                sums.append(block);
+        PartSums sums = block_sums<dense>(z, row, target, 0);
+        for (std::size_t first = kBlock<T>; first < p.classes; first += kBlock<T>)
+            sums = joined(sums, block_sums<dense>(z, row, target, first));
+        return sums;
+    }
+
+    // exp((lower - higher) / temperature)
+    CE_INLINE double decay(double lower, double higher) const {
+        if (lower == higher) return 1.0;
+        return lower == -kInf ? 0.0 : exp_below<transformed>(p, splat<f64>(lower), splat<f64>(higher))[0];
+    }
+
+    // The sums of two parts of a row together.
+    CE_INLINE PartSums joined(const PartSums& a, const PartSums& b) const {
+        PartSums sums = a.highest >= b.highest ? a : b;
+        const PartSums& lower = a.highest >= b.highest ? b : a;
+        const double lower_b = lower.b_rest + lower.b_highest;
+        // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
+        sums.rest += (1.0 + lower.rest) * decay(lower.highest, sums.highest);
+        if (lower.highest == sums.highest) {
+            sums.unique = false;
+            sums.spread += lower.spread;
+            sums.b_rest += lower.b_rest;
+            sums.b_highest += lower.b_highest;
+        } else {
+            sums.spread += lower.spread + (lower_b == 0.0 ? 0.0 : lower_b * (sums.highest - lower.highest));
+            sums.b_rest += lower_b;
         }
         return sums;
     }
 
+    // The block of a row that starts at class `first`.
     template <bool dense>
-    CE_INLINE PartSums block_sums(const S* z, int count, std::size_t row, std::int64_t target, std::size_t first) const {
+    CE_INLINE PartSums block_sums(const S* z, std::size_t row, std::int64_t target, std::size_t first) const {
+        const int count = int(std::min<std::size_t>(kBlock<T>, p.classes - first));
         const int whole = count / kGroup<T>, groups = (count + kGroup<T> - 1) / kGroup<T>;
-        alignas(64) S last[kGroup<T>];  // the elements after the last whole group, padded with -inf
-        if (groups > whole) {
-            std::fill(last, last + kGroup<T>, S(-kInf));
-            std::copy(z + whole * kGroup<T>, z + count, last);
-        }
+        alignas(64) S last[kGroup<T>];  // the elements after the last whole group
+        if (groups > whole) pad_group(z + first + whole * kGroup<T>, count - whole * kGroup<T>, last);
 
         V high[4 * kParts];
 #pragma GCC unroll 32
         for (int i = 0; i < 4 * kParts; ++i) high[i] = splat<V>(-kInf);
         for (int g = 0; g < groups; ++g) {
-            const S* group = g < whole ? z + g * kGroup<T> : last;
+            const S* group = g < whole ? z + first + g * kGroup<T> : last;
 #pragma GCC unroll 32
-            for (int i = 0; i < 4 * kParts; ++i)
-                high[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), high[i]);
+            for (int i = 0; i < 4 * kParts; ++i) high[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), high[i]);
         }
 #pragma GCC unroll 32
         for (int i = 1; i < 4 * kParts; ++i) high[0] = highest(high[i], high[0]);
-        const T block_highest = fold_highest(high[0]);
-        const V m = splat<V>(double(block_highest));
+        const double block_maximum = double(fold_lanes(high[0], [](T a, T b) { return a > b ? a : b; }));
+        if (exponentials != nullptr) block_highest[first / kBlock<T>] = block_maximum;
+        // Relative to zero, a block of nothing but -inf has no ties and no mass.
+        const V m = splat<V>(block_maximum == -kInf ? 0.0 : block_maximum);
 
         LaneSums<T> rest, spread, b_rest, b_highest;
         Integer<V> ties[kParts] = {};
         for (int g = 0; g < groups; ++g) {
-            const S* group = g < whole ? z + g * kGroup<T> : last;
-            __builtin_prefetch(group + kBlock<T>);
+            const S* group = g < whole ? z + first + g * kGroup<T> : last;
+            const std::size_t class_of_group = first + std::size_t(g) * kGroup<T>;
             alignas(64) double b[kGroup<T>];
             if constexpr (dense)
-                target_coefficients(p, row, target, first + std::size_t(g) * kGroup<T>,
-                                    std::min(kGroup<T>, count - g * kGroup<T>), kGroup<T>, b);
+                target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>), kGroup<T>, b);
 #pragma GCC unroll 8
             for (int part = 0; part < kParts; ++part) {
                 V e[4];
 #pragma GCC unroll 4
                 for (int j = 0; j < 4; ++j) {
                     const int offset = j * kLanes<T> + part * kWidth<T>;
+                    __builtin_prefetch(group + kBlock<T> + offset);
+                    if (exponentials != nullptr) __builtin_prefetch(matrix + row * p.classes + class_of_group + offset, 1);
                     const V u = capped(p, load_as<T>(group + offset));
                     const auto tie = u == m;
                     ties[part] -= tie;
-                    e[j] = select<V>(tie, V{}, exp_below<transformed>(p, u, m));
+                    e[j] = exp_below<transformed>(p, u, m);
+                    if (exponentials != nullptr) store(exponentials + class_of_group + offset, e[j]);
+                    e[j] = select<V>(tie, V{}, e[j]);
                     if constexpr (dense) {
-                        f64 wide_u[kHalves<T>], wide_m[kHalves<T>];
+                        f64 wide_u[kHalves<T>];
                         widen(u, wide_u);
-                        widen(m, wide_m);
 #pragma GCC unroll 2
                         for (int h = 0; h < kHalves<T>; ++h) {
                             const int lanes = part * kHalves<T> + h;
                             const f64 bh = load<f64>(b + offset + h * kWidth<double>);
-                            const f64 below = select<f64>(wide_u[h] == splat<f64>(-kInf), splat<f64>(kInf), wide_m[h] - wide_u[h]);
-                            spread.add(lanes, select<f64>(bh == 0, f64{}, bh * below));
-                            b_rest.add(lanes, select<f64>(wide_u[h] == wide_m[h], f64{}, bh));
-                            b_highest.add(lanes, select<f64>(wide_u[h] == wide_m[h], bh, f64{}));
+                            const auto at_highest = wide_u[h] == splat<f64>(block_maximum);
+                            const f64 below = splat<f64>(block_maximum) - wide_u[h];
+                            // -inf is infinitely far below, also below itself.
+                            const f64 distance = select<f64>(wide_u[h] == splat<f64>(-kInf), splat<f64>(kInf), below);
+                            spread.add(lanes, select<f64>(bh == 0, f64{}, bh * distance));
+                            b_rest.add(lanes, select<f64>(at_highest, f64{}, bh));
+                            b_highest.add(lanes, select<f64>(at_highest, bh, f64{}));
                         }
                     }
                 }
@@ -219,12 +223,12 @@ class RowKernel {
                 for (int h = 0; h < kHalves<T>; ++h) rest.add(part * kHalves<T> + h, sum[h]);
             }
         }
-        std::int64_t count_highest = 0;
-        for (int part = 0; part < kParts; ++part)
-            for (int i = 0; i < kWidth<T>; ++i) count_highest += ties[part][i];
+#pragma GCC unroll 8
+        for (int part = 1; part < kParts; ++part) ties[0] += ties[part];
+        const auto count_highest = fold_lanes(ties[0], [](auto a, auto b) { return a + b; });
 
         PartSums sums;
-        sums.highest = double(block_highest);
+        sums.highest = block_maximum;
         sums.rest = rest.fold() + double(count_highest - 1);
         sums.unique = count_highest == 1;
         if constexpr (dense) {
@@ -235,68 +239,76 @@ class RowKernel {
         return sums;
     }
 
+    static void pad_group(const S* z, int count, S* padded) {
+        std::copy(z, z + count, padded);
+        std::fill(padded + count, padded + kGroup<T>, S(-kInf));
+    }
+
     struct Coefficients {
-        double softmax, target, at_highest;
+        double softmax, target, at_highest, highest;
         bool unique;
     };
 
     // softmax * exp(u - m) - target * b for each class of a row.
     template <bool dense>
-    void write_gradient(const S* z, S* out, std::size_t row, std::int64_t target, double highest, const Coefficients& c) const {
-        const V m = splat<V>(highest);
-        const std::size_t whole = p.classes - p.classes % kGroup<T>;
-        alignas(64) double b[kGroup<T>];
-        for (std::size_t first = 0; first < whole; first += kGroup<T>) {
-            if constexpr (dense) target_coefficients(p, row, target, first, kGroup<T>, kGroup<T>, b);
-#pragma GCC unroll 32
-            for (int i = 0; i < kGroup<T>; i += kWidth<T>)
-                store_as(out + first + i, gradient<dense>(z + first + i, b + i, m, c));
-        }
-        if (whole < p.classes) {
-            alignas(64) S last[kGroup<T>];
-            std::fill(last, last + kGroup<T>, S(-kInf));
-            std::copy(z + whole, z + p.classes, last);
-            if constexpr (dense) target_coefficients(p, row, target, whole, int(p.classes - whole), kGroup<T>, b);
-            for (int i = 0; i < kGroup<T>; i += kWidth<T>) store_as(last + i, gradient<dense>(last + i, b + i, m, c));
-            std::copy(last, last + (p.classes - whole), out + whole);
+    void write_gradient(const S* z, S* out, std::size_t row, std::int64_t target, const Coefficients& c) const {
+        for (std::size_t first = 0; first < p.classes; first += kBlock<T>) {
+            const std::size_t end = std::min<std::size_t>(first + kBlock<T>, p.classes);
+            Coefficients block = c;
+            block.softmax *= decay(block_highest[first / kBlock<T>], c.highest);
+            // Scaled in float32 unless the factor does not fit.
+            const bool wide = std::abs(block.softmax) > double(std::numeric_limits<T>::max());
+            if (!dense && !transformed && !wide)
+                scale_block(first, end, T(block.softmax), out);
+            else
+                write_block<dense>(z, out, row, target, first, end, block);
         }
     }
 
+    void scale_block(std::size_t first, std::size_t end, T factor, S* out) const {
+        const V scale = splat<V>(double(factor));
+        std::size_t i = first;
+        for (; i + kWidth<T> <= end; i += kWidth<T>) store_as(out + i, load<V>(exponentials + i) * scale);
+        for (; i < end; ++i) out[i] = S(exponentials[i] * factor);
+    }
+
     template <bool dense>
-    CE_INLINE V gradient(const S* z, const double* b, V m, const Coefficients& c) const {
-        const V logit = load_as<T>(z);
-        const V u = capped(p, logit);
-        const V e = exp_below<transformed>(p, u, m);
-        if constexpr (!dense && std::is_same_v<T, float>) {
-            if (std::abs(c.softmax) <= double(std::numeric_limits<float>::max())) return e * splat<V>(c.softmax);
-        }
-        f64 wide[kHalves<T>], wide_u[kHalves<T>], wide_m[kHalves<T>];
-        widen(e, wide);
-        widen(u, wide_u);
-        widen(m, wide_m);
+    void write_block(const S* z, S* out, std::size_t row, std::int64_t target, std::size_t first, std::size_t end,
+                     const Coefficients& c) const {
+        for (; first < end; first += kGroup<T>) {
+            const int count = int(std::min<std::size_t>(kGroup<T>, end - first));
+            alignas(64) S group[kGroup<T>];
+            alignas(64) double b[kGroup<T>];
+            pad_group(z + first, count, group);
+            if constexpr (dense) target_coefficients(p, row, target, first, count, kGroup<T>, b);
+#pragma GCC unroll 32
+            for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
+                const V logit = load_as<T>(group + i);
+                f64 g[kHalves<T>], u[kHalves<T>];
+                widen(load<V>(exponentials + first + i), g);
+                widen(capped(p, logit), u);
 #pragma GCC unroll 2
-        for (int h = 0; h < kHalves<T>; ++h) {
-            f64& g = wide[h];
-            g *= c.softmax;
-            if constexpr (dense) {
-                g -= c.target * load<f64>(b + h * kWidth<double>);
-                if (c.unique) g = select<f64>(wide_u[h] == wide_m[h], splat<f64>(c.at_highest), g);
+                for (int h = 0; h < kHalves<T>; ++h) {
+                    g[h] *= c.softmax;
+                    if constexpr (dense) {
+                        g[h] -= c.target * load<f64>(b + i + h * kWidth<double>);
+                        if (c.unique) g[h] = select<f64>(u[h] == splat<f64>(c.highest), splat<f64>(c.at_highest), g[h]);
+                    }
+                }
+                if constexpr (transformed) g[0] *= capped_slope(p, logit);
+                store_as(group + i, narrow(g));
             }
+            std::copy(group, group + count, out + first);
         }
-        if constexpr (transformed) wide[0] *= capped_slope(p, logit);
-        return narrow(wide);
     }
 
     void write_log_softmax(const S* z, S* out, const PartSums& sums) const {
         const f64 m = splat<f64>(sums.highest), log_total = log1p(splat<f64>(sums.rest));
-        std::size_t first = 0;
-        for (; first < p.classes; first += kWidth<double>) {
+        for (std::size_t first = 0; first < p.classes; first += kWidth<double>) {
             const std::size_t count = std::min<std::size_t>(kWidth<double>, p.classes - first);
             S block[kWidth<double>] = {};
             std::copy(z + first, z + first + count, block);
-            const f64 u = load_as<double>(block);
-            const Difference<f64> d = two_diff(u, m);
-            store_as(block, select<f64>(d.value == splat<f64>(-kInf), d.value, d.value - (log_total - d.error)));
+            store_as(block, log_probability(load_as<double>(block), m, log_total));
             std::copy(block, block + count, out + first);
         }
     }
