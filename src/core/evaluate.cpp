@@ -88,8 +88,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
 
     Outcome total;
     for (const Outcome& outcome : outcomes) {
-        total.add(outcome.sum);
-        total.add(outcome.error);
+        total.add(outcome.total());
         result.bad_row = std::min(result.bad_row, outcome.bad_row);
     }
     result.loss = total.total();

@@ -1,1 +1,89 @@
+"""The definition of the loss, in float64 NumPy: what every kernel must return, up to its rounding.
 
+Public as ``crossentropy.reference``. Written to be read and to be compared with, not to be fast; the classes are on the
+last axis. A row of logits ``z`` over ``C`` classes, soft cap ``k``, temperature ``tau``, targets ``q`` (one-hot at
+index ``t``, or given), label smoothing ``eps``, class weights ``w``, z-loss ``zeta``, sample weight ``s``::
+
+    u = z / tau    or    (k / tau) tanh(z / k)              p = exp(u - lse),   lse = log sum exp(u)
+    b = w [(1 - eps) q + eps / C]                           omega = w[t] for an index, 1 for probabilities
+    loss = s [sum b (lse - u) + zeta omega lse^2]           dz = s [(sum b + 2 zeta omega lse) p - b] du/dz
+
+Sources: Goodfellow, Bengio and Courville, Deep Learning (2016), sections 4.1 and 6.2.2; Blanchard, Higham and Higham,
+Accurately computing the log-sum-exp and softmax functions, IMA J. Numer. Anal. 41 (2021), for log1p of a sum that
+leaves the maximum out.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["cross_entropy_with_grad"]
+
+Float64 = npt.NDArray[np.float64]
+
+
+def cross_entropy_with_grad(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    grad_output: npt.ArrayLike = 1.0,
+) -> tuple[float | Float64, Float64]:
+    """Loss in nats, and its gradient with respect to the logits, in float64.
+
+    Arguments as in `crossentropy.cross_entropy_with_grad`, not validated; the losses of ``reduction="none"`` and the
+    gradient keep the shape of rows and logits.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> loss, dlogits = ce.reference.cross_entropy_with_grad([[2.0, 1.0, -1.0]], [2])
+    >>> round(loss, 12)
+    3.349012216768
+    """
+    logits = np.asarray(logits, np.float64)
+    C, shape = logits.shape[-1], logits.shape[:-1]
+    z = logits.reshape(-1, C).copy()
+    q, w = np.asarray(targets), np.ones(C) if class_weight is None else np.asarray(class_weight, np.float64)
+    s = np.broadcast_to(1.0 if sample_weight is None else np.asarray(sample_weight, np.float64), shape).ravel().copy()
+    omega = np.ones(len(z))
+    if q.shape == shape:
+        t = q.ravel()
+        counted = np.full(len(z), True) if ignore_index is None else t != ignore_index
+        s, t = np.where(counted, s, 0), np.where(counted, t, 0)
+        q, omega = np.eye(C)[t] if len(z) else np.zeros((0, C)), w[t]
+    q = q.reshape(-1, C).astype(np.float64)
+    z[s == 0], q[s == 0] = 0, 0  # whatever a row that does not count holds
+
+    with np.errstate(all="ignore"):
+        th = np.tanh(z / (softcap or np.inf)) if softcap else z
+        u = np.where(np.isinf(z) | (softcap is None), z, (softcap or 1) * th) / temperature
+        slope = (1 / np.cosh(z / softcap) ** 2 if softcap else 1.0) / temperature
+        q = np.where((q >= 0) & (q < np.inf), q, np.nan)
+        b = w * ((1 - label_smoothing) * q + label_smoothing / C)
+        B = b.sum(-1, keepdims=True)
+        m = u.max(-1, keepdims=True)
+        top = np.arange(C) == u.argmax(-1, keepdims=True)
+        e = np.exp(u - m)
+        r = np.where(top, 0, e).sum(-1, keepdims=True)  # every class but one that attains the maximum
+        lse = m + np.log1p(r)
+        tail = 2 * zw * lse if np.any(zw := (z_loss * omega)[:, None]) else np.zeros_like(lse)
+        below = np.where(b == 0, 0, b * (m - u)).sum(-1) + (B * np.log1p(r))[:, 0]
+        loss = s * (below + np.where(zw > 0, zw * lse**2, 0)[:, 0])
+        rest = np.where(top, 0, b).sum(-1, keepdims=True)
+        du = np.where(top & (r < 1), (rest - (B - rest) * r + tail) / (1 + r), (B + tail) * e / (1 + r) - b)
+        bad = ~np.isfinite(m + r + B)[:, 0] & (s > 0)
+        loss[bad], du[bad], loss[s == 0] = np.nan, np.nan, 0
+
+        total = float((s * omega).sum()) if reduction == "mean" else 1.0
+        g = s * np.broadcast_to(np.asarray(grad_output, np.float64), shape).ravel() / (total or np.inf)
+        dz = np.where(s[:, None] > 0, np.where(np.isfinite(g), g, np.nan)[:, None] * du * slope, 0).reshape(logits.shape)
+    if total == 0:
+        return 0.0, np.zeros_like(logits)
+    return loss.reshape(shape) if reduction == "none" else float(loss.sum()) / total, dz
