@@ -2,7 +2,8 @@
 //
 // A tile of kLanes<T> rows is copied into compact scratch, class by class; nothing is folded across lanes.
 
-constexpr int kFewClasses = 32;
+// Up to here the copy into the tile costs less than a row of its own (measured with AVX-512 and AVX2).
+constexpr int kFewClasses = 96;
 
 template <class S, class T, bool transformed>
 class ColumnKernel {
@@ -10,6 +11,7 @@ class ColumnKernel {
     static constexpr int kTile = kLanes<T>;
 
     const Problem& p;
+    const int classes;
     const S* const logits;
     S* const matrix;
     S* const row_values;
@@ -21,90 +23,99 @@ class ColumnKernel {
         alignas(64) T u[kFewClasses][kTile], e[kFewClasses][kTile];
         alignas(64) double slope[kFewClasses][kTile];  // du/dz, if transformed
         alignas(64) double b[kFewClasses][kTile];      // if the targets are dense
-        alignas(64) double weight[kTile], sample[kTile], scale[kTile], target_u[kTile], value[kTile];
+        alignas(64) double weight[kTile], sample[kTile], scale[kTile], target_u[kTile], value[kTile], at_target[kTile];
         alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count; `classes`: no single target
     };
 
    public:
     explicit ColumnKernel(const Problem& problem)
         : p(problem),
+          classes(int(problem.classes)),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
           row_values(static_cast<S*>(problem.row_values)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         Tile tile;
+        std::fill(tile.weight, tile.weight + kTile, 1.0);
+        std::fill(tile.sample, tile.sample + kTile, 1.0);
+        std::fill(tile.scale, tile.scale + kTile, p.gradient_scale);
         const bool dense = p.dense();
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
-            read_logits(tile, first, count);
+            const std::size_t elements = std::size_t(count) * p.classes, offset = first * p.classes;
+            S rows[kTile * kFewClasses];  // stands in for a whole tile at the end
+            if (count < kTile) {
+                std::fill(std::copy(logits + offset, logits + offset + elements, rows), std::end(rows), S(0));
+                transpose(rows, tile.u);
+            } else {
+                transpose(logits + offset, tile.u);
+            }
+            if constexpr (transformed) transform(tile);
             read_targets(tile, first, count, outcome);
             for (int part = 0; part < kParts; ++part)
                 dense ? compute<true>(tile, part, total) : compute<false>(tile, part, total);
-            write(tile, first, count);
+            if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
+            if (matrix == nullptr) continue;
+            transpose_back(tile.e, count < kTile ? rows : matrix + offset);
+            if (count < kTile) std::copy(rows, rows + elements, matrix + offset);
         }
         outcome.add(total.fold());
     }
 
    private:
-    int classes() const { return int(p.classes); }
-    int padded_classes() const { return (classes() + 3) / 4 * 4; }
+    void transpose(const S* rows, T (*columns)[kTile]) const {
+        for (int c = 0; c < classes; ++c)
+#pragma GCC unroll 32
+            for (int i = 0; i < kTile; ++i) columns[c][i] = T(rows[i * classes + c]);
+    }
+    void transpose_back(const T (*columns)[kTile], S* rows) const {
+        for (int c = 0; c < classes; ++c)
+#pragma GCC unroll 32
+            for (int i = 0; i < kTile; ++i) rows[i * classes + c] = S(columns[c][i]);
+    }
 
-    void read_logits(Tile& tile, std::size_t first, int count) const {
-        const S* z = logits + first * p.classes;
-        for (int c = 0; c < classes(); ++c) {
-            for (int i = 0; i < count; ++i) tile.u[c][i] = T(z[std::size_t(i) * p.classes + std::size_t(c)]);
-            for (int i = count; i < kTile; ++i) tile.u[c][i] = T(0);
-        }
-        for (int c = classes(); c < padded_classes(); ++c) std::fill(tile.u[c], tile.u[c] + kTile, T(-kInf));
-        if constexpr (transformed) {
-            for (int c = 0; c < classes(); ++c)
-                for (int i = 0; i < kTile; i += kWidth<double>) {
-                    const f64 logit = load<f64>(tile.u[c] + i);
-                    store(tile.u[c] + i, capped(p, logit));
-                    store(tile.slope[c] + i, capped_slope(p, logit));
-                }
-        }
+    void transform(Tile& tile) const {
+        for (int c = 0; c < classes; ++c)
+            for (int i = 0; i < kTile; i += kWidth<double>) {
+                const f64 logit = load<f64>(tile.u[c] + i);
+                store(tile.u[c] + i, capped(p, logit));
+                store(tile.slope[c] + i, capped_slope(p, logit));
+            }
     }
 
     void read_targets(Tile& tile, std::size_t first, int count, Outcome& outcome) const {
         for (int i = 0; i < kTile; ++i) {
-            const std::size_t row = first + std::size_t(i);
-            std::int64_t target = kSkipped;
-            double weight = 1.0, sample = 1.0, scale = p.gradient_scale, u = kNaN;
-            if (i < count && p.indices != nullptr) {
-                target = p.indices[row];  // read once: another thread may be writing it
-                if (p.ignore_index == target) {
-                    target = kSkipped;
-                } else if (std::uint64_t(target) >= p.classes) {
-                    outcome.bad_row = std::min(outcome.bad_row, row);
-                    target = kSkipped;
-                } else {
-                    u = double(tile.u[target][i]);
-                    if (p.class_weight != nullptr) weight = p.class_weight[target];
-                }
-            } else if (i < count) {
-                target = std::int64_t(p.classes);
+            std::int64_t target = i < count ? std::int64_t(classes) : kSkipped;
+            if (p.indices != nullptr && i < count) {
+                target = p.indices[first + std::size_t(i)];  // read once: another thread may be writing it
+                const bool outside = std::uint64_t(target) >= p.classes, ignored = p.ignore_index == target;
+                if (outside && !ignored) outcome.bad_row = std::min(outcome.bad_row, first + std::size_t(i));
+                target = outside || ignored ? kSkipped : target;
             }
-            if (target != kSkipped) {
-                if (p.sample_weight != nullptr) sample = p.sample_weight[row];
-                if (sample == 0.0) target = kSkipped;
-                scale *= sample;
-                if (p.grad_output != nullptr) scale *= p.grad_output[row];
+            if (p.sample_weight != nullptr && target != kSkipped) {
+                tile.sample[i] = p.sample_weight[first + std::size_t(i)];
+                target = tile.sample[i] == 0.0 ? kSkipped : target;
             }
             tile.target[i] = target;
-            tile.weight[i] = weight;
-            tile.sample[i] = sample;
-            tile.scale[i] = scale;
-            tile.target_u[i] = u;
-            if (p.dense()) {
-                double b[kFewClasses] = {};
-                if (target != kSkipped) target_coefficients(p, row, target, 0, classes(), kFewClasses, b);
-                for (int c = 0; c < padded_classes(); ++c) tile.b[c][i] = b[c];
-            }
         }
+        for (int i = 0; i < kTile; ++i) tile.target_u[i] = has_target(tile, i) ? double(tile.u[tile.target[i]][i]) : kNaN;
+        if (p.class_weight != nullptr)
+            for (int i = 0; i < kTile; ++i) tile.weight[i] = has_target(tile, i) ? p.class_weight[tile.target[i]] : 1.0;
+        if (p.sample_weight != nullptr || p.grad_output != nullptr)
+            for (int i = 0; i < count; ++i)
+                tile.scale[i] = p.gradient_scale * tile.sample[i] *
+                                (p.grad_output != nullptr ? p.grad_output[first + std::size_t(i)] : 1.0);
+        if (p.dense())
+            for (int i = 0; i < kTile; ++i) {
+                double b[kFewClasses] = {};
+                if (tile.target[i] != kSkipped)
+                    target_coefficients(p, first + std::size_t(i), tile.target[i], 0, classes, classes, b);
+                for (int c = 0; c < classes; ++c) tile.b[c][i] = b[c];
+            }
     }
+    bool has_target(const Tile& tile, int row) const { return std::uint64_t(tile.target[row]) < p.classes; }
 
     static CE_INLINE i64 load_lanes(const std::int64_t* lanes) {
         i64 v;
@@ -117,16 +128,17 @@ class ColumnKernel {
     CE_INLINE void compute(Tile& tile, int part, Sums<kSums<T>, true>& total) const {
         const int lane = part * kWidth<T>;
         V m = splat<V>(-kInf);
-        for (int c = 0; c < classes(); ++c) m = highest(load<V>(tile.u[c] + lane), m);
+        for (int c = 0; c < classes; ++c) m = highest(load<V>(tile.u[c] + lane), m);
         f64 wide_m[kHalves<T>];
         widen(m, wide_m);
 
         Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
         Integer<V> ties{};
-        for (int c = 0; c < padded_classes(); c += 4) {
-            V e[4];
+        for (int c = 0; c < classes; c += 4) {
+            V e[4] = {};
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
+                if (c + j >= classes) break;
                 const V u = load<V>(tile.u[c + j] + lane);
                 const auto tie = u == m;
                 ties -= tie;
@@ -154,59 +166,78 @@ class ColumnKernel {
         f64 wide_ties[kHalves<T>];
         widen(__builtin_convertvector(ties, V), wide_ties);
 
-        f64 softmax_scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>];
+        // The matrix is scale * e - target_scale * b, or `without` where scale is no number.
+        f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>], without[kHalves<T>];
+        bool fits = true;  // scale into T
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
             const auto counted = load_lanes(tile.target + at) >= 0;
-            const f64 weight = load<f64>(tile.weight + at), scale = load<f64>(tile.scale + at), u = load<f64>(tile.target_u + at);
+            const f64 weight = load<f64>(tile.weight + at), u = load<f64>(tile.target_u + at);
+            const f64 row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
             RowSums sums{wide_m[h], rest.total(h) + (wide_ties[h] - 1.0), spread.total(h), b_rest.total(h), b_highest.total(h)};
             if constexpr (!dense) {
                 sums.spread = select<f64>(weight == 0, f64{}, weight * (wide_m[h] - u));
                 sums.b_rest = select<f64>(u == wide_m[h], f64{}, weight);
                 sums.b_highest = select<f64>(u == wide_m[h], weight, f64{});
             }
-            const RowResult result = row_result(p, sums, {weight, load<f64>(tile.sample + at), scale});
+            const RowResult result = row_result(p, sums, {weight, load<f64>(tile.sample + at), row_scale});
             const f64 value = select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
             total.add(part * kHalves<T> + h, value);
             store(tile.value + at, value);
+
             const f64 factor = result.softmax_scale * p.inverse_temperature;
-            softmax_scale[h] = select<f64>(factor - factor == 0, factor, splat<f64>(kNaN));
-            target_scale[h] = scale * p.inverse_temperature;
-            at_highest[h] = select<f64>(wide_ties[h] == 1.0, result.at_highest * p.inverse_temperature, softmax_scale[h]);
+            scale[h] = select<f64>((factor - factor == 0) & counted, factor, nan);
+            without[h] = select<f64>(counted, nan, f64{});
+            target_scale[h] = row_scale * p.inverse_temperature;
+            at_highest[h] = select<f64>(wide_ties[h] == 1.0, result.at_highest * p.inverse_temperature, nan);
             log_total[h] = log1p(sums.rest);
+            const f64 largest = splat<f64>(double(std::numeric_limits<T>::max()));
+            fits &= none((scale[h] > largest) | (scale[h] < -largest));
+            if constexpr (!dense) {
+                // At the one target of each row.
+                for (int i = at; i < at + kWidth<double>; ++i) tile.at_target[i] = has_target(tile, i) ? double(tile.e[tile.target[i]][i]) : 0.0;
+                const f64 g = scale[h] * load<f64>(tile.at_target + at) - target_scale[h] * weight;
+                const auto confident = (u == wide_m[h]) & (wide_ties[h] == 1.0);
+                store(tile.at_target + at, select<f64>(scale[h] == scale[h], select<f64>(confident, at_highest[h], g), without[h]));
+            }
         }
         if (matrix == nullptr) return;
 
-        for (int c = 0; c < classes(); ++c) {
-            f64 wide[kHalves<T>], wide_u[kHalves<T>];
-            widen(load<V>(tile.e[c] + lane), wide);
-            widen(load<V>(tile.u[c] + lane), wide_u);
+        const bool plain = !dense && !transformed && fits && p.output != Output::log_softmax;
+        const V plain_scale = narrow(scale), plain_without = narrow(without);
+        for (int c = 0; c < classes; ++c) {
+            V e = load<V>(tile.e[c] + lane);
+            if (plain) {
+                store(tile.e[c] + lane, select<V>(plain_scale == plain_scale, e * plain_scale, plain_without));
+                continue;
+            }
+            f64 g[kHalves<T>], u[kHalves<T>];
+            widen(e, g);
+            widen(load<V>(tile.u[c] + lane), u);
 #pragma GCC unroll 2
             for (int h = 0; h < kHalves<T>; ++h) {
                 const int at = lane + h * kWidth<double>;
-                const i64 target = load_lanes(tile.target + at);
-                f64& g = wide[h];
                 if (p.output == Output::log_softmax) {
-                    g = log_probability(wide_u[h], wide_m[h], log_total[h]);
+                    g[h] = log_probability(u[h], wide_m[h], log_total[h]);
                 } else {
-                    const f64 b = dense ? load<f64>(tile.b[c] + at)
-                                        : select<f64>(target == std::int64_t(c), load<f64>(tile.weight + at), f64{});
-                    g = g * softmax_scale[h] - target_scale[h] * b;
-                    g = select<f64>((wide_u[h] == wide_m[h]) & (wide_ties[h] == 1.0), at_highest[h], g);
-                    if constexpr (transformed) g *= load<f64>(tile.slope[c] + at);
+                    g[h] *= scale[h];
+                    if constexpr (dense) {
+                        g[h] -= target_scale[h] * load<f64>(tile.b[c] + at);
+                        g[h] = select<f64>((u[h] == wide_m[h]) & (wide_ties[h] == 1.0), at_highest[h], g[h]);
+                    }
+                    if constexpr (transformed) g[h] *= load<f64>(tile.slope[c] + at);
                 }
-                g = select<f64>(target >= 0, select<f64>(softmax_scale[h] == softmax_scale[h], g, splat<f64>(kNaN)), f64{});
+                g[h] = select<f64>(scale[h] == scale[h], g[h], without[h]);
             }
-            store(tile.e[c] + lane, narrow(wide));
+            store(tile.e[c] + lane, narrow(g));
         }
-    }
-
-    void write(const Tile& tile, std::size_t first, int count) const {
-        if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
-        if (matrix == nullptr) return;
-        S* out = matrix + first * p.classes;
-        for (int c = 0; c < classes(); ++c)
-            for (int i = 0; i < count; ++i) out[std::size_t(i) * p.classes + std::size_t(c)] = S(tile.e[c][i]);
+        if constexpr (!dense)
+            for (int i = lane; i < lane + kWidth<T>; ++i)
+                if (has_target(tile, i)) {
+                    double g = tile.at_target[i];
+                    if constexpr (transformed) g *= tile.slope[tile.target[i]][i];
+                    tile.e[tile.target[i]][i] = T(g);
+                }
     }
 };

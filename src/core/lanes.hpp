@@ -81,6 +81,14 @@ CE_INLINE V select(Integer<V> mask, V yes, V no) {
     return mask ? yes : no;
 }
 
+CE_INLINE bool none(i64 mask) {
+    std::int64_t lane[kWidth<double>], any = 0;
+    __builtin_memcpy(lane, &mask, sizeof lane);
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth<double>; ++i) any |= lane[i];
+    return any == 0;
+}
+
 // fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
 // the sum of its exponentials instead.
 #if defined(CE_AVX512)
@@ -88,6 +96,9 @@ CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
 CE_INLINE f32 highest(f32 a, f32 b) { return _mm512_max_ps(a, b); }
 CE_INLINE f64 highest(f64 a, f64 b) { return _mm512_max_pd(a, b); }
+CE_INLINE f32_half low(f32 v) { return _mm512_castps512_ps256(v); }
+CE_INLINE f32_half high(f32 v) { return _mm512_extractf32x8_ps(v, 1); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1); }
 CE_INLINE f64 widen(f32_half v) { return _mm512_cvtps_pd(v); }
 CE_INLINE f32_half narrow(f64 v) { return _mm512_cvtpd_ps(v); }
 #elif defined(CE_AVX2)
@@ -95,6 +106,9 @@ CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm256_fmadd_ps(a, b, c); }
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm256_fmadd_pd(a, b, c); }
 CE_INLINE f32 highest(f32 a, f32 b) { return _mm256_max_ps(a, b); }
 CE_INLINE f64 highest(f64 a, f64 b) { return _mm256_max_pd(a, b); }
+CE_INLINE f32_half low(f32 v) { return _mm256_castps256_ps128(v); }
+CE_INLINE f32_half high(f32 v) { return _mm256_extractf128_ps(v, 1); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1); }
 CE_INLINE f64 widen(f32_half v) { return _mm256_cvtps_pd(v); }
 CE_INLINE f32_half narrow(f64 v) { return _mm256_cvtpd_ps(v); }
 #elif defined(CE_NEON)
@@ -102,6 +116,9 @@ CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return f32(vfmaq_f32(float32x4_t(c), fl
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return f64(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
 CE_INLINE f32 highest(f32 a, f32 b) { return f32(vmaxnmq_f32(float32x4_t(a), float32x4_t(b))); }
 CE_INLINE f64 highest(f64 a, f64 b) { return f64(vmaxnmq_f64(float64x2_t(a), float64x2_t(b))); }
+CE_INLINE f32_half low(f32 v) { return f32_half(vget_low_f32(float32x4_t(v))); }
+CE_INLINE f32_half high(f32 v) { return f32_half(vget_high_f32(float32x4_t(v))); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return f32(vcombine_f32(float32x2_t(a), float32x2_t(b))); }
 CE_INLINE f64 widen(f32_half v) { return f64(vcvt_f64_f32(float32x2_t(v))); }
 CE_INLINE f32_half narrow(f64 v) { return f32_half(vcvt_f32_f64(float64x2_t(v))); }
 #else  // baseline: any CPU, and as accurate, but not the same bits
@@ -109,6 +126,9 @@ CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return a * b + c; }
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return a * b + c; }
 CE_INLINE f32 highest(f32 a, f32 b) { return a > b ? a : b; }
 CE_INLINE f64 highest(f64 a, f64 b) { return a > b ? a : b; }
+CE_INLINE f32_half low(f32 v) { return f32_half{v[0], v[1]}; }
+CE_INLINE f32_half high(f32 v) { return f32_half{v[2], v[3]}; }
+CE_INLINE f32 join(f32_half a, f32_half b) { return f32{a[0], a[1], b[0], b[1]}; }
 CE_INLINE f64 widen(f32_half v) { return __builtin_convertvector(v, f64); }
 CE_INLINE f32_half narrow(f64 v) { return __builtin_convertvector(v, f32_half); }
 #endif
@@ -120,19 +140,12 @@ template <class T>
 constexpr int kHalves = int(sizeof(double) / sizeof(T));  // vectors of float64 that hold one vector of T
 
 CE_INLINE void widen(f32 v, f64 (&wide)[2]) {
-    f32_half halves[2];
-    __builtin_memcpy(halves, &v, sizeof v);
-    wide[0] = widen(halves[0]);
-    wide[1] = widen(halves[1]);
+    wide[0] = widen(low(v));
+    wide[1] = widen(high(v));
 }
 CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
 
-CE_INLINE f32 narrow(const f64 (&wide)[2]) {
-    const f32_half halves[2] = {narrow(wide[0]), narrow(wide[1])};
-    f32 v;
-    __builtin_memcpy(&v, halves, sizeof v);
-    return v;
-}
+CE_INLINE f32 narrow(const f64 (&wide)[2]) { return join(narrow(wide[0]), narrow(wide[1])); }
 CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
 
 // kWidth<T> elements of storage S as a vector of T, and back, rounded once.
