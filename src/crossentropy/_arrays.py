@@ -7,58 +7,56 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.generic]
+Shape: TypeAlias = tuple[int, ...]
 
 # Codes of the core's ElementType.
 ELEMENT_TYPES: dict[np.dtype[np.generic], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
-_INT64 = np.dtype(np.int64)
+_INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 
-def _contiguous(array: Array, dtype: np.dtype[np.generic]) -> Array:
-    """The array as the core reads it: C-ordered, aligned, native; itself where it already is."""
+def _as_read_by_core(array: Array, dtype: np.dtype[np.generic]) -> Array:
+    """The array C-ordered, aligned, of native byte order; itself where it already is."""
     return np.require(array, dtype, ["C", "A"])
 
 
 class Logits(NamedTuple):
-    """Logits as the core reads them: the class axis last."""
+    """Logits as the core reads them, and as they came."""
 
-    data: Array  # (..., C), contiguous
-    given: Array  # as the caller has them, an ndarray
-    axis: int  # of the classes, in `given`; not negative
+    data: Array  # (..., C), contiguous: the class axis last
+    code: int  # of the element type
     rows: int
-
-    @property
-    def classes(self) -> int:
-        return self.data.shape[-1]
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return self.data.shape[:-1]
+    classes: int
+    row_shape: Shape  # (...)
+    given: Array
+    axis: int  # of the classes, in `given`; not negative
 
 
 def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     """Check logits and bring the class axis last."""
     given = logits if type(logits) is np.ndarray else np.asarray(logits)
-    ndim = given.ndim
-    if ndim == 0:
-        raise ValueError("logits: expected at least one axis, got a scalar")
+    data, ndim = given, given.ndim
     if not -ndim <= axis < ndim:
+        if ndim == 0:
+            raise ValueError("logits: expected at least one axis, got a scalar")
         raise ValueError(f"axis: expected an integer in [{-ndim}, {ndim}) for logits of shape {given.shape}, got {axis}")
+    code = ELEMENT_TYPES.get(data.dtype)
+    if code is None:
+        data = _converted(given)
+        code = ELEMENT_TYPES[data.dtype]
     axis %= ndim
-    data = given
-    if data.dtype not in ELEMENT_TYPES:
-        data = _converted_logits(given)
     if axis != ndim - 1:
         data = np.moveaxis(data, axis, -1)
     flags = data.flags
     if not (flags.c_contiguous and flags.aligned):
-        data = _contiguous(data, data.dtype)
-    classes = data.shape[-1]
+        data = _as_read_by_core(data, data.dtype)
+    shape = data.shape
+    classes = shape[-1]
     if classes == 0:
         raise ValueError(f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}")
-    return Logits(data, given, axis, data.size // classes)
+    return Logits(data, code, data.size // classes, classes, shape[:-1], given, axis)
 
 
-def _converted_logits(given: Array) -> Array:
+def _converted(given: Array) -> Array:
     if given.dtype.kind in "iu":
         return given.astype(np.float64)
     native = given.dtype.newbyteorder("=")
@@ -68,10 +66,11 @@ def _converted_logits(given: Array) -> Array:
 
 
 class Targets(NamedTuple):
-    """Targets as the core reads them: one of the two."""
+    """Targets as the core reads them: class indices (int64) or probabilities, rows in the order of the logits'."""
 
-    indices: Array | None  # (rows), int64
-    probabilities: Array | None  # (rows, C)
+    indices: Array | None
+    probabilities: Array | None
+    code: int  # of the probabilities' element type
     given: Array
 
 
@@ -79,16 +78,18 @@ def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
     """Tell class indices from probabilities, by shape."""
     given = targets if type(targets) is np.ndarray else np.asarray(targets)
     if given.shape == logits.row_shape:
-        if given.dtype is _INT64 and given.flags.carray:
-            return Targets(given, None, given)
-        return Targets(_as_indices(given, targets, logits), None, given)
-    if given.shape == logits.given.shape:
-        if given.dtype.kind not in "fiub" or given.dtype.itemsize > 8:
-            raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
-        moved = np.moveaxis(given, logits.axis, -1)
-        native = given.dtype.newbyteorder("=")
-        return Targets(None, _contiguous(moved, native if native in ELEMENT_TYPES else np.dtype(np.float64)), given)
-    raise ValueError(f"targets: expected {_accepted_targets(logits)}, got shape {given.shape}")
+        if not (given.dtype is _INT64 and given.flags.carray):
+            return Targets(_as_indices(given, targets, logits), None, 0, given)
+        return Targets(given, None, 0, given)
+    if given.shape != logits.given.shape:
+        raise ValueError(f"targets: expected {_accepted_targets(logits)}, got shape {given.shape}")
+    if given.dtype.kind not in "fiub" or given.dtype.itemsize > 8:
+        raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
+    native = given.dtype.newbyteorder("=")
+    probabilities = _as_read_by_core(
+        np.moveaxis(given, logits.axis, -1), native if native in ELEMENT_TYPES else _FLOAT64
+    )
+    return Targets(None, probabilities, ELEMENT_TYPES[probabilities.dtype], given)
 
 
 def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
@@ -97,13 +98,12 @@ def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
             return np.empty(given.shape, np.int64)
         raise TypeError(f"targets: expected {_accepted_targets(logits)}, got dtype {given.dtype} and shape {given.shape}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
-        wrong = np.flatnonzero(given > np.iinfo(np.int64).max)
-        if wrong.size:
-            row = int(wrong[0])
-            raise IndexError(
-                f"targets: expected class indices in [0, {logits.classes}), got {given.flat[row]} in row {row}"
-            )
-    return _contiguous(given, _INT64)
+        beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
+        if beyond.size:
+            row = int(beyond[0])
+            value = given.reshape(-1)[row]
+            raise IndexError(f"targets: expected class indices in [0, {logits.classes}), got {value} in row {row}")
+    return _as_read_by_core(given, _INT64)
 
 
 def _accepted_targets(logits: Logits) -> str:
@@ -113,19 +113,18 @@ def _accepted_targets(logits: Logits) -> str:
     )
 
 
-def as_weights(name: str, weights: npt.ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     """Class or sample weights in float64."""
-    if weights is None:
-        return None
     array = _as_reals(name, weights)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if not ((array >= 0) & (array < math.inf)).all():
-        raise ValueError(f"{name}: expected finite weights of at least 0, got {array[~((array >= 0) & (array < math.inf))][0]}")
+    wrong = ~((array >= 0) & (array < math.inf))
+    if wrong.any():
+        raise ValueError(f"{name}: expected finite weights of at least 0, got {array[wrong][0]}")
     return array
 
 
-def as_grad_output(grad_output: npt.ArrayLike, shape: tuple[int, ...], per_row: bool) -> tuple[float, Array | None]:
+def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> tuple[float, Array | None]:
     """The factor of all rows, and if given one a row."""
     if type(grad_output) is float:
         return grad_output, None
@@ -142,32 +141,28 @@ def _as_reals(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return cast(npt.NDArray[np.float64], _contiguous(array, np.dtype(np.float64)))
+    return cast(npt.NDArray[np.float64], _as_read_by_core(array, _FLOAT64))
 
 
-def check_out(out: Array, logits: Logits, inputs: tuple[Array | None, ...]) -> None:
-    """`out` is where the gradient goes: the logits' shape and native dtype, and no other input's memory."""
+def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
+    """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
     if not isinstance(out, np.ndarray):
         raise ValueError(f"out: expected an ndarray, got {type(out).__name__}")
-    if out.shape != logits.given.shape or out.dtype != logits.data.dtype or not out.dtype.isnative:
+    given, dtype = logits.given, logits.data.dtype
+    if out.shape != given.shape or out.dtype != dtype:
         raise ValueError(
-            f"out: expected shape {logits.given.shape} and dtype {logits.data.dtype}, "
-            f"got shape {out.shape} and dtype {out.dtype.newbyteorder('S').newbyteorder('S')!r}"
+            f"out: expected shape {given.shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"
         )
     if not out.flags.writeable:
         raise ValueError("out: expected a writable array, got a read-only one")
-    if _overlaps_itself(out):
-        raise ValueError("out: expected one place for each element, got an array that overlaps itself")
-    given = logits.given
-    same = out.ctypes.data == given.ctypes.data and out.strides == given.strides and out.dtype == given.dtype
+    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("out: expected a place for each element, got a broadcast array")
+    same = out is given or (out.ctypes.data == given.ctypes.data and out.strides == given.strides)
     if not same and _share_memory(out, given):
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
-    if any(_share_memory(out, array) for array in inputs if array is not None):
+    if any(isinstance(array, np.ndarray) and _share_memory(out, array) for array in inputs):
         raise ValueError("out: expected memory of its own, got an array that overlaps another input")
-
-
-def _overlaps_itself(array: Array) -> bool:
-    return any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    return out
 
 
 def _share_memory(a: Array, b: Array) -> bool:

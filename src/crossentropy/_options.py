@@ -8,8 +8,8 @@ from typing import Literal
 
 Reduction = Literal["mean", "sum", "none"]
 
-# The order is that of the core's enumeration.
-REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
+
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
 
 def _number(name: str, value: float) -> float:
@@ -20,12 +20,12 @@ def _number(name: str, value: float) -> float:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What the loss is, beside its data. Numbers become Python's own; infinite `softcap` means none."""
+    """What the loss is, beside its data. An infinite `softcap` means none."""
 
     ignore_index: int | None = -100
     label_smoothing: float = 0.0
     z_loss: float = 0.0
-    softcap: float | None = None
+    softcap: float = math.inf
     temperature: float = 1.0
     reduction: Reduction = "mean"
 
@@ -38,23 +38,21 @@ class LossOptions:
             if not -(2**63) <= ignore_index < 2**63:
                 raise ValueError(f"ignore_index: expected a 64-bit integer, got {ignore_index}")
             object.__setattr__(self, "ignore_index", ignore_index)
-        for name in ("label_smoothing", "z_loss", "temperature"):
+        for name in ("label_smoothing", "z_loss", "softcap", "temperature"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
-        softcap = math.inf if self.softcap is None else _number("softcap", self.softcap)
-        object.__setattr__(self, "softcap", softcap)
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
         if not 0.0 <= self.z_loss < math.inf:
             raise ValueError(f"z_loss: expected a finite number of at least 0, got {self.z_loss}")
-        if not softcap > 0.0:
-            raise ValueError(f"softcap: expected a positive number or None, got {softcap}")
+        if not self.softcap > 0.0:
+            raise ValueError(f"softcap: expected a positive number or None, got {self.softcap}")
         if not 0.0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a finite positive number, got {self.temperature}")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {self.reduction!r}")
 
 
-DEFAULT_OPTIONS = LossOptions()
+_DEFAULT = LossOptions()
 
 
 def loss_options(
@@ -65,9 +63,16 @@ def loss_options(
     temperature: float,
     reduction: Reduction,
 ) -> LossOptions:
-    """Validated options; the shared instance where nothing differs from the defaults (building one costs 2 µs)."""
-    given = (ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    return DEFAULT_OPTIONS if given == _DEFAULTS else LossOptions(*given)
-
-
-_DEFAULTS = (-100, 0.0, 0.0, None, 1.0, "mean")
+    """Validated options; the shared default instance where nothing differs from it (building one costs 2 µs)."""
+    if (
+        reduction == "mean"
+        and ignore_index == -100
+        and label_smoothing == 0.0
+        and z_loss == 0.0
+        and softcap is None
+        and temperature == 1.0
+    ):
+        return _DEFAULT
+    return LossOptions(
+        ignore_index, label_smoothing, z_loss, math.inf if softcap is None else softcap, temperature, reduction
+    )
