@@ -14,7 +14,7 @@ namespace {
 
 // The memory of an array, or none. A Py_buffer of the plainest kind costs a third of an ndarray conversion.
 class Buffer {
-   public:
+ public:
     explicit Buffer(nb::handle array, int flags = PyBUF_SIMPLE) {
         if (array.is_none()) return;
         if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
@@ -30,7 +30,7 @@ class Buffer {
         return static_cast<T*>(view_.buf);
     }
 
-   private:
+ private:
     Py_buffer view_{};
 };
 
@@ -101,7 +101,7 @@ std::vector<std::string> available() {
 
 NB_MODULE(_core, m) {
     m.doc() = "The compiled core of crossentropy: use the package's own functions, which validate.";
-    m.attr("__version__") = CROSSENTROPY_VERSION;
+    m.attr("version") = CROSSENTROPY_VERSION;
     m.attr("instruction_set") = kernels().name;
     m.attr("available_instruction_sets") = available();
     m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),

@@ -24,7 +24,8 @@ struct RowResult {
 
 CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
     const f64 inverse_temperature = splat<f64>(p.inverse_temperature);
-    const auto finite = (sums.highest < splat<f64>(kInf)) & (sums.highest > splat<f64>(-kInf)) & (sums.rest == sums.rest);
+    const auto finite =
+        (sums.highest < splat<f64>(kInf)) & (sums.highest > splat<f64>(-kInf)) & (sums.rest == sums.rest);
     const f64 b = sums.b_rest + sums.b_highest;
     const auto valid = finite & (b == b);
     const f64 log_total = log1p(sums.rest);

@@ -27,7 +27,7 @@ class ColumnKernel {
         alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count; `classes`: no single target
     };
 
-   public:
+ public:
     explicit ColumnKernel(const Problem& problem)
         : p(problem),
           classes(int(problem.classes)),
@@ -64,7 +64,7 @@ class ColumnKernel {
         outcome.add(total.fold());
     }
 
-   private:
+ private:
     void transpose(const S* rows, T (*columns)[kTile]) const {
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
@@ -100,7 +100,8 @@ class ColumnKernel {
             }
             tile.target[i] = target;
         }
-        for (int i = 0; i < kTile; ++i) tile.target_u[i] = has_target(tile, i) ? double(tile.u[tile.target[i]][i]) : kNaN;
+        for (int i = 0; i < kTile; ++i)
+            tile.target_u[i] = has_target(tile, i) ? double(tile.u[tile.target[i]][i]) : kNaN;
         if (p.class_weight != nullptr)
             for (int i = 0; i < kTile; ++i) tile.weight[i] = has_target(tile, i) ? p.class_weight[tile.target[i]] : 1.0;
         if (p.sample_weight != nullptr || p.grad_output != nullptr)
@@ -167,7 +168,8 @@ class ColumnKernel {
         widen(__builtin_convertvector(ties, V), wide_ties);
 
         // The matrix is scale * e - target_scale * b, or `without` where scale is no number.
-        f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>], without[kHalves<T>];
+        f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>],
+            without[kHalves<T>];
         bool fits = true;  // scale into T
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
@@ -175,7 +177,8 @@ class ColumnKernel {
             const auto counted = load_lanes(tile.target + at) >= 0;
             const f64 weight = load<f64>(tile.weight + at), u = load<f64>(tile.target_u + at);
             const f64 row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
-            RowSums sums{wide_m[h], rest.total(h) + (wide_ties[h] - 1.0), spread.total(h), b_rest.total(h), b_highest.total(h)};
+            RowSums sums{wide_m[h], rest.total(h) + (wide_ties[h] - 1.0), spread.total(h), b_rest.total(h),
+                         b_highest.total(h)};
             if constexpr (!dense) {
                 sums.spread = select<f64>(weight == 0, f64{}, weight * (wide_m[h] - u));
                 sums.b_rest = select<f64>(u == wide_m[h], f64{}, weight);
@@ -196,10 +199,12 @@ class ColumnKernel {
             fits &= none((scale[h] > largest) | (scale[h] < -largest));
             if constexpr (!dense) {
                 // At the one target of each row.
-                for (int i = at; i < at + kWidth<double>; ++i) tile.at_target[i] = has_target(tile, i) ? double(tile.e[tile.target[i]][i]) : 0.0;
+                for (int i = at; i < at + kWidth<double>; ++i)
+                    tile.at_target[i] = has_target(tile, i) ? double(tile.e[tile.target[i]][i]) : 0.0;
                 const f64 g = scale[h] * load<f64>(tile.at_target + at) - target_scale[h] * weight;
                 const auto confident = (u == wide_m[h]) & (wide_ties[h] == 1.0);
-                store(tile.at_target + at, select<f64>(scale[h] == scale[h], select<f64>(confident, at_highest[h], g), without[h]));
+                store(tile.at_target + at,
+                      select<f64>(scale[h] == scale[h], select<f64>(confident, at_highest[h], g), without[h]));
             }
         }
         if (matrix == nullptr) return;

@@ -1,9 +1,9 @@
 // exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
 
-constexpr double kInverseFactorial[] = {1.0,        1.0,         1.0 / 2,        1.0 / 6,         1.0 / 24,
-                                        1.0 / 120,  1.0 / 720,   1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-                                        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+constexpr double kInverseFactorial[] = {
+    1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
 
 // ln 2 in two parts; the first is short enough that n times it is exact, even without a fused multiply-add.
 template <class T>

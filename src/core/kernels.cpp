@@ -61,12 +61,14 @@ void run(const Problem& problem, std::size_t begin, std::size_t end, Scratch& sc
         RowKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
 }
 
-static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
+                        Outcome& outcome) {
     problem.transformed() ? run<float, double, true>(problem, begin, end, scratch, outcome)
                           : run<float, float, false>(problem, begin, end, scratch, outcome);
 }
 
-static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
+                        Outcome& outcome) {
     problem.transformed() ? run<double, double, true>(problem, begin, end, scratch, outcome)
                           : run<double, double, false>(problem, begin, end, scratch, outcome);
 }

@@ -92,45 +92,117 @@ CE_INLINE bool none(i64 mask) {
 // fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
 // the sum of its exponentials instead.
 #if defined(CE_AVX512)
-CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
-CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
-CE_INLINE f32 highest(f32 a, f32 b) { return _mm512_max_ps(a, b); }
-CE_INLINE f64 highest(f64 a, f64 b) { return _mm512_max_pd(a, b); }
-CE_INLINE f32_half low(f32 v) { return _mm512_castps512_ps256(v); }
-CE_INLINE f32_half high(f32 v) { return _mm512_extractf32x8_ps(v, 1); }
-CE_INLINE f32 join(f32_half a, f32_half b) { return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1); }
-CE_INLINE f64 widen(f32_half v) { return _mm512_cvtps_pd(v); }
-CE_INLINE f32_half narrow(f64 v) { return _mm512_cvtpd_ps(v); }
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) {
+    return _mm512_fmadd_pd(a, b, c);
+}
+CE_INLINE f32 highest(f32 a, f32 b) {
+    return _mm512_max_ps(a, b);
+}
+CE_INLINE f64 highest(f64 a, f64 b) {
+    return _mm512_max_pd(a, b);
+}
+CE_INLINE f32_half low(f32 v) {
+    return _mm512_castps512_ps256(v);
+}
+CE_INLINE f32_half high(f32 v) {
+    return _mm512_extractf32x8_ps(v, 1);
+}
+CE_INLINE f32 join(f32_half a, f32_half b) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
+}
+CE_INLINE f64 widen(f32_half v) {
+    return _mm512_cvtps_pd(v);
+}
+CE_INLINE f32_half narrow(f64 v) {
+    return _mm512_cvtpd_ps(v);
+}
 #elif defined(CE_AVX2)
-CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm256_fmadd_ps(a, b, c); }
-CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm256_fmadd_pd(a, b, c); }
-CE_INLINE f32 highest(f32 a, f32 b) { return _mm256_max_ps(a, b); }
-CE_INLINE f64 highest(f64 a, f64 b) { return _mm256_max_pd(a, b); }
-CE_INLINE f32_half low(f32 v) { return _mm256_castps256_ps128(v); }
-CE_INLINE f32_half high(f32 v) { return _mm256_extractf128_ps(v, 1); }
-CE_INLINE f32 join(f32_half a, f32_half b) { return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1); }
-CE_INLINE f64 widen(f32_half v) { return _mm256_cvtps_pd(v); }
-CE_INLINE f32_half narrow(f64 v) { return _mm256_cvtpd_ps(v); }
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) {
+    return _mm256_fmadd_pd(a, b, c);
+}
+CE_INLINE f32 highest(f32 a, f32 b) {
+    return _mm256_max_ps(a, b);
+}
+CE_INLINE f64 highest(f64 a, f64 b) {
+    return _mm256_max_pd(a, b);
+}
+CE_INLINE f32_half low(f32 v) {
+    return _mm256_castps256_ps128(v);
+}
+CE_INLINE f32_half high(f32 v) {
+    return _mm256_extractf128_ps(v, 1);
+}
+CE_INLINE f32 join(f32_half a, f32_half b) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1);
+}
+CE_INLINE f64 widen(f32_half v) {
+    return _mm256_cvtps_pd(v);
+}
+CE_INLINE f32_half narrow(f64 v) {
+    return _mm256_cvtpd_ps(v);
+}
 #elif defined(CE_NEON)
-CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return f32(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
-CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return f64(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
-CE_INLINE f32 highest(f32 a, f32 b) { return f32(vmaxnmq_f32(float32x4_t(a), float32x4_t(b))); }
-CE_INLINE f64 highest(f64 a, f64 b) { return f64(vmaxnmq_f64(float64x2_t(a), float64x2_t(b))); }
-CE_INLINE f32_half low(f32 v) { return f32_half(vget_low_f32(float32x4_t(v))); }
-CE_INLINE f32_half high(f32 v) { return f32_half(vget_high_f32(float32x4_t(v))); }
-CE_INLINE f32 join(f32_half a, f32_half b) { return f32(vcombine_f32(float32x2_t(a), float32x2_t(b))); }
-CE_INLINE f64 widen(f32_half v) { return f64(vcvt_f64_f32(float32x2_t(v))); }
-CE_INLINE f32_half narrow(f64 v) { return f32_half(vcvt_f32_f64(float64x2_t(v))); }
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) {
+    return f32(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+}
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) {
+    return f64(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+}
+CE_INLINE f32 highest(f32 a, f32 b) {
+    return f32(vmaxnmq_f32(float32x4_t(a), float32x4_t(b)));
+}
+CE_INLINE f64 highest(f64 a, f64 b) {
+    return f64(vmaxnmq_f64(float64x2_t(a), float64x2_t(b)));
+}
+CE_INLINE f32_half low(f32 v) {
+    return f32_half(vget_low_f32(float32x4_t(v)));
+}
+CE_INLINE f32_half high(f32 v) {
+    return f32_half(vget_high_f32(float32x4_t(v)));
+}
+CE_INLINE f32 join(f32_half a, f32_half b) {
+    return f32(vcombine_f32(float32x2_t(a), float32x2_t(b)));
+}
+CE_INLINE f64 widen(f32_half v) {
+    return f64(vcvt_f64_f32(float32x2_t(v)));
+}
+CE_INLINE f32_half narrow(f64 v) {
+    return f32_half(vcvt_f32_f64(float64x2_t(v)));
+}
 #else  // baseline: any CPU, and as accurate, but not the same bits
-CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return a * b + c; }
-CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return a * b + c; }
-CE_INLINE f32 highest(f32 a, f32 b) { return a > b ? a : b; }
-CE_INLINE f64 highest(f64 a, f64 b) { return a > b ? a : b; }
-CE_INLINE f32_half low(f32 v) { return f32_half{v[0], v[1]}; }
-CE_INLINE f32_half high(f32 v) { return f32_half{v[2], v[3]}; }
-CE_INLINE f32 join(f32_half a, f32_half b) { return f32{a[0], a[1], b[0], b[1]}; }
-CE_INLINE f64 widen(f32_half v) { return __builtin_convertvector(v, f64); }
-CE_INLINE f32_half narrow(f64 v) { return __builtin_convertvector(v, f32_half); }
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) {
+    return a * b + c;
+}
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) {
+    return a * b + c;
+}
+CE_INLINE f32 highest(f32 a, f32 b) {
+    return a > b ? a : b;
+}
+CE_INLINE f64 highest(f64 a, f64 b) {
+    return a > b ? a : b;
+}
+CE_INLINE f32_half low(f32 v) {
+    return f32_half{v[0], v[1]};
+}
+CE_INLINE f32_half high(f32 v) {
+    return f32_half{v[2], v[3]};
+}
+CE_INLINE f32 join(f32_half a, f32_half b) {
+    return f32{a[0], a[1], b[0], b[1]};
+}
+CE_INLINE f64 widen(f32_half v) {
+    return __builtin_convertvector(v, f64);
+}
+CE_INLINE f32_half narrow(f64 v) {
+    return __builtin_convertvector(v, f32_half);
+}
 #endif
 
 // The logical lanes of T, summed in float64: n vectors of kWidth<double> lanes.
@@ -143,10 +215,16 @@ CE_INLINE void widen(f32 v, f64 (&wide)[2]) {
     wide[0] = widen(low(v));
     wide[1] = widen(high(v));
 }
-CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
+CE_INLINE void widen(f64 v, f64 (&wide)[1]) {
+    wide[0] = v;
+}
 
-CE_INLINE f32 narrow(const f64 (&wide)[2]) { return join(narrow(wide[0]), narrow(wide[1])); }
-CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
+CE_INLINE f32 narrow(const f64 (&wide)[2]) {
+    return join(narrow(wide[0]), narrow(wide[1]));
+}
+CE_INLINE f64 narrow(const f64 (&wide)[1]) {
+    return wide[0];
+}
 
 // kWidth<T> elements of storage S as a vector of T, and back, rounded once.
 template <class T, class S>

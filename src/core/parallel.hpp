@@ -19,12 +19,12 @@ namespace crossentropy {
 
 // Round to nearest, subnormals kept, while it lives; then as before.
 class DefaultFloatingPoint {
-   public:
+ public:
 #if defined(__x86_64__)
     DefaultFloatingPoint() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
     ~DefaultFloatingPoint() { _mm_setcsr(saved_); }
 
-   private:
+ private:
     unsigned saved_;
 #elif defined(__aarch64__)
     DefaultFloatingPoint() {
@@ -33,12 +33,12 @@ class DefaultFloatingPoint {
     }
     ~DefaultFloatingPoint() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
 
-   private:
+ private:
     std::uint64_t saved_;
 #else
     DefaultFloatingPoint() {}
 #endif
-   public:
+ public:
     DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
     DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
 };
@@ -51,8 +51,8 @@ inline int useful_threads(std::size_t elements, int threads) {
     return int(std::clamp<std::size_t>(useful, 1, std::size_t(std::max(threads, 1))));
 }
 
-// task(i, scratch) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is left to
-// chance; a task must not depend on it. Where the system refuses a thread, the others do its work.
+// task(i, scratch) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is
+// left to chance; a task must not depend on it. Where the system refuses a thread, the others do its work.
 template <class Task>
 void parallel_for(std::size_t tasks, int threads, const Task& task) {
     std::atomic<std::size_t> next{0};

@@ -36,7 +36,7 @@ struct Problem {
     double label_smoothing = 0.0;           // (epsilon)
     double z_loss = 0.0;                    // (zeta)
     double softcap = kInf;                  // (k)
-    double inverse_temperature = 1.0;        // (1 / tau), rounded, and what rounding left out
+    double inverse_temperature = 1.0;       // (1 / tau), rounded, and what rounding left out
     double inverse_temperature_error = 0.0;
 
     // What multiplies the gradient: a number for all rows, and if given one a row.
@@ -62,7 +62,7 @@ constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
 
 // What a range of rows returns beside its arrays.
 struct Outcome {
-    double sum = 0.0;              // of the losses, and what rounding left out of it
+    double sum = 0.0;  // of the losses, and what rounding left out of it
     double error = 0.0;
     std::size_t bad_row = kNoRow;  // first row whose class index is out of range
 
@@ -77,7 +77,7 @@ struct Outcome {
 
 // Memory that a thread keeps from one range of rows to the next; it grows with the classes, not with the rows.
 class Scratch {
-   public:
+ public:
     void* reserve(std::size_t bytes) {
         if (bytes > size_) {
             data_.reset(new std::uint64_t[(bytes + 7) / 8]);
@@ -86,7 +86,7 @@ class Scratch {
         return data_.get();
     }
 
-   private:
+ private:
     std::unique_ptr<std::uint64_t[]> data_;
     std::size_t size_ = 0;
 };

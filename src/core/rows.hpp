@@ -28,10 +28,10 @@ class RowKernel {
     const S* const logits;
     S* const matrix;
     S* const row_values;
-    T* exponentials = nullptr;       // of one row, if there is a matrix to write
+    T* exponentials = nullptr;        // of one row, if there is a matrix to write
     double* block_highest = nullptr;  // one a block
 
-   public:
+ public:
     RowKernel(const Problem& problem, Scratch& scratch)
         : p(problem),
           logits(static_cast<const S*>(problem.logits)),
@@ -52,7 +52,7 @@ class RowKernel {
         }
     }
 
-   private:
+ private:
     // Loss of a row, its gradient written if wanted.
     double loss(std::size_t row, Outcome& outcome) const {
         const S* z = logits + row * p.classes;
@@ -77,7 +77,8 @@ class RowKernel {
             sums.spread = weight == 0.0 ? 0.0 : weight * (sums.highest - u[0]);
             (target_highest ? sums.b_highest : sums.b_rest) = weight;
         }
-        const RowResult result = row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample), splat<f64>(scale)});
+        const RowResult result =
+            row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample), splat<f64>(scale)});
         if (matrix != nullptr) {
             S* gradient = matrix + row * p.classes;
             const Coefficients c{result.softmax_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
@@ -169,7 +170,8 @@ class RowKernel {
         for (int g = 0; g < groups; ++g) {
             const S* group = g < whole ? z + first + g * kGroup<T> : last;
 #pragma GCC unroll 32
-            for (int i = 0; i < 4 * kParts; ++i) high[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), high[i]);
+            for (int i = 0; i < 4 * kParts; ++i)
+                high[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), high[i]);
         }
 #pragma GCC unroll 32
         for (int i = 1; i < 4 * kParts; ++i) high[0] = highest(high[i], high[0]);
@@ -185,7 +187,8 @@ class RowKernel {
             const std::size_t class_of_group = first + std::size_t(g) * kGroup<T>;
             alignas(64) double b[kGroup<T>];
             if constexpr (dense)
-                target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>), kGroup<T>, b);
+                target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>),
+                                    kGroup<T>, b);
 #pragma GCC unroll 8
             for (int part = 0; part < kParts; ++part) {
                 V e[4];
@@ -193,7 +196,8 @@ class RowKernel {
                 for (int j = 0; j < 4; ++j) {
                     const int offset = j * kLanes<T> + part * kWidth<T>;
                     __builtin_prefetch(group + kBlock<T> + offset);
-                    if (exponentials != nullptr) __builtin_prefetch(matrix + row * p.classes + class_of_group + offset, 1);
+                    if (exponentials != nullptr)
+                        __builtin_prefetch(matrix + row * p.classes + class_of_group + offset, 1);
                     const V u = capped(p, load_as<T>(group + offset));
                     const auto tie = u == m;
                     ties[part] -= tie;

@@ -7,7 +7,7 @@
 """
 
 try:
-    from ._core import __version__
+    from ._core import version as __version__
 except ModuleNotFoundError as error:
     raise ImportError(
         "crossentropy's compiled module is missing: the package has not been built. Install it with "

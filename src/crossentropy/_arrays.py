@@ -1,20 +1,20 @@
 """What an array, a target and an axis are: the only place that raises for them."""
 
 import math
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[np.generic]
+Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
 # Codes of the core's ElementType.
-ELEMENT_TYPES: dict[np.dtype[np.generic], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+ELEMENT_TYPES: dict[np.dtype[Any], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 
-def _as_read_by_core(array: Array, dtype: np.dtype[np.generic]) -> Array:
+def _as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array C-ordered, aligned, of native byte order; itself where it already is."""
     return np.require(array, dtype, ["C", "A"])
 
@@ -38,7 +38,9 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     if not -ndim <= axis < ndim:
         if ndim == 0:
             raise ValueError("logits: expected at least one axis, got a scalar")
-        raise ValueError(f"axis: expected an integer in [{-ndim}, {ndim}) for logits of shape {given.shape}, got {axis}")
+        raise ValueError(
+            f"axis: expected an integer in [{-ndim}, {ndim}) for logits of shape {given.shape}, got {axis}"
+        )
     code = ELEMENT_TYPES.get(data.dtype)
     if code is None:
         data = _converted(given)
@@ -52,7 +54,9 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     shape = data.shape
     classes = shape[-1]
     if classes == 0:
-        raise ValueError(f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}")
+        raise ValueError(
+            f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}"
+        )
     return Logits(data, code, data.size // classes, classes, shape[:-1], given, axis)
 
 
@@ -82,7 +86,9 @@ def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
             return Targets(_as_indices(given, targets, logits), None, 0, given)
         return Targets(given, None, 0, given)
     if given.shape != logits.given.shape:
-        raise ValueError(f"targets: expected {_accepted_targets(logits)}, got shape {given.shape}")
+        raise ValueError(
+            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got shape {given.shape}"
+        )
     if given.dtype.kind not in "fiub" or given.dtype.itemsize > 8:
         raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
     native = given.dtype.newbyteorder("=")
@@ -92,25 +98,29 @@ def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
     return Targets(None, probabilities, ELEMENT_TYPES[probabilities.dtype], given)
 
 
+def accepted_indices(classes: int, ignore_index: int | None) -> str:
+    """Name the class indices that are in range; the core says the same."""
+    return f"class indices in [0, {classes})" + ("" if ignore_index is None else f" or ignore_index {ignore_index}")
+
+
 def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        raise TypeError(f"targets: expected {_accepted_targets(logits)}, got dtype {given.dtype} and shape {given.shape}")
+        raise TypeError(
+            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got dtype {given.dtype} and shape {given.shape}"
+        )
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
         if beyond.size:
             row = int(beyond[0])
             value = given.reshape(-1)[row]
-            raise IndexError(f"targets: expected class indices in [0, {logits.classes}), got {value} in row {row}")
+            raise IndexError(f"targets: expected {accepted_indices(logits.classes, None)}, got {value} in row {row}")
     return _as_read_by_core(given, _INT64)
 
 
-def _accepted_targets(logits: Logits) -> str:
-    return (
-        f"class indices (integers) of shape {logits.row_shape} "
-        f"or probabilities (real or boolean) of shape {logits.given.shape}"
-    )
+def accepted_targets(row_shape: Shape, shape: Shape) -> str:
+    return f"class indices (integers) of shape {row_shape} or probabilities (real or boolean) of shape {shape}"
 
 
 def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
@@ -137,11 +147,11 @@ def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> t
     raise ValueError(f"grad_output: expected {accepted}, got shape {array.shape}")
 
 
-def _as_reals(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _as_reals(name: str, values: npt.ArrayLike) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return cast(npt.NDArray[np.float64], _as_read_by_core(array, _FLOAT64))
+    return _as_read_by_core(array, _FLOAT64)
 
 
 def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
@@ -158,15 +168,8 @@ def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
     if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
         raise ValueError("out: expected a place for each element, got a broadcast array")
     same = out is given or (out.ctypes.data == given.ctypes.data and out.strides == given.strides)
-    if not same and _share_memory(out, given):
+    if not same and np.shares_memory(out, given):
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
-    if any(isinstance(array, np.ndarray) and _share_memory(out, array) for array in inputs):
+    if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in inputs):
         raise ValueError("out: expected memory of its own, got an array that overlaps another input")
     return out
-
-
-def _share_memory(a: Array, b: Array) -> bool:
-    try:
-        return np.shares_memory(a, b, max_work=1000)
-    except np.exceptions.TooHardError:
-        return True

@@ -74,6 +74,6 @@ def show_config() -> None:
     threads: ... (CROSSENTROPY_NUM_THREADS, set_num_threads)
     """
     available = ", ".join(_core.available_instruction_sets)
-    print(f"crossentropy {_core.__version__}")
+    print(f"crossentropy {_core.version}")
     print(f"instruction set: {_core.instruction_set} (available: {available}; CROSSENTROPY_ISA chooses)")
     print(f"threads: {_threads} (CROSSENTROPY_NUM_THREADS, set_num_threads)")

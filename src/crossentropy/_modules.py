@@ -109,7 +109,10 @@ class CrossEntropyLoss:
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
         factor = np.where(np.isfinite(factor), factor, np.nan)
         # A zero of the gradient stays one whatever it is multiplied by: its row may not count.
-        return np.multiply(dlogits, factor, out=np.zeros_like(dlogits), where=dlogits != 0, casting="same_kind")
+        scaled: Array = np.multiply(
+            dlogits, factor, out=np.zeros_like(dlogits), where=dlogits != 0, casting="same_kind"
+        )
+        return scaled
 
     @property
     def softmax(self) -> Array:

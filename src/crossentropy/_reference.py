@@ -83,7 +83,9 @@ def cross_entropy_with_grad(
 
         total = float((s * omega).sum()) if reduction == "mean" else 1.0
         g = s * np.broadcast_to(np.asarray(grad_output, np.float64), shape).ravel() / (total or np.inf)
-        dz = np.where(s[:, None] > 0, np.where(np.isfinite(g), g, np.nan)[:, None] * du * slope, 0).reshape(logits.shape)
+        dz = np.where(s[:, None] > 0, np.where(np.isfinite(g), g, np.nan)[:, None] * du * slope, 0).reshape(
+            logits.shape
+        )
     if total == 0:
         return 0.0, np.zeros_like(logits)
     return loss.reshape(shape) if reduction == "none" else float(loss.sum()) / total, dz

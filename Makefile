@@ -1,0 +1,71 @@
+# The commands a person needs. Each sets up what it uses in .venv; the first takes a minute, later ones start at once.
+#   make demo      the worked example, and a classifier trained on real data and scored
+#   make test      the tests
+#   make test-all  all tests
+#   make bench     timings beside other libraries (those installed in .venv)
+#   make accuracy  measures errors against mpmath and writes docs/accuracy.md
+#   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
+#   make lint      ruff, mypy, clang-format, and the core without compiler warnings
+#   make clean     removes .venv and everything built
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all bench accuracy test-neon lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# What the README's first line installs, or that line.
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \
+	 $(PYTHON) -c 'import ensurepip' && \
+	 $(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' && \
+	 command -v $(firstword $(CXX)) >/dev/null && command -v git >/dev/null || \
+	 { echo "crossentropy needs Python 3.11, its venv and headers, git and a C++ compiler:"; \
+	   echo "  sudo apt install git make g++ python3-venv python3-dev"; exit 1; } >&2
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# The package with the extras named by the stamp: .venv/with-demo installs '.[demo]'.
+.venv/with-%: .venv/created $(SOURCES)
+	$(PIP) install '.[$*]'
+	@touch $@
+
+demo: .venv/with-demo
+	$(BIN)/python examples/digits.py demo-output
+	$(BIN)/crossentropy eval demo-output/logits.npy demo-output/targets.npy
+
+test: .venv/with-test
+	$(BIN)/python -m pytest tests
+
+test-all: test
+
+bench: .venv/with-bench
+	$(BIN)/python benchmarks/run.py
+
+accuracy: .venv/with-test
+	$(BIN)/python tests/accuracy.py docs/accuracy.md
+
+test-neon: .venv/with-lint
+	$(BIN)/cmake -S tests/core -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
+	$(BIN)/cmake --build build/native
+	$(BIN)/cmake -S tests/core -B build/neon -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ >/dev/null
+	$(BIN)/cmake --build build/neon
+	tests/core/same_bits.sh build/native/bits 'qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/bits'
+
+lint: .venv/with-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror src/core/*.hpp src/core/*.cpp tests/core/*.cpp
+	$(BIN)/cmake -S tests/core -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCROSSENTROPY_WERROR=ON >/dev/null
+	$(BIN)/cmake --build build/lint
+
+clean:
+	rm -rf .venv build demo-output src/crossentropy/_core.pyi

@@ -1,0 +1,97 @@
+"""Time crossentropy beside its peers and print a table of ratios.
+
+    make bench                      everything
+    python benchmarks/run.py --regime "65536 x 10" --rounds 5 --json build/bench.json
+
+Each peer runs in a process of its own. Peers take turns, round after round, and the best time counts: machines are
+noisy, so a ratio of one run counts and a lone time does not.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from peers import PEERS, REGIMES
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import crossentropy as ce
+from crossentropy import _core
+
+OURS = ("crossentropy", "crossentropy, out=")
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def run(peer: str, regime: str) -> dict[str, object]:
+    script = Path(__file__).with_name("peers.py")
+    done = subprocess.run([sys.executable, script, peer, regime], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {
+            "missing": f"failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+        }
+    result: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regime", action="append", choices=REGIMES, help="only this one; may be repeated")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each peer (default 3)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
+    arguments = parser.parse_args()
+    regimes = arguments.regime or list(REGIMES)
+
+    turns = [(regime, peer) for regime in regimes for _ in range(arguments.rounds) for peer in PEERS]
+    results: dict[str, dict[str, dict[str, object]]] = {regime: {} for regime in regimes}
+    for regime, peer in track(turns, "timing", console=Console(stderr=True), transient=True):
+        known = results[regime].get(peer, {})
+        if "missing" in known or (peer == OURS[1] and not REGIMES[regime][2]):
+            continue
+        found = run(peer, regime)
+        if "best" not in known or "missing" in found or found["best"] < known["best"]:
+            results[regime][peer] = found
+
+    versions: dict[str, str] = {}
+    for found in (found for peers in results.values() for found in peers.values()):
+        versions.update(found.get("versions", {}))
+    machine = {
+        "cpu": cpu(),
+        "instruction_set": _core.instruction_set,
+        "threads": ce.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"machine": machine, "milliseconds": results}, indent=1) + "\n")
+
+    console = Console(width=max(120, Console().width), highlight=False)
+    console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32")
+    console.print("  ".join(f"{name} {version}" for name, version in versions.items()))
+    for regime in regimes:
+        table = Table(title=f"{regime}{', loss and gradient' if REGIMES[regime][2] else ''}", title_justify="left")
+        for column in ("", "ms", "to the floor", "to crossentropy"):
+            table.add_column(column, justify="left" if not column else "right")
+        times = {peer: float(found["best"]) for peer, found in results[regime].items() if "best" in found}
+        for peer, found in results[regime].items():
+            if peer not in times:
+                table.add_row(peer, str(found["missing"]), "", "")
+                continue
+            ratios = (f"{times[peer] / times[base]:.2f}" if base in times else "" for base in ("copy", "crossentropy"))
+            name = "floor: copy, 2 threads" if peer == "copy" and REGIMES[regime][2] else peer
+            table.add_row("floor: read, 2 threads" if name == "copy" else name, f"{times[peer]:.4g}", *ratios)
+        console.print(table)
+    console.print(f"figures in {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The worked example, then a softmax classifier trained on scikit-learn's handwritten digits.
+
+    python examples/digits.py [FOLDER]
+
+Writes logits.npy and targets.npy of the digits held out, and loss.png, into FOLDER (demo-output by default).
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from sklearn.datasets import load_digits
+
+import crossentropy as ce
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output")
+folder.mkdir(parents=True, exist_ok=True)
+terminal = Console(stderr=True).is_terminal
+
+# The worked example: two rows of logits, and their targets as one-hot rows.
+A = np.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]])
+Y = np.array([[0, 1, 0], [1, 0, 0]])
+loss, gradient = ce.cross_entropy_with_grad(A, Y)
+print("logits\n", A)
+print("softmax\n", ce.softmax(A).round(3))
+print("losses", ce.cross_entropy(A, Y, reduction="none").round(4), "mean", round(loss, 4), "nats")
+print("gradient of the mean\n", gradient.round(4))
+
+# Digits: 8 x 8 pixels, ten classes; the last fifth is held out.
+images, digits = load_digits(return_X_y=True)
+features = np.hstack([images / 16.0, np.ones((len(images), 1))]).astype(np.float32)
+split = len(digits) * 4 // 5
+x, t, x_held_out, t_held_out = features[:split], digits[:split], features[split:], digits[split:]
+
+weights = np.zeros((features.shape[1], 10), np.float32)
+velocity = np.zeros_like(weights)
+training, held_out = [], []
+print(f"\ntraining on {split} digits")
+for _ in track(range(300), "training", disable=not terminal, console=Console(stderr=True)):
+    loss, dlogits = ce.cross_entropy_with_grad(x @ weights, t)
+    velocity = 0.9 * velocity - 0.5 * (x.T @ dlogits)
+    weights += velocity
+    training.append(loss)
+    held_out.append(ce.cross_entropy(x_held_out @ weights, t_held_out))
+print(f"training loss {training[0]:.4f} -> {training[-1]:.4f} nats, held out {held_out[-1]:.4f}")
+
+np.save(folder / "logits.npy", x_held_out @ weights)
+np.save(folder / "targets.npy", t_held_out)
+
+figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+axes.plot(training, label="training", color="black")
+axes.plot(held_out, label="held out", color="black", linestyle="--")
+axes.axhline(np.log(10), color="grey", linewidth=0.8)
+axes.annotate("log 10: knowing nothing", (300, np.log(10)), ha="right", va="bottom", color="grey")
+axes.set(xlabel="step", ylabel="mean cross-entropy (nats)", ylim=(0, 2.5), title="Softmax classifier on digits")
+axes.legend()
+figure.savefig(folder / "loss.png", dpi=120)
+print(f"wrote {folder}/logits.npy, targets.npy, loss.png")

@@ -1,0 +1,204 @@
+"""Scoring saved logits: arrays larger than memory, read block by block."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ._arrays import Array, Shape, accepted_indices, accepted_targets, as_weights
+from ._functional import evaluate
+from ._options import LossOptions
+
+BLOCK_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a file of logits scores. Losses in nats; `ignored` rows do not count."""
+
+    rows: int
+    ignored: int
+    classes: int
+    mean: float
+    standard_error: float
+    total: float
+    top1: float
+    top5: float
+    looks_like_probabilities: bool
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.mean) if not self.mean > 709 else math.inf
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: what is not finite is None."""
+        numbers: dict[str, float] = {
+            "rows": self.rows,
+            "ignored": self.ignored,
+            "classes": self.classes,
+            "mean_nats": self.mean,
+            "standard_error_nats": self.standard_error,
+            "mean_bits": self.mean / math.log(2),
+            "standard_error_bits": self.standard_error / math.log(2),
+            "sum_nats": self.total,
+            "perplexity": self.perplexity,
+            "top1_accuracy": self.top1,
+            "top5_accuracy": self.top5,
+            "looks_like_probabilities": self.looks_like_probabilities,
+        }
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
+
+def blocks(shape: Shape, classes: int) -> Iterator[tuple[int | slice, ...]]:
+    """Index a shape of rows piece by piece, each of about BLOCK_ELEMENTS elements or one row."""
+    if not shape:
+        yield ()
+        return
+    axis = len(shape) - 1  # the axis that is cut: the first that leaves pieces small enough
+    while axis > 0 and math.prod(shape[axis:]) * classes <= BLOCK_ELEMENTS:
+        axis -= 1
+    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[axis + 1 :]) * classes))
+    for leading in np.ndindex(shape[:axis]):
+        for begin in range(0, shape[axis], step):
+            yield (*leading, slice(begin, begin + step))
+
+
+class _RatioOfSums:
+    """Mean and standard error of sum L / sum w, for losses L that contain their weights w."""
+
+    def __init__(self) -> None:
+        self.rows, self.loss, self.weight = 0, 0.0, 0.0
+        self.pilot = math.nan  # an early mean: squares are of small differences from it
+        self.dd = self.dw = self.ww = 0.0
+
+    def add(self, total: float, losses: Array, weights: Array) -> None:
+        weight = float(weights.sum())
+        if math.isnan(self.pilot) and weight > 0:
+            self.pilot = total / weight
+        self.rows += int(np.count_nonzero(weights))
+        self.loss += total
+        self.weight += weight
+        d = losses - self.pilot * weights
+        self.dd += float(d @ d)
+        self.dw += float(d @ weights)
+        self.ww += float(weights @ weights)
+
+    @property
+    def mean(self) -> float:
+        return self.loss / self.weight if self.weight else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        if self.rows < 2 or not math.isfinite(self.dd):
+            return math.nan
+        delta = self.mean - self.pilot
+        squares = max(self.dd - 2 * delta * self.dw + delta * delta * self.ww, 0.0)
+        return math.sqrt(squares * self.rows / (self.rows - 1)) / self.weight
+
+
+def score(
+    logits: Array,
+    targets: Array,
+    options: LossOptions,
+    *,
+    axis: int = -1,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    num_threads: int | None = None,
+    losses_out: Array | None = None,
+    dlogits_out: Array | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Score:
+    """Score logits of any size; `losses_out` and `dlogits_out` receive each row's loss and the gradient.
+
+    The gradient is that of the reduction in `options`. `progress` is told the number of rows of each block.
+    """
+    z = np.moveaxis(logits, axis, -1)
+    shape, classes = z.shape[:-1], z.shape[-1]
+    dense = targets.shape == logits.shape
+    t = np.moveaxis(targets, axis, -1) if dense else targets
+    if not dense and targets.shape != shape:
+        raise ValueError(f"targets: expected {accepted_targets(shape, logits.shape)}, got shape {targets.shape}")
+    if not dense:
+        _check_indices(t, classes, options.ignore_index)
+    w = None if class_weight is None else as_weights("class_weight", class_weight, (classes,))
+    s = np.broadcast_to(1.0, shape) if sample_weight is None else sample_weight
+    if s.shape != shape:
+        raise ValueError(f"sample_weight: expected shape {shape}, got {s.shape}")
+    dz = None if dlogits_out is None else np.moveaxis(dlogits_out, axis, -1)
+
+    def counted_and_weight(at: tuple[int | slice, ...]) -> tuple[Array, Array]:
+        """Which rows of a block count, and what each weighs in the mean."""
+        sample = np.asarray(s[at], np.float64)
+        counted = sample > 0
+        if dense:
+            return counted, sample
+        if options.ignore_index is not None:
+            counted &= t[at] != options.ignore_index
+        weight = 1.0 if w is None else w[np.where(counted, t[at], 0)]
+        return counted, np.where(counted, sample * weight, 0.0)
+
+    scale = 1.0
+    if dz is not None and options.reduction == "mean":
+        total_weight = math.fsum(counted_and_weight(at)[1].sum() for at in blocks(shape, classes))
+        scale = 1.0 / total_weight if total_weight else 0.0
+
+    per_row, summed = replace(options, reduction="none"), replace(options, reduction="sum")
+    ratio = _RatioOfSums()
+    counted_rows = hits1 = hits5 = 0
+    probabilities = math.prod(shape) > 0
+    for at in blocks(shape, classes):
+        block, block_targets = np.ascontiguousarray(z[at]), t[at]
+        data = (block, block_targets, -1, w, s[at], num_threads)
+        losses = np.asarray(evaluate(per_row, *data, gradient=False)[0])
+        total, dblock = evaluate(summed, *data, gradient=dz is not None, grad_output=scale)
+        if losses_out is not None:
+            losses_out[at] = losses
+        if dz is not None:
+            dz[at] = dblock
+        counted, weight = counted_and_weight(at)
+        ratio.add(float(total), losses.ravel().astype(np.float64), weight.ravel())
+        best = block_targets.argmax(-1) if dense else np.where(counted, block_targets, 0)
+        rank = np.where(counted & ~np.isnan(losses), _rank(block, best), classes)
+        counted_rows += int(counted.sum())
+        hits1 += int((rank < 1).sum())
+        hits5 += int((rank < 5).sum())
+        if probabilities:
+            near_one = np.abs(block.sum(-1, dtype=np.float64) - 1.0) <= 1e-3
+            probabilities = bool((block >= 0).all() and near_one.all())
+        progress(losses.size)
+
+    return Score(
+        rows=counted_rows,
+        ignored=math.prod(shape) - counted_rows,
+        classes=classes,
+        mean=ratio.mean,
+        standard_error=ratio.standard_error,
+        total=ratio.loss,
+        top1=hits1 / counted_rows if counted_rows else math.nan,
+        top5=hits5 / counted_rows if counted_rows else math.nan,
+        looks_like_probabilities=probabilities,
+    )
+
+
+def _check_indices(targets: Array, classes: int, ignore_index: int | None) -> None:
+    """Find a class index out of range in the whole file: the core would name its row in a block."""
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected class indices (integers), got dtype {targets.dtype}")
+    wrong = (targets < 0) | (targets >= classes)
+    if ignore_index is not None:
+        wrong &= targets != ignore_index
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        value = targets.reshape(-1)[row]
+        raise IndexError(f"targets: expected {accepted_indices(classes, ignore_index)}, got {value} in row {row}")
+
+
+def _rank(block: Array, target: Array) -> Array:
+    """How many classes come before the target: a larger logit, or the same one and a smaller index."""
+    target = np.asarray(target, np.int64)[..., None]
+    at_target = np.take_along_axis(block, target, -1)
+    earlier = np.arange(block.shape[-1]) < target
+    before: Array = ((block > at_target) | ((block == at_target) & earlier)).sum(-1)
+    return before
