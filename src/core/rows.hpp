@@ -12,6 +12,7 @@ constexpr int kBlock = 16384 / int(sizeof(T));
 // RowSums of one row or of a part of it, as numbers.
 struct PartSums {
     double highest, rest;
+    double rest_error = 0.0;  // what rounding left out of `rest` when parts were joined
     double spread = 0.0, b_rest = 0.0, b_highest = 0.0;
     bool unique = false;
 
@@ -128,6 +129,7 @@ class RowKernel {
         PartSums sums = block_sums<dense>(z, row, target, 0);
         for (std::size_t first = kBlock<T>; first < p.classes; first += kBlock<T>)
             sums = joined(sums, block_sums<dense>(z, row, target, first));
+        sums.rest += sums.rest_error;
         return sums;
     }
 
@@ -143,7 +145,10 @@ class RowKernel {
         const PartSums& lower = a.highest >= b.highest ? b : a;
         const double lower_b = lower.b_rest + lower.b_highest;
         // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
-        sums.rest += (1.0 + lower.rest) * decay(lower.highest, sums.highest);
+        const double factor = decay(lower.highest, sums.highest), added = (1.0 + lower.rest) * factor;
+        const double total = sums.rest + added, t = total - sums.rest;
+        sums.rest_error += (sums.rest - (total - t)) + (added - t) + lower.rest_error * factor;
+        sums.rest = total;
         if (lower.highest == sums.highest) {
             sums.unique = false;
             sums.spread += lower.spread;

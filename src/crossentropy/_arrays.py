@@ -107,9 +107,8 @@ def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        raise TypeError(
-            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got dtype {given.dtype} and shape {given.shape}"
-        )
+        accepted = accepted_targets(logits.row_shape, logits.given.shape)
+        raise TypeError(f"targets: expected {accepted}, got dtype {given.dtype} and shape {given.shape}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
         if beyond.size:
