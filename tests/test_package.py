@@ -1,0 +1,115 @@
+"""The package: names, version, configuration, what is said when something is missing."""
+
+import importlib.metadata
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crossentropy as ce
+
+
+def run(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def test_all_is_what_is_defined():
+    modules = {module.name for module in pkgutil.iter_modules(ce.__path__)}
+    defined = {name for name in vars(ce) if not name.startswith("_") and name not in modules}
+    assert set(ce.__all__) == defined | {"__version__"}
+    assert ce.__all__ == sorted(ce.__all__)
+
+
+def test_version_comes_from_one_place():
+    assert ce.__version__ == importlib.metadata.version("crossentropy")
+
+
+def test_typing_is_installed():
+    installed = Path(ce.__file__).parent
+    assert (installed / "py.typed").exists()
+    assert "def loss(" in (installed / "_core.pyi").read_text()
+
+
+def test_numpy_is_all_it_imports():
+    script = (
+        "import sys, numpy; before = set(sys.modules); import crossentropy; "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    imported = set(run(script).stdout.split())
+    assert imported <= {"crossentropy", "numpy"} | set(sys.stdlib_module_names)
+
+
+def test_missing_compiled_module(tmp_path):
+    shutil.copytree(Path(ce.__file__).parent, tmp_path / "crossentropy", ignore=shutil.ignore_patterns("*.so"))
+    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crossentropy")
+    assert done.returncode == 1
+    assert "ImportError: crossentropy's compiled module is missing" in done.stderr
+    assert "pip install ." in done.stderr
+
+
+def test_show_config(capsys):
+    ce.show_config()
+    text = capsys.readouterr().out
+    assert f"crossentropy {ce.__version__}" in text
+    assert "instruction set: " in text
+    assert f"threads: {ce.get_num_threads()}" in text
+
+
+def test_instruction_set_is_chosen_by_the_environment():
+    done = run("import crossentropy; crossentropy.show_config()", CROSSENTROPY_ISA="baseline")
+    assert "instruction set: baseline (available: baseline" in done.stdout
+    done = run("import crossentropy", CROSSENTROPY_ISA="mmx")
+    assert done.returncode == 1
+    assert "CROSSENTROPY_ISA: expected one of baseline" in done.stderr
+    assert "got 'mmx'" in done.stderr
+
+
+def test_threads():
+    done = run("import crossentropy; print(crossentropy.get_num_threads())", CROSSENTROPY_NUM_THREADS="3")
+    assert done.stdout.strip() == "3"
+    done = run("import crossentropy", CROSSENTROPY_NUM_THREADS="many")
+    assert "CROSSENTROPY_NUM_THREADS: expected a positive integer, got 'many'" in done.stderr
+    before = ce.get_num_threads()
+    try:
+        ce.set_num_threads(5)
+        assert ce.get_num_threads() == 5
+        with pytest.raises(ValueError, match="at least 1"):
+            ce.set_num_threads(0)
+        with pytest.raises(TypeError, match="expected an integer"):
+            ce.set_num_threads("two")
+    finally:
+        ce.set_num_threads(before)
+
+
+def test_rounding_mode_of_the_caller_does_not_matter(rng):
+    """A caller may have set flush-to-zero or another rounding; the core sets its own and gives the caller's back."""
+    script = """
+import ctypes, ctypes.util, numpy as np, crossentropy as ce
+z = np.random.default_rng(0).standard_normal((50, 40)).astype("f4")
+t = np.arange(50) % 40
+before = ce.cross_entropy_with_grad(z, t)[1].tobytes()
+libm = ctypes.CDLL(ctypes.util.find_library("m"))
+assert libm.fesetround({mode}) == 0
+after = ce.cross_entropy_with_grad(z, t)[1].tobytes()
+assert libm.fegetround() == {mode}
+assert libm.fesetround(0) == 0
+print(before == after)
+"""
+    upward = {"x86_64": 0x800, "aarch64": 0x400000}.get(os.uname().machine)
+    if upward is None:
+        pytest.skip("the constant of fesetround is known for x86-64 and ARM only")
+    done = run(script.format(mode=upward))
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_reference_is_public():
+    loss, dlogits = ce.reference.cross_entropy_with_grad([[2.0, 1.0, 0.1]], [0])
+    assert loss == pytest.approx(ce.cross_entropy([[2.0, 1.0, 0.1]], [0]), rel=1e-14)
+    assert dlogits.dtype == np.float64
