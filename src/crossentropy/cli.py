@@ -57,7 +57,7 @@ def _load(path: Path) -> Array:
     except OSError as error:
         _fail(path, error.strerror or error)
     except ValueError as error:
-        _fail(path, "pickled objects are refused" if "allow_pickle" in str(error) or "Object" in str(error) else error)
+        _fail(path, "pickled objects are refused" if "object" in str(error).lower() else error)
     return np.asarray(array)
 
 

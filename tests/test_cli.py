@@ -1,0 +1,255 @@
+"""The command line, run as a person runs it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+import crossentropy as ce
+from crossentropy import _scoring, cli
+from crossentropy._options import loss_options
+
+COMMAND = Path(sys.executable).with_name("crossentropy")
+
+
+def run(*arguments, cwd, **options):
+    return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    rows, classes = 500, 7
+    logits = (2 * rng.standard_normal((rows, classes))).astype(np.float32)
+    targets = rng.integers(0, classes, rows)
+    targets[::9] = -100
+    np.save(tmp_path / "logits.npy", logits)
+    np.save(tmp_path / "targets.npy", targets)
+    np.save(tmp_path / "weights.npy", rng.random(classes))
+    np.save(tmp_path / "rows.npy", rng.random(rows))
+    return tmp_path
+
+
+class TestEval:
+    @pytest.mark.parametrize("small_blocks", [False, True])
+    @pytest.mark.parametrize("axis", [-1, 1])
+    @pytest.mark.parametrize("dense", [False, True])
+    def test_agrees_with_the_library(self, files, axis, dense, small_blocks, monkeypatch, rng):
+        monkeypatch.setattr(_scoring, "BLOCK_ELEMENTS", 40 if small_blocks else 1 << 22)
+        logits = rng.standard_normal((20, 7, 3, 2)) if axis == 1 else rng.standard_normal((50, 7))
+        row_shape = np.moveaxis(logits, axis, -1).shape[:-1]
+        targets = rng.random(logits.shape) if dense else rng.integers(-1, 7, row_shape)
+        given = {"axis": axis, "class_weight": rng.random(7), "sample_weight": rng.random(row_shape)}
+        options = {"ignore_index": -1, "label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0, "temperature": 2.0}
+        losses, dlogits = np.empty(row_shape), np.empty(logits.shape)
+        found = _scoring.score(
+            logits, targets, loss_options(reduction="mean", **options), **given, losses_out=losses, dlogits_out=dlogits
+        )
+        mean, dmean = ce.cross_entropy_with_grad(logits, targets, **given, **options)
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-13)
+        np.testing.assert_allclose(dlogits, dmean, rtol=1e-12, atol=1e-18)
+        np.testing.assert_array_equal(losses, ce.cross_entropy(logits, targets, reduction="none", **given, **options))
+        counted = losses[losses > 0].size
+        assert (found.rows, found.ignored, found.classes) == (counted, losses.size - counted, 7)
+
+    def test_standard_error_and_accuracy(self, files):
+        logits, targets = np.load(files / "logits.npy"), np.load(files / "targets.npy")
+        kept = targets != -100
+        done = run("eval", "logits.npy", "targets.npy", "--json", cwd=files)
+        found = json.loads(done.stdout)
+        losses = ce.cross_entropy(logits[kept].astype(float), targets[kept], reduction="none")
+        assert found["rows"] == kept.sum()
+        assert found["ignored"] == (~kept).sum()
+        assert found["mean_nats"] == pytest.approx(losses.mean(), rel=1e-7)
+        assert found["mean_bits"] == pytest.approx(losses.mean() / np.log(2), rel=1e-7)
+        assert found["standard_error_nats"] == pytest.approx(losses.std(ddof=1) / np.sqrt(losses.size), rel=1e-5)
+        assert found["perplexity"] == pytest.approx(np.exp(losses.mean()), rel=1e-6)
+        order = np.argsort(-logits[kept], axis=1)
+        assert found["top1_accuracy"] == pytest.approx((order[:, 0] == targets[kept]).mean())
+        assert found["top5_accuracy"] == pytest.approx((order[:, :5] == targets[kept][:, None]).any(1).mean())
+
+    def test_text_says_the_same_as_json(self, files):
+        text = run("eval", "logits.npy", "targets.npy", cwd=files).stdout
+        found = json.loads(run("eval", "logits.npy", "targets.npy", "--json", cwd=files).stdout)
+        assert f"{found['mean_nats']:.6f} ± {found['standard_error_nats']:.6f} nats" in text
+        assert f"{found['mean_bits']:.6f} ± {found['standard_error_bits']:.6f} bits" in text
+        assert f"{found['perplexity']:.4f}" in text
+        assert f"{100 * found['top1_accuracy']:.2f} %" in text
+        assert f"{100 * found['top5_accuracy']:.2f} %" in text
+
+    def test_equal_logits_are_not_all_hits(self, tmp_path):
+        np.save(tmp_path / "logits.npy", np.zeros((10, 10)))
+        np.save(tmp_path / "targets.npy", np.arange(10))
+        found = json.loads(run("eval", "logits.npy", "targets.npy", "--json", cwd=tmp_path).stdout)
+        assert (found["top1_accuracy"], found["top5_accuracy"]) == (0.1, 0.5)
+
+    def test_what_is_not_finite_is_null(self, tmp_path):
+        np.save(tmp_path / "logits.npy", np.full((2, 3), np.nan))
+        np.save(tmp_path / "targets.npy", np.array([0, 1]))
+        found = json.loads(run("eval", "logits.npy", "targets.npy", "--json", cwd=tmp_path).stdout)
+        assert found["mean_nats"] is None
+        assert found["top1_accuracy"] == 0
+
+    def test_outputs(self, files):
+        done = run("eval", "logits.npy", "targets.npy", "--per-row", "l.npy", "--grad", "g.npy", cwd=files)
+        assert done.returncode == 0, done.stderr
+        logits, targets = np.load(files / "logits.npy"), np.load(files / "targets.npy")
+        np.testing.assert_array_equal(np.load(files / "l.npy"), ce.cross_entropy(logits, targets, reduction="none"))
+        np.testing.assert_allclose(np.load(files / "g.npy"), ce.cross_entropy_with_grad(logits, targets)[1], rtol=1e-6)
+        run("eval", "logits.npy", "targets.npy", "--reduction", "sum", "--grad", "g.npy", cwd=files)
+        expected = ce.cross_entropy_with_grad(logits, targets, reduction="sum")[1]
+        np.testing.assert_array_equal(np.load(files / "g.npy"), expected)
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["absent.npy", "targets.npy"], "absent.npy: No such file"),
+            (["text.npy", "targets.npy"], "text.npy: expected a NumPy .npy file"),
+            (["pickled.npy", "targets.npy"], "pickled.npy: pickled objects are refused"),
+            (["cut.npy", "targets.npy"], "cut.npy: "),
+            (["half.npy", "targets.npy"], "half.npy: logits: expected float32, float64 or integers, got float16"),
+            (["logits.npy", "logits.npy", "--axis", "2"], "logits.npy: expected an axis 2, got shape (500, 7)"),
+            (["logits.npy", "rows.npy"], "rows.npy: targets: expected class indices"),
+            (["logits.npy", "weights.npy"], "weights.npy: targets: expected class indices (integers) of shape (500,)"),
+            (
+                ["logits.npy", "beyond.npy"],
+                "beyond.npy: targets: expected class indices in [0, 7) or ignore_index -100, got 7",
+            ),
+            (
+                ["logits.npy", "targets.npy", "--class-weight", "rows.npy"],
+                "rows.npy: class_weight: expected shape (7,)",
+            ),
+            (["logits.npy", "targets.npy", "--sample-weight", "weights.npy"], "weights.npy: sample_weight: expected"),
+            (["logits.npy", "targets.npy", "--temperature", "0"], "temperature: expected a finite positive number"),
+            (["logits.npy", "targets.npy", "--grad", "logits.npy"], "logits.npy: would overwrite an input"),
+            (["logits.npy", "targets.npy", "--grad", "absent/g.npy"], "absent/g.npy: No such file"),
+        ],
+    )
+    def test_wrong_files_get_one_line_and_leave_nothing(self, files, arguments, line):
+        (files / "text.npy").write_text("hello")
+        np.save(files / "pickled.npy", np.array([object()]), allow_pickle=True)
+        (files / "cut.npy").write_bytes((files / "logits.npy").read_bytes()[:500])
+        np.save(files / "half.npy", np.zeros((500, 7), np.float16))
+        beyond = np.load(files / "targets.npy")
+        beyond[499] = 7
+        np.save(files / "beyond.npy", beyond)
+        before = {path.name: path.read_bytes() for path in files.iterdir()}
+        done = run("eval", *arguments, "--per-row", "out.npy", cwd=files)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"crossentropy: {line}"), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in files.iterdir()} == before
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupted(self, tmp_path, number):
+        """A file that takes seconds, stopped in the middle: no output, whole or partial."""
+        logits = np.lib.format.open_memmap(tmp_path / "logits.npy", "w+", np.float32, (300_000, 1000))
+        del logits
+        np.save(tmp_path / "targets.npy", np.zeros(300_000, int))
+        process = subprocess.Popen(
+            [COMMAND, "eval", "logits.npy", "targets.npy", "--per-row", "losses.npy"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".losses.npy.*.partial")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        assert process.returncode != 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["logits.npy", "targets.npy"]
+
+    def test_probabilities_given_as_logits(self, files):
+        np.save(files / "p.npy", ce.softmax(np.load(files / "logits.npy")))
+        done = run("eval", "p.npy", "targets.npy", cwd=files)
+        assert done.returncode == 0
+        assert "every row looks like probabilities" in done.stderr
+        assert "softmax would be applied twice" in done.stderr
+        assert "probabilities" not in run("eval", "logits.npy", "targets.npy", cwd=files).stderr
+
+    def test_progress_on_a_terminal_and_none_in_a_pipe(self, files):
+        assert run("eval", "logits.npy", "targets.npy", cwd=files).stderr == ""
+        leader, follower = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+        done = subprocess.run(
+            [COMMAND, "eval", "logits.npy", "targets.npy"],
+            cwd=files,
+            stderr=follower,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        os.close(follower)
+        shown = os.read(leader, 1 << 16).decode()
+        os.close(leader)
+        assert done.returncode == 0
+        assert "scoring" in shown
+        assert "500/500" in shown
+
+    def test_file_larger_than_the_memory_allowed(self, tmp_path):
+        """1.2 GB of logits, scored with 600 MB of data in reach."""
+        logits = np.lib.format.open_memmap(tmp_path / "logits.npy", "w+", np.float32, (300_000, 1000))
+        del logits  # a hole on disk: all zeros
+        np.save(tmp_path / "targets.npy", np.zeros(300_000, int))
+        script = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (600 << 20,) * 2); "
+            "from crossentropy.cli import main; "
+            "sys.argv = ['crossentropy', 'eval', 'logits.npy', 'targets.npy', '--json']; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["mean_nats"] == pytest.approx(np.log(1000), rel=1e-12)
+
+
+class TestHelp:
+    @staticmethod
+    def commands():
+        group = typer.main.get_command(cli.app)
+        return {"": group, **group.commands}
+
+    def test_every_option_names_default_and_example(self):
+        for name, command in self.commands().items():
+            for parameter in command.params:
+                if name and parameter.name != "help":
+                    assert "e.g. " in parameter.help, parameter.name
+                    has_default = parameter.required or parameter.default is not None or "default" in parameter.help
+                    assert has_default, parameter.name
+
+    def test_every_example_runs(self, files):
+        examples = []
+        for name, command in self.commands().items():
+            found = re.findall(r"crossentropy (?:[\w./-]+ ?)+", command.epilog)
+            assert found, f"{name}: no example"
+            examples += [line.split()[1:] for line in found]
+            for parameter in command.params:
+                option = re.search(r"e\.g\. (--[\w-]+(?: [\w./-]+?)?)\.?$", parameter.help or "")
+                if name and option:
+                    examples.append([name, "logits.npy", "targets.npy", *option[1].split()])
+        assert len(examples) > 12
+        np.save(files / "targets.npy", np.abs(np.load(files / "targets.npy")) % 7)
+        for example in examples:
+            done = run(*example, cwd=files)
+            assert done.returncode == 0, (example, done.stderr)
+            assert done.stdout
+
+    def test_version_and_info(self, tmp_path):
+        assert run("--version", cwd=tmp_path).stdout.strip() == ce.__version__
+        assert "instruction set: " in run("info", cwd=tmp_path).stdout
+        assert run("eval", cwd=tmp_path).returncode == 2
+
+    def test_without_its_libraries(self):
+        script = "import sys; sys.modules['typer'] = None; import crossentropy.cli"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.strip() == (
+            "crossentropy: the command line needs typer: install it with pip install 'crossentropy[cli]'"
+        )
