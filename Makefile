@@ -3,6 +3,7 @@
 #   make test      the tests
 #   make test-all  all tests
 #   make bench     timings beside other libraries (those installed in .venv)
+#   make compare   what other libraries return where digits are lost (those installed in .venv)
 #   make accuracy  measures errors against mpmath and writes docs/accuracy.md
 #   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make lint      ruff, mypy, clang-format, and the core without compiler warnings
@@ -14,7 +15,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench accuracy test-neon lint clean
+.PHONY: help demo test test-all bench compare accuracy test-neon lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +47,9 @@ test-all: test
 
 bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
+
+compare: .venv/with-bench
+	$(BIN)/python benchmarks/compare.py
 
 accuracy: .venv/with-test
 	$(BIN)/python tests/accuracy.py docs/accuracy.md

@@ -142,7 +142,7 @@ class ColumnKernel {
                 if (c + j >= classes) break;
                 const V u = load<V>(tile.u[c + j] + lane);
                 const auto tie = u == m;
-                ties -= tie;
+                ties = count_lanes(tie, ties);
                 const V exponential = exp_below<transformed>(p, u, m);
                 store(tile.e[c + j] + lane, exponential);
                 e[j] = select<V>(tie, V{}, exponential);

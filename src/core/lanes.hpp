@@ -76,9 +76,39 @@ CE_INLINE void store(Element<V>* p, V v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The first `count` elements, from none to more than a vector; -inf in the lanes after them. Nothing beyond is read.
+template <class V>
+CE_INLINE V load_first(const Element<V>* p, int count) {
+    using E = Element<V>;
+    constexpr int width = int(sizeof(V) / sizeof(E));
+    const V padding = V{} - std::numeric_limits<E>::infinity();
+    if (count >= width) return load<V>(p);
+    if (count <= 0) return padding;
+#if defined(CE_AVX512)
+    // A masked load is a store and a load less than going through memory.
+    if constexpr (std::is_same_v<E, float>) return _mm512_mask_loadu_ps(padding, __mmask16((1u << count) - 1), p);
+    if constexpr (std::is_same_v<E, double>) return _mm512_mask_loadu_pd(padding, __mmask8((1u << count) - 1), p);
+#else
+    E lane[width];
+    store(lane, padding);
+    __builtin_memcpy(lane, p, std::size_t(count) * sizeof(E));
+    return load<V>(lane);
+#endif
+}
+
 template <class V>
 CE_INLINE V select(Integer<V> mask, V yes, V no) {
     return mask ? yes : no;
+}
+
+// counts + 1 in the lanes of a mask.
+template <class I>
+CE_INLINE I count_lanes(I mask, I counts) {
+#if defined(CE_AVX512)
+    return mask ? counts + 1 : counts;  // one masked addition
+#else
+    return counts - mask;
+#endif
 }
 
 CE_INLINE bool none(i64 mask) {

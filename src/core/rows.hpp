@@ -2,10 +2,13 @@
 //
 // A row is read from memory once: block by block, each block looked at twice while it is in the nearest cache (its
 // maximum, then its sums), and the sums of the blocks merged. For a gradient the exponentials, each relative to the
-// maximum of its block, wait in a scratch row until the sum of the whole row is known.
+// maximum of its block, wait until the sum of the whole row is known: in the gradient's own row where nothing else will
+// look at the logits again, else in a scratch row.
 
 template <class T>
 constexpr int kGroup = 4 * kLanes<T>;  // summed in T before it joins a float64 sum
+template <class T>
+constexpr int kWriteAhead = 4 * kGroup<T>;  // elements; measured
 template <class T>
 constexpr int kBlock = 16384 / int(sizeof(T));
 
@@ -29,8 +32,8 @@ class RowKernel {
     const S* const logits;
     S* const matrix;
     S* const row_values;
-    T* exponentials = nullptr;        // of one row, if there is a matrix to write
-    double* block_highest = nullptr;  // one a block
+    T* scratch_row = nullptr;
+    double* block_highest = nullptr;  // of the row at hand, if there is a matrix to write
 
  public:
     RowKernel(const Problem& problem, Scratch& scratch)
@@ -41,8 +44,8 @@ class RowKernel {
         if (matrix == nullptr) return;
         const std::size_t padded = (p.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
         const std::size_t blocks = (p.classes + kBlock<T> - 1) / kBlock<T>;
-        exponentials = static_cast<T*>(scratch.reserve(padded * sizeof(T) + blocks * sizeof(double)));
-        block_highest = reinterpret_cast<double*>(exponentials + padded);
+        scratch_row = static_cast<T*>(scratch.reserve(padded * sizeof(T) + blocks * sizeof(double)));
+        block_highest = reinterpret_cast<double*>(scratch_row + padded);
     }
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
@@ -70,8 +73,9 @@ class RowKernel {
         const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
         const double scale = p.gradient_scale * sample * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
         const bool dense = p.dense();
-        PartSums sums = dense ? row_sums<true>(z, row, target) : row_sums<false>(z, row, target);
         const f64 at_target = splat<f64>(double(z[target]));  // read before the gradient may overwrite it
+        T* const e = dense ? scratch_row : row_for_exponentials(row);
+        PartSums sums = dense ? row_sums<true>(z, e, row, target) : row_sums<false>(z, e, row, target);
         const f64 u = capped(p, at_target);
         const bool target_highest = u[0] == sums.highest;
         if (!dense) {
@@ -87,9 +91,9 @@ class RowKernel {
             if (!(c.softmax - c.softmax == 0.0)) {
                 std::fill(gradient, gradient + p.classes, std::numeric_limits<S>::quiet_NaN());
             } else if (dense) {
-                write_gradient<true>(z, gradient, row, target, c);
+                write_gradient<true>(z, e, gradient, row, target, c);
             } else {
-                write_gradient<false>(z, gradient, row, target, c);
+                write_gradient<false>(z, e, gradient, row, target, c);
                 double g = c.softmax * exp_below<transformed>(p, u, splat<f64>(c.highest))[0] - c.target * weight;
                 if (target_highest && c.unique) g = c.at_highest;
                 gradient[target] = S(transformed ? g * capped_slope(p, at_target)[0] : g);
@@ -104,10 +108,18 @@ class RowKernel {
         return 0.0;
     }
 
+    T* row_for_exponentials(std::size_t row) const {
+        if constexpr (std::is_same_v<S, T> && !transformed)
+            return matrix != nullptr ? matrix + row * p.classes : nullptr;
+        else
+            return scratch_row;
+    }
+
     // Log-sum-exp of a row, its softmax or log-softmax written if wanted.
     double softmax(std::size_t row) const {
         const S* z = logits + row * p.classes;
-        PartSums sums = row_sums<false>(z, row, 0);
+        T* const e = p.output == Output::softmax ? row_for_exponentials(row) : nullptr;
+        PartSums sums = row_sums<false>(z, e, row, 0);
         sums.b_rest = 1.0;
         const f64 one = splat<f64>(1.0);
         const RowResult result = row_result(p, sums.lanes(), {one, one, one});
@@ -117,7 +129,7 @@ class RowKernel {
             if (scale != scale)
                 std::fill(out, out + p.classes, std::numeric_limits<S>::quiet_NaN());
             else if (p.output == Output::softmax)
-                write_gradient<false>(z, out, row, 0, {scale, 0.0, 0.0, sums.highest, false});
+                write_gradient<false>(z, e, out, row, 0, {scale, 0.0, 0.0, sums.highest, false});
             else
                 write_log_softmax(z, out, sums);
         }
@@ -125,10 +137,10 @@ class RowKernel {
     }
 
     template <bool dense>
-    PartSums row_sums(const S* z, std::size_t row, std::int64_t target) const {
-        PartSums sums = block_sums<dense>(z, row, target, 0);
+    PartSums row_sums(const S* z, T* e, std::size_t row, std::int64_t target) const {
+        PartSums sums = block_sums<dense>(z, e, row, target, 0);
         for (std::size_t first = kBlock<T>; first < p.classes; first += kBlock<T>)
-            sums = joined(sums, block_sums<dense>(z, row, target, first));
+            sums = joined(sums, block_sums<dense>(z, e, row, target, first));
         sums.rest += sums.rest_error;
         return sums;
     }
@@ -161,9 +173,10 @@ class RowKernel {
         return sums;
     }
 
-    // The block of a row that starts at class `first`.
+    // The block of a row that starts at class `first`; its exponentials go to `exponentials`, if that is given.
     template <bool dense>
-    CE_INLINE PartSums block_sums(const S* z, std::size_t row, std::int64_t target, std::size_t first) const {
+    CE_INLINE PartSums block_sums(const S* z, T* exponentials, std::size_t row, std::int64_t target,
+                                  std::size_t first) const {
         const int count = int(std::min<std::size_t>(kBlock<T>, p.classes - first));
         const int whole = count / kGroup<T>, groups = (count + kGroup<T> - 1) / kGroup<T>;
         alignas(64) S last[kGroup<T>];  // the elements after the last whole group
@@ -190,6 +203,8 @@ class RowKernel {
         for (int g = 0; g < groups; ++g) {
             const S* group = g < whole ? z + first + g * kGroup<T> : last;
             const std::size_t class_of_group = first + std::size_t(g) * kGroup<T>;
+            alignas(64) T last_exponentials[kGroup<T>];
+            T* const written = g < whole ? exponentials + class_of_group : last_exponentials;
             alignas(64) double b[kGroup<T>];
             if constexpr (dense)
                 target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>),
@@ -202,12 +217,12 @@ class RowKernel {
                     const int offset = j * kLanes<T> + part * kWidth<T>;
                     __builtin_prefetch(group + kBlock<T> + offset);
                     if (exponentials != nullptr)
-                        __builtin_prefetch(matrix + row * p.classes + class_of_group + offset, 1);
+                        __builtin_prefetch(matrix + row * p.classes + class_of_group + kWriteAhead<T> + offset, 1);
                     const V u = capped(p, load_as<T>(group + offset));
                     const auto tie = u == m;
-                    ties[part] -= tie;
+                    ties[part] = count_lanes(tie, ties[part]);
                     e[j] = exp_below<transformed>(p, u, m);
-                    if (exponentials != nullptr) store(exponentials + class_of_group + offset, e[j]);
+                    if (exponentials != nullptr) store(written + offset, e[j]);
                     e[j] = select<V>(tie, V{}, e[j]);
                     if constexpr (dense) {
                         f64 wide_u[kHalves<T>];
@@ -231,6 +246,9 @@ class RowKernel {
 #pragma GCC unroll 2
                 for (int h = 0; h < kHalves<T>; ++h) rest.add(part * kHalves<T> + h, sum[h]);
             }
+            if (exponentials != nullptr && g == whole)
+                std::copy(last_exponentials, last_exponentials + (count - g * kGroup<T>),
+                          exponentials + class_of_group);
         }
 #pragma GCC unroll 8
         for (int part = 1; part < kParts; ++part) ties[0] += ties[part];
@@ -248,9 +266,9 @@ class RowKernel {
         return sums;
     }
 
-    static void pad_group(const S* z, int count, S* padded) {
-        std::copy(z, z + count, padded);
-        std::fill(padded + count, padded + kGroup<T>, S(-kInf));
+    // In whole vectors, which the loads that follow can take from the store buffer.
+    static CE_INLINE void pad_group(const S* z, int count, S* padded) {
+        for (int i = 0; i < kGroup<T>; i += kWidth<S>) store(padded + i, load_first<Vector<S>>(z + i, count - i));
     }
 
     struct Coefficients {
@@ -260,7 +278,8 @@ class RowKernel {
 
     // softmax * exp(u - m) - target * b for each class of a row.
     template <bool dense>
-    void write_gradient(const S* z, S* out, std::size_t row, std::int64_t target, const Coefficients& c) const {
+    void write_gradient(const S* z, const T* e, S* out, std::size_t row, std::int64_t target,
+                        const Coefficients& c) const {
         for (std::size_t first = 0; first < p.classes; first += kBlock<T>) {
             const std::size_t end = std::min<std::size_t>(first + kBlock<T>, p.classes);
             Coefficients block = c;
@@ -268,22 +287,22 @@ class RowKernel {
             // Scaled in float32 unless the factor does not fit.
             const bool wide = std::abs(block.softmax) > double(std::numeric_limits<T>::max());
             if (!dense && !transformed && !wide)
-                scale_block(first, end, T(block.softmax), out);
+                scale_block(e, first, end, T(block.softmax), out);
             else
-                write_block<dense>(z, out, row, target, first, end, block);
+                write_block<dense>(z, e, out, row, target, first, end, block);
         }
     }
 
-    void scale_block(std::size_t first, std::size_t end, T factor, S* out) const {
+    void scale_block(const T* e, std::size_t first, std::size_t end, T factor, S* out) const {
         const V scale = splat<V>(double(factor));
         std::size_t i = first;
-        for (; i + kWidth<T> <= end; i += kWidth<T>) store_as(out + i, load<V>(exponentials + i) * scale);
-        for (; i < end; ++i) out[i] = S(exponentials[i] * factor);
+        for (; i + kWidth<T> <= end; i += kWidth<T>) store_as(out + i, load<V>(e + i) * scale);
+        for (; i < end; ++i) out[i] = S(e[i] * factor);
     }
 
     template <bool dense>
-    void write_block(const S* z, S* out, std::size_t row, std::int64_t target, std::size_t first, std::size_t end,
-                     const Coefficients& c) const {
+    void write_block(const S* z, const T* e, S* out, std::size_t row, std::int64_t target, std::size_t first,
+                     std::size_t end, const Coefficients& c) const {
         for (; first < end; first += kGroup<T>) {
             const int count = int(std::min<std::size_t>(kGroup<T>, end - first));
             alignas(64) S group[kGroup<T>];
@@ -294,7 +313,7 @@ class RowKernel {
             for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
                 const V logit = load_as<T>(group + i);
                 f64 g[kHalves<T>], u[kHalves<T>];
-                widen(load<V>(exponentials + first + i), g);
+                widen(load_first<V>(e + first + i, count - i), g);
                 widen(capped(p, logit), u);
 #pragma GCC unroll 2
                 for (int h = 0; h < kHalves<T>; ++h) {
