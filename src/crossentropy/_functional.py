@@ -186,8 +186,8 @@ def cross_entropy(
     >>> Y = np.array([[0, 1, 0], [1, 0, 0]])
     >>> round(ce.cross_entropy(A, Y), 12)
     2.018508394742
-    >>> ce.cross_entropy(A, [1, 0], reduction="none").round(12)
-    array([1.417030016278, 2.619986773206])
+    >>> ce.cross_entropy(A, [1, 0], reduction="none").round(6)
+    array([1.41703 , 2.619987])
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     return evaluate(options, logits, targets, axis, class_weight, sample_weight, num_threads, False)[0]
