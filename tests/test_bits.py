@@ -13,7 +13,7 @@ import crossentropy as ce
 from crossentropy import _core
 
 # A tile of rows side by side, the longest of them, one row at a time, several blocks of a row.
-WIDTHS = (1, 10, 96, 97, 1000, 9001)
+WIDTHS = (1, 10, 192, 193, 1000, 9001)
 OPTIONS = (
     {},
     {"label_smoothing": 0.1, "z_loss": 1e-3},

@@ -51,7 +51,7 @@ SUBSETS = [subset for n in range(len(OPTIONS) + 1) for subset in itertools.combi
 class TestDefinition:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("kind", ["index", "one-hot", "probabilities", "unnormalised", "float32 probabilities"])
-    @pytest.mark.parametrize("classes", [7, 130])
+    @pytest.mark.parametrize("classes", [7, 200])
     def test_every_option_with_every_other(self, kind, classes, dtype):
         rng = np.random.default_rng(classes)
         rows = 37

@@ -7,7 +7,7 @@ from mpmath import mp, mpf
 import crossentropy as ce
 
 mp.prec = 150
-AROUND = sorted({n + d for n in (8, 16, 32, 64, 96, 128, 256, 2048, 4096, 8192) for d in (-1, 0, 1)} | {1, 2, 3})
+AROUND = sorted({n + d for n in (8, 16, 32, 64, 128, 192, 256, 2048, 4096, 8192) for d in (-1, 0, 1)} | {1, 2, 3})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -24,7 +24,7 @@ def test_widths_around_every_lane_count(classes, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("classes", [5, 33, 96, 97, 128, 131, 300])
+@pytest.mark.parametrize("classes", [5, 33, 97, 192, 193, 300])
 def test_special_values_at_every_position(classes, dtype):
     quiet = np.linspace(-1, 1, classes).astype(dtype)
     z = np.tile(quiet, (classes, 1))
@@ -46,7 +46,7 @@ def test_special_values_at_every_position(classes, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("classes", [3, 33, 97, 128, 300, 4200])
+@pytest.mark.parametrize("classes", [3, 33, 97, 192, 193, 300, 4200])
 def test_the_maximum_keeps_its_digits_at_every_position(classes, dtype):
     """The gradient at a confident target is minus the sum of the other probabilities, not p - 1 = 0."""
     positions = np.arange(classes) if classes < 400 else np.arange(0, classes, 37)

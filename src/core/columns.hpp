@@ -3,7 +3,7 @@
 // A tile of kLanes<T> rows is copied into compact scratch, class by class; nothing is folded across lanes.
 
 // Up to here the copy into the tile costs less than a row of its own (measured with AVX-512 and AVX2).
-constexpr int kFewClasses = 96;
+constexpr int kFewClasses = 192;
 
 template <class S, class T, bool transformed>
 class ColumnKernel {
@@ -66,14 +66,30 @@ class ColumnKernel {
 
  private:
     void transpose(const S* rows, T (*columns)[kTile]) const {
+        if constexpr (std::is_same_v<S, float> && std::is_same_v<T, float>) {
+            if (classes >= 4)
+                return for_squares(
+                    [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &columns[c][i], kTile); });
+        }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
             for (int i = 0; i < kTile; ++i) columns[c][i] = T(rows[i * classes + c]);
     }
     void transpose_back(const T (*columns)[kTile], S* rows) const {
+        if constexpr (std::is_same_v<S, float> && std::is_same_v<T, float>) {
+            if (classes >= 4)
+                return for_squares(
+                    [&](int c, int i) { transpose_square(&columns[c][i], kTile, rows + i * classes + c, classes); });
+        }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
             for (int i = 0; i < kTile; ++i) rows[i * classes + c] = S(columns[c][i]);
+    }
+    // Class and row of squares of four by four that cover a tile; the last classes overlap the ones before.
+    template <class Visit>
+    CE_INLINE void for_squares(const Visit& visit) const {
+        for (int c = 0; c < classes; c += 4)
+            for (int i = 0; i < kTile; i += 4) visit(std::min(c, classes - 4), i);
     }
 
     void transform(Tile& tile) const {
@@ -142,7 +158,7 @@ class ColumnKernel {
                 if (c + j >= classes) break;
                 const V u = load<V>(tile.u[c + j] + lane);
                 const auto tie = u == m;
-                ties = count_lanes(tie, ties);
+                ties = count_lanes<V>(tie, ties);
                 const V exponential = exp_below<transformed>(p, u, m);
                 store(tile.e[c + j] + lane, exponential);
                 e[j] = select<V>(tie, V{}, exponential);

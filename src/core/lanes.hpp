@@ -102,8 +102,8 @@ CE_INLINE V select(Integer<V> mask, V yes, V no) {
 }
 
 // counts + 1 in the lanes of a mask.
-template <class I>
-CE_INLINE I count_lanes(I mask, I counts) {
+template <class V>
+CE_INLINE Integer<V> count_lanes(Integer<V> mask, Integer<V> counts) {
 #if defined(CE_AVX512)
     return mask ? counts + 1 : counts;  // one masked addition
 #else
@@ -342,3 +342,26 @@ template <class T>
 constexpr bool kCompensated = std::is_same_v<T, double>;
 template <class T>
 using LaneSums = Sums<kSums<T>, kCompensated<T>>;
+
+#if defined(__clang__)
+#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, i32x4{i, j, k, l})
+#endif
+
+// Four by four floats, rows `from_stride` apart, to columns `to_stride` apart.
+CE_INLINE void transpose_square(const float* from, int from_stride, float* to, int to_stride) {
+    typedef float f32x4 __attribute__((vector_size(16)));
+#if !defined(__clang__)
+    typedef int32_t i32x4 __attribute__((vector_size(16)));
+#endif
+    f32x4 row[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], from + i * from_stride, sizeof row[i]);
+    const f32x4 low01 = CE_SHUFFLE(row[0], row[1], 0, 4, 1, 5), high01 = CE_SHUFFLE(row[0], row[1], 2, 6, 3, 7);
+    const f32x4 low23 = CE_SHUFFLE(row[2], row[3], 0, 4, 1, 5), high23 = CE_SHUFFLE(row[2], row[3], 2, 6, 3, 7);
+    const f32x4 column[4] = {CE_SHUFFLE(low01, low23, 0, 1, 4, 5), CE_SHUFFLE(low01, low23, 2, 3, 6, 7),
+                             CE_SHUFFLE(high01, high23, 0, 1, 4, 5), CE_SHUFFLE(high01, high23, 2, 3, 6, 7)};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * to_stride, &column[i], sizeof column[i]);
+}

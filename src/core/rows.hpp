@@ -220,7 +220,7 @@ class RowKernel {
                         __builtin_prefetch(matrix + row * p.classes + class_of_group + kWriteAhead<T> + offset, 1);
                     const V u = capped(p, load_as<T>(group + offset));
                     const auto tie = u == m;
-                    ties[part] = count_lanes(tie, ties[part]);
+                    ties[part] = count_lanes<V>(tie, ties[part]);
                     e[j] = exp_below<transformed>(p, u, m);
                     if (exponentials != nullptr) store(written + offset, e[j]);
                     e[j] = select<V>(tie, V{}, e[j]);
