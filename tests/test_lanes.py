@@ -141,3 +141,20 @@ def test_far_apart_shifted_and_subnormal(classes, dtype):
         eps = float(np.finfo(dtype).eps)
         np.testing.assert_allclose(losses, exact, rtol=4 * eps)
         np.testing.assert_allclose(dlogits, dexact, rtol=4 * eps, atol=eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["index", "one-hot", "smoothed"])
+@pytest.mark.parametrize("second", [1, 31, 100, 5000, 8999])
+def test_two_maxima_wherever_they_are(second, kind, dtype, rng):
+    """In one vector, one block or two: then neither has the formula of a unique maximum."""
+    z = rng.uniform(-9, 2, (2, 9000)).astype(dtype)
+    z[:, [0, second]] = 12
+    targets = np.array([0, second])
+    options = {"label_smoothing": 0.1} if kind == "smoothed" else {}
+    given = np.eye(9000)[targets] if kind == "one-hot" else targets
+    loss, dlogits = ce.cross_entropy_with_grad(z, given, **options)
+    exact, dexact = ce.reference.cross_entropy_with_grad(z, given, **options)
+    eps = float(np.finfo(dtype).eps)
+    assert loss == pytest.approx(exact, rel=4 * eps)
+    np.testing.assert_allclose(dlogits, dexact, rtol=8 * eps, atol=2 * eps)
