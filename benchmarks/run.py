@@ -43,11 +43,21 @@ def run(peer: str, regime: str) -> dict[str, object]:
     return result
 
 
+def markdown(results: dict[str, dict[str, dict[str, object]]]) -> str:
+    """The table of the README: milliseconds, a row a regime."""
+    lines = ["| | " + " | ".join(PEERS) + " |", "|---|" + "---:|" * len(PEERS)]
+    for regime, peers in results.items():
+        cells = (f"{peers[peer]['best']:.3g}" if "best" in peers.get(peer, {}) else "–" for peer in PEERS)
+        lines.append(f"| {regime} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regime", action="append", choices=REGIMES, help="only this one; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each peer (default 3)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the README instead")
     arguments = parser.parse_args()
     regimes = arguments.regime or list(REGIMES)
 
@@ -74,6 +84,9 @@ def main() -> None:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"machine": machine, "milliseconds": results}, indent=1) + "\n")
 
+    if arguments.markdown:
+        print(markdown(results))
+        return
     console = Console(width=max(120, Console().width), highlight=False)
     console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32")
     console.print("  ".join(f"{name} {version}" for name, version in versions.items()))

@@ -46,6 +46,7 @@
 CE_PUSH(CE_TARGET)
 namespace crossentropy::CE_NAMESPACE {
 // clang-format off: each header needs the one before it
+#include "vectors.hpp"
 #include "lanes.hpp"
 #include "exp.hpp"
 #include "coefficients.hpp"

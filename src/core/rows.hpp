@@ -204,7 +204,7 @@ class RowKernel {
             const S* group = g < whole ? z + first + g * kGroup<T> : last;
             const std::size_t class_of_group = first + std::size_t(g) * kGroup<T>;
             alignas(64) T last_exponentials[kGroup<T>];
-            T* const written = g < whole ? exponentials + class_of_group : last_exponentials;
+            T* const written = exponentials != nullptr && g < whole ? exponentials + class_of_group : last_exponentials;
             alignas(64) double b[kGroup<T>];
             if constexpr (dense)
                 target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>),

@@ -1,0 +1,212 @@
+// The vectors of the CPU, whatever their width.
+//
+// Arithmetic is spelled with GCC and Clang vector extensions; only what they cannot express (fused multiply-add, max,
+// conversions of half a vector) is an intrinsic of each instruction set.
+
+#define CE_INLINE inline __attribute__((always_inline))
+
+#if defined(CE_AVX512)
+constexpr int kVectorBytes = 64;
+#elif defined(CE_AVX2)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+typedef float f32 __attribute__((vector_size(kVectorBytes)));
+typedef double f64 __attribute__((vector_size(kVectorBytes)));
+typedef int32_t i32 __attribute__((vector_size(kVectorBytes)));
+typedef int64_t i64 __attribute__((vector_size(kVectorBytes)));
+typedef float f32_half __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class V>
+struct vector_traits;
+template <>
+struct vector_traits<f32> {
+    using element = float;
+    using integer = i32;
+};
+template <>
+struct vector_traits<f64> {
+    using element = double;
+    using integer = i64;
+};
+template <class T>
+struct vector_of;
+template <>
+struct vector_of<float> {
+    using type = f32;
+};
+template <>
+struct vector_of<double> {
+    using type = f64;
+};
+
+template <class T>
+using Vector = typename vector_of<T>::type;
+template <class V>
+using Element = typename vector_traits<V>::element;
+template <class V>
+using Integer = typename vector_traits<V>::integer;
+
+template <class T>
+constexpr int kWidth = kVectorBytes / int(sizeof(T));  // lanes of one vector
+template <class V>
+CE_INLINE V splat(double x) {
+    return V{} + Element<V>(x);
+}
+
+template <class V>
+CE_INLINE V load(const Element<V>* p) {
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V>
+CE_INLINE void store(Element<V>* p, V v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+
+// The first `count` elements, from none to more than a vector; -inf in the lanes after them. Nothing beyond is read.
+template <class V>
+CE_INLINE V load_first(const Element<V>* p, int count) {
+    using E = Element<V>;
+    constexpr int width = int(sizeof(V) / sizeof(E));
+    const V padding = V{} - std::numeric_limits<E>::infinity();
+    if (count >= width) return load<V>(p);
+    if (count <= 0) return padding;
+#if defined(CE_AVX512)
+    // A masked load is a store and a load less than going through memory.
+    if constexpr (std::is_same_v<E, float>) return _mm512_mask_loadu_ps(padding, __mmask16((1u << count) - 1), p);
+    if constexpr (std::is_same_v<E, double>) return _mm512_mask_loadu_pd(padding, __mmask8((1u << count) - 1), p);
+#else
+    E lane[width];
+    store(lane, padding);
+    __builtin_memcpy(lane, p, std::size_t(count) * sizeof(E));
+    return load<V>(lane);
+#endif
+}
+
+template <class V>
+CE_INLINE V select(Integer<V> mask, V yes, V no) {
+    return mask ? yes : no;
+}
+
+// counts + 1 in the lanes of a mask.
+template <class V>
+CE_INLINE Integer<V> count_lanes(Integer<V> mask, Integer<V> counts) {
+#if defined(CE_AVX512)
+    return mask ? counts + 1 : counts;  // one masked addition
+#else
+    return counts - mask;
+#endif
+}
+
+CE_INLINE bool none(i64 mask) {
+    std::int64_t lane[kWidth<double>], any = 0;
+    __builtin_memcpy(lane, &mask, sizeof lane);
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth<double>; ++i) any |= lane[i];
+    return any == 0;
+}
+
+// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
+// the sum of its exponentials instead.
+#if defined(CE_AVX512)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
+CE_INLINE f32 highest(f32 a, f32 b) { return _mm512_max_ps(a, b); }
+CE_INLINE f64 highest(f64 a, f64 b) { return _mm512_max_pd(a, b); }
+CE_INLINE f32_half low(f32 v) { return _mm512_castps512_ps256(v); }
+CE_INLINE f32_half high(f32 v) { return _mm512_extractf32x8_ps(v, 1); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1); }
+CE_INLINE f64 widen(f32_half v) { return _mm512_cvtps_pd(v); }
+CE_INLINE f32_half narrow(f64 v) { return _mm512_cvtpd_ps(v); }
+#elif defined(CE_AVX2)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm256_fmadd_ps(a, b, c); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm256_fmadd_pd(a, b, c); }
+CE_INLINE f32 highest(f32 a, f32 b) { return _mm256_max_ps(a, b); }
+CE_INLINE f64 highest(f64 a, f64 b) { return _mm256_max_pd(a, b); }
+CE_INLINE f32_half low(f32 v) { return _mm256_castps256_ps128(v); }
+CE_INLINE f32_half high(f32 v) { return _mm256_extractf128_ps(v, 1); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1); }
+CE_INLINE f64 widen(f32_half v) { return _mm256_cvtps_pd(v); }
+CE_INLINE f32_half narrow(f64 v) { return _mm256_cvtpd_ps(v); }
+#elif defined(CE_NEON)
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return f32(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return f64(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
+CE_INLINE f32 highest(f32 a, f32 b) { return f32(vmaxnmq_f32(float32x4_t(a), float32x4_t(b))); }
+CE_INLINE f64 highest(f64 a, f64 b) { return f64(vmaxnmq_f64(float64x2_t(a), float64x2_t(b))); }
+CE_INLINE f32_half low(f32 v) { return f32_half(vget_low_f32(float32x4_t(v))); }
+CE_INLINE f32_half high(f32 v) { return f32_half(vget_high_f32(float32x4_t(v))); }
+CE_INLINE f32 join(f32_half a, f32_half b) { return f32(vcombine_f32(float32x2_t(a), float32x2_t(b))); }
+CE_INLINE f64 widen(f32_half v) { return f64(vcvt_f64_f32(float32x2_t(v))); }
+CE_INLINE f32_half narrow(f64 v) { return f32_half(vcvt_f32_f64(float64x2_t(v))); }
+#else  // baseline: any CPU, and as accurate, but not the same bits
+CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return a * b + c; }
+CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return a * b + c; }
+CE_INLINE f32 highest(f32 a, f32 b) { return a > b ? a : b; }
+CE_INLINE f64 highest(f64 a, f64 b) { return a > b ? a : b; }
+CE_INLINE f32_half low(f32 v) { return f32_half{v[0], v[1]}; }
+CE_INLINE f32_half high(f32 v) { return f32_half{v[2], v[3]}; }
+CE_INLINE f32 join(f32_half a, f32_half b) { return f32{a[0], a[1], b[0], b[1]}; }
+CE_INLINE f64 widen(f32_half v) { return __builtin_convertvector(v, f64); }
+CE_INLINE f32_half narrow(f64 v) { return __builtin_convertvector(v, f32_half); }
+#endif
+
+template <class T>
+constexpr int kHalves = int(sizeof(double) / sizeof(T));  // vectors of float64 that hold one vector of T
+
+CE_INLINE void widen(f32 v, f64 (&wide)[2]) {
+    wide[0] = widen(low(v));
+    wide[1] = widen(high(v));
+}
+CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
+
+CE_INLINE f32 narrow(const f64 (&wide)[2]) { return join(narrow(wide[0]), narrow(wide[1])); }
+CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
+
+// kWidth<T> elements of storage S as a vector of T, and back, rounded once.
+template <class T, class S>
+CE_INLINE Vector<T> load_as(const S* p) {
+    if constexpr (std::is_same_v<S, T>) {
+        return load<Vector<T>>(p);
+    } else {
+        f32_half v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return widen(v);
+    }
+}
+template <class S, class V>
+CE_INLINE void store_as(S* p, V v) {
+    if constexpr (std::is_same_v<S, Element<V>>) {
+        store(p, v);
+    } else {
+        const f32_half half = narrow(v);
+        __builtin_memcpy(p, &half, sizeof half);
+    }
+}
+
+#if defined(__clang__)
+#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, i32x4{i, j, k, l})
+#endif
+
+// Four by four floats, rows `from_stride` apart, to columns `to_stride` apart.
+CE_INLINE void transpose_square(const float* from, int from_stride, float* to, int to_stride) {
+    typedef float f32x4 __attribute__((vector_size(16)));
+#if !defined(__clang__)
+    typedef int32_t i32x4 __attribute__((vector_size(16)));
+#endif
+    f32x4 row[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], from + i * from_stride, sizeof row[i]);
+    const f32x4 low01 = CE_SHUFFLE(row[0], row[1], 0, 4, 1, 5), high01 = CE_SHUFFLE(row[0], row[1], 2, 6, 3, 7);
+    const f32x4 low23 = CE_SHUFFLE(row[2], row[3], 0, 4, 1, 5), high23 = CE_SHUFFLE(row[2], row[3], 2, 6, 3, 7);
+    const f32x4 column[4] = {CE_SHUFFLE(low01, low23, 0, 1, 4, 5), CE_SHUFFLE(low01, low23, 2, 3, 6, 7),
+                             CE_SHUFFLE(high01, high23, 0, 1, 4, 5), CE_SHUFFLE(high01, high23, 2, 3, 6, 7)};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * to_stride, &column[i], sizeof column[i]);
+}
