@@ -126,8 +126,10 @@ class ColumnKernel {
                                 (p.grad_output != nullptr ? p.grad_output[first + std::size_t(i)] : 1.0);
         if (p.dense())
             for (int i = 0; i < kTile; ++i) {
-                double b[kFewClasses] = {};
-                if (tile.target[i] != kSkipped)
+                double b[kFewClasses];
+                if (tile.target[i] == kSkipped)
+                    std::fill(b, b + classes, 0.0);
+                else
                     target_coefficients(p, first + std::size_t(i), tile.target[i], 0, classes, classes, b);
                 for (int c = 0; c < classes; ++c) tile.b[c][i] = b[c];
             }
