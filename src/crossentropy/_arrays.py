@@ -164,11 +164,14 @@ def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
         )
     if not out.flags.writeable:
         raise ValueError("out: expected a writable array, got a read-only one")
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+    if 0 in out.strides and any(n > 1 and not stride for n, stride in zip(out.shape, out.strides, strict=True)):
         raise ValueError("out: expected a place for each element, got a broadcast array")
-    same = out is given or (out.ctypes.data == given.ctypes.data and out.strides == given.strides)
-    if not same and np.shares_memory(out, given):
+    if out is not given and np.shares_memory(out, given) and not _same_place(out, given):
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
     if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in inputs):
         raise ValueError("out: expected memory of its own, got an array that overlaps another input")
     return out
+
+
+def _same_place(a: Array, b: Array) -> bool:
+    return a.ctypes.data == b.ctypes.data and a.strides == b.strides
