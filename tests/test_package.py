@@ -102,7 +102,7 @@ assert libm.fegetround() == {mode}
 assert libm.fesetround(0) == 0
 print(before == after)
 """
-    upward = {"x86_64": 0x800, "aarch64": 0x400000}.get(os.uname().machine)
+    upward = {"x86_64": 0x800, "aarch64": 0x400000, "arm64": 0x400000}.get(os.uname().machine)
     if upward is None:
         pytest.skip("the constant of fesetround is known for x86-64 and ARM only")
     done = run(script.format(mode=upward))

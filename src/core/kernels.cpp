@@ -50,6 +50,7 @@ namespace crossentropy::CE_NAMESPACE {
 #include "lanes.hpp"
 #include "exp.hpp"
 #include "coefficients.hpp"
+#include "parts.hpp"
 #include "rows.hpp"
 #include "columns.hpp"
 // clang-format on

@@ -12,18 +12,6 @@ constexpr int kWriteAhead = 4 * kGroup<T>;  // elements; measured
 template <class T>
 constexpr int kBlock = 16384 / int(sizeof(T));
 
-// RowSums of one row or of a part of it, as numbers.
-struct PartSums {
-    double highest, rest;
-    double rest_error = 0.0;  // what rounding left out of `rest` when parts were joined
-    double spread = 0.0, b_rest = 0.0, b_highest = 0.0;
-    bool unique = false;
-
-    CE_INLINE RowSums lanes() const {
-        return {splat<f64>(highest), splat<f64>(rest), splat<f64>(spread), splat<f64>(b_rest), splat<f64>(b_highest)};
-    }
-};
-
 template <class S, class T, bool transformed>
 class RowKernel {
     using V = Vector<T>;
@@ -140,36 +128,8 @@ class RowKernel {
     PartSums row_sums(const S* z, T* e, std::size_t row, std::int64_t target) const {
         PartSums sums = block_sums<dense>(z, e, row, target, 0);
         for (std::size_t first = kBlock<T>; first < p.classes; first += kBlock<T>)
-            sums = joined(sums, block_sums<dense>(z, e, row, target, first));
+            sums = joined<transformed>(p, sums, block_sums<dense>(z, e, row, target, first));
         sums.rest += sums.rest_error;
-        return sums;
-    }
-
-    // exp((lower - higher) / temperature)
-    CE_INLINE double decay(double lower, double higher) const {
-        if (lower == higher) return 1.0;
-        return lower == -kInf ? 0.0 : exp_below<transformed>(p, splat<f64>(lower), splat<f64>(higher))[0];
-    }
-
-    // The sums of two parts of a row together.
-    CE_INLINE PartSums joined(const PartSums& a, const PartSums& b) const {
-        PartSums sums = a.highest >= b.highest ? a : b;
-        const PartSums& lower = a.highest >= b.highest ? b : a;
-        const double lower_b = lower.b_rest + lower.b_highest;
-        // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
-        const double factor = decay(lower.highest, sums.highest), added = (1.0 + lower.rest) * factor;
-        const double total = sums.rest + added, t = total - sums.rest;
-        sums.rest_error += (sums.rest - (total - t)) + (added - t) + lower.rest_error * factor;
-        sums.rest = total;
-        if (lower.highest == sums.highest) {
-            sums.unique = false;
-            sums.spread += lower.spread;
-            sums.b_rest += lower.b_rest;
-            sums.b_highest += lower.b_highest;
-        } else {
-            sums.spread += lower.spread + (lower_b == 0.0 ? 0.0 : lower_b * (sums.highest - lower.highest));
-            sums.b_rest += lower_b;
-        }
         return sums;
     }
 
@@ -283,7 +243,7 @@ class RowKernel {
         for (std::size_t first = 0; first < p.classes; first += kBlock<T>) {
             const std::size_t end = std::min<std::size_t>(first + kBlock<T>, p.classes);
             Coefficients block = c;
-            block.softmax *= decay(block_highest[first / kBlock<T>], c.highest);
+            block.softmax *= decay<transformed>(p, block_highest[first / kBlock<T>], c.highest);
             // Scaled in float32 unless the factor does not fit.
             const bool wide = std::abs(block.softmax) > double(std::numeric_limits<T>::max());
             if (!dense && !transformed && !wide)
