@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 
 from . import _reference as reference
 from ._config import get_num_threads, set_num_threads, show_config
+from ._explain import explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._modules import CrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "explain",
     "get_num_threads",
     "log_softmax",
     "logsumexp",

@@ -1,38 +1,20 @@
-"""The command line: score saved logits, tell the configuration."""
+"""crossentropy eval: score saved logits."""
 
-import contextlib
 import json
-import os
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from . import __version__, _scoring, show_config
-from ._arrays import Array
-from ._options import loss_options
-
-try:
-    import typer
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
-except ModuleNotFoundError as error:
-    raise SystemExit(
-        f"crossentropy: the command line needs {error.name}: install it with pip install 'crossentropy[cli]'"
-    ) from None
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Softmax cross-entropy: exact, reproducible, fast.",
-)
+from .. import _scoring
+from .._options import loss_options
+from ._files import fail, load, whole_file
 
 
 class Reduction(StrEnum):
@@ -42,64 +24,6 @@ class Reduction(StrEnum):
     sum = "sum"
 
 
-def _fail(path: Path | None, reason: object) -> NoReturn:
-    """One line that names the file and the reason; exit status 2."""
-    print(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-def _load(path: Path) -> Array:
-    try:
-        with path.open("rb") as file:
-            if file.read(6) != b"\x93NUMPY":
-                _fail(path, "expected a NumPy .npy file")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        _fail(path, error.strerror or error)
-    except ValueError as error:
-        _fail(path, "pickled objects are refused" if "object" in str(error).lower() else error)
-    return np.asarray(array)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array | None]:
-    """An .npy file to fill, which gets its name when it is complete; on any failure nothing is left."""
-    if path is None:
-        yield None
-        return
-    partial = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            size = file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            file.flush()
-            if hasattr(os, "posix_fallocate"):  # a full disk is told now, not by a crash while writing
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-        array = np.lib.format.open_memmap(partial, mode="r+") if np.prod(shape) else np.empty(shape, dtype)
-        yield np.asarray(array)
-        if isinstance(array, np.memmap):
-            array.flush()
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except OSError as error:
-        _fail(path, error.strerror or error)
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@app.command("eval", epilog="Example: crossentropy eval logits.npy targets.npy --per-row losses.npy")
 def evaluate(
     logits: Annotated[
         Path, typer.Argument(help="Logits, float32 or float64, e.g. logits.npy of shape (rows, classes).")
@@ -155,13 +79,13 @@ def evaluate(
     inputs = [path for path in (logits, targets, class_weight, sample_weight) if path]
     for output in (per_row, grad):
         if output and any(output.exists() and output.samefile(path) for path in inputs if path.exists()):
-            _fail(output, "would overwrite an input")
+            fail(output, "would overwrite an input")
     if per_row and per_row == grad:
-        _fail(grad, "is named for two outputs")
-    z, t = _load(logits), _load(targets)
-    w, s = (_load(path) if path else None for path in (class_weight, sample_weight))
+        fail(grad, "is named for two outputs")
+    z, t = load(logits), load(targets)
+    w, s = (load(path) if path else None for path in (class_weight, sample_weight))
     if z.ndim == 0 or not -z.ndim <= axis < z.ndim:
-        _fail(logits, f"expected an axis {axis}, got shape {z.shape}")
+        fail(logits, f"expected an axis {axis}, got shape {z.shape}")
     row_shape = np.moveaxis(z, axis, -1).shape[:-1]
     dtype = np.dtype(np.float64) if z.dtype.kind in "iu" else z.dtype.newbyteorder("=")
     rows = int(np.prod(row_shape, dtype=np.int64))
@@ -169,8 +93,8 @@ def evaluate(
     try:
         options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction.value)
         with (
-            _whole_file(per_row, row_shape, dtype) as losses,
-            _whole_file(grad, z.shape, dtype) as dlogits,
+            whole_file(per_row, row_shape, dtype) as losses,
+            whole_file(grad, z.shape, dtype) as dlogits,
             Progress(
                 TextColumn("scoring"),
                 BarColumn(),
@@ -198,7 +122,7 @@ def evaluate(
     except (IndexError, TypeError, ValueError) as error:
         name = str(error).partition(":")[0]
         paths = {"logits": logits, "targets": targets, "class_weight": class_weight, "sample_weight": sample_weight}
-        _fail(paths.get(name), error)
+        fail(paths.get(name), error)
     if result.looks_like_probabilities:
         print(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
@@ -225,30 +149,3 @@ def _print(result: _scoring.Score) -> None:
         accuracy = numbers[key]
         table.add_row(name, "–" if accuracy is None else f"{100 * accuracy:.2f} %")
     Console(highlight=False).print(table)
-
-
-@app.command(epilog="Example: crossentropy info")
-def info() -> None:
-    """Tell version, instruction sets and threads."""
-    show_config()
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(__version__)
-        raise typer.Exit
-
-
-@app.callback(epilog="Examples: crossentropy eval logits.npy targets.npy; crossentropy info; crossentropy --version")
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Hold the options of the program itself."""
-
-
-def main() -> None:
-    """Run the command line; a termination unwinds like an interrupt, so that no partial file stays."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()

@@ -1,0 +1,249 @@
+"""The gradient of a row derived, and a gradient compared with differences of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._arrays import Array
+from .._functional import evaluate
+from ._notation import bracketed, factor, number, probability, sub
+from ._record import Record
+from ._step import Cell, Step, Table
+from ._tables import MAX_TERMS, symbols_of
+
+if TYPE_CHECKING:
+    from ._explanation import Explanation
+
+MAX_CHAIN = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Derivation(Record):
+    """The gradient of one row's cross-entropy with respect to its (scaled) logits, before sample weight and z-loss.
+
+    Attributes
+    ----------
+    row, target_class : int
+        The row; the class c whose logit the chain rule is shown for.
+    classes : tuple of int
+        Those of `jacobian`, `ratio` and `product`: all, or those shown of many.
+    p, b : ndarray of shape (C,)
+        The row's softmax and target coefficients.
+    jacobian : ndarray of shape (K, K)
+        The derivative of p_k by u_c.
+    dlog, terms : ndarray of shape (C,)
+        The derivative of log p_k by u_c for each k, and the term -b_k dlog_k of the chain rule.
+    ratio, product : ndarray of shape (K,)
+        b / p, and its product with minus the Jacobian.
+    """
+
+    row: int
+    target_class: int
+    classes: tuple[int, ...]
+    p: Array
+    b: Array
+    jacobian: Array
+    dlog: Array
+    terms: Array
+    ratio: Array
+    product: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Check(Record):
+    """A gradient beside finite differences.
+
+    Attributes
+    ----------
+    classes : tuple of int
+        The K classes whose logits were moved.
+    step : float
+        By how much.
+    gradient, differences : ndarray of shape (N, K)
+        By `cross_entropy_with_grad`, and by differences of the loss.
+    largest : float
+        The largest difference between the two.
+    """
+
+    classes: tuple[int, ...]
+    step: float
+    gradient: Array
+    differences: Array
+    largest: float
+
+
+def require_index(name: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise IndexError(f"{name}: expected an integer in [0, {count}), got {index}")
+
+
+def derive(x: Explanation, row: int, target_class: int | None) -> Derivation:
+    """What `Explanation.derivation` returns."""
+    N, C = x.logits.shape
+    require_index("row", row, N)
+    c = int(np.nanargmax(x.q[row])) if target_class is None else target_class
+    require_index("class", c, C)
+    classes = tuple(sorted({*x.shown, c}))
+    p, b, columns = x.p[row], x.b[row], np.array(classes)
+    with np.errstate(all="ignore"):
+        jacobian = -p[:, None] * p[columns]
+        jacobian[columns, np.arange(len(columns))] = p[columns] * x.rest[row, columns]
+        dlog = np.where(np.arange(C) == c, x.rest[row, c], -p[c])
+        ratio = np.where(b == 0, 0.0, b / p)
+        terms = np.where(b == 0, 0.0, -b * dlog)
+        product = -np.where(ratio[:, None] == 0, 0.0, ratio[:, None] * jacobian).sum(0)
+    return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
+
+
+def compare(x: Explanation) -> Check:
+    """What `Explanation.check` returns."""
+    N = len(x.logits)
+    h = 2.0**-9 * min(1.0, x.options.temperature, x.options.softcap)
+    classes = np.array(x.shown)
+    rows = np.arange(N)
+    differences = np.zeros((N, len(classes)))
+    per_row = replace(x.options, reduction="none")
+    targets = x.q if x.targets is None else x.targets
+    with np.errstate(all="ignore"):
+        for j, c in enumerate(classes):
+            for step, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+                moved = x.logits.copy()
+                moved[:, c] += step * h
+                losses, _ = evaluate(per_row, moved, targets, -1, x.w, x.s, 1, False)
+                differences[rows, j] += factor * np.asarray(losses)
+        differences /= 12 * h
+        if x.options.reduction == "mean":
+            differences /= x.total_weight or math.inf
+        apart = np.abs(differences - x.dlogits[:, classes])
+    finite = apart[np.isfinite(apart)]
+    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
+
+
+def _class(x: Explanation, c: int) -> str:
+    return f"c = {c}" + (f", {x.names[c]}" if x.names[c] != str(c) else "")
+
+
+def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
+    """The gradient of one row derived, for one class term by term."""
+    symbols = symbols_of(x)
+    T, u = symbols.targets, symbols.logits
+    i, c = d.row, d.target_class
+    names = tuple(x.names[k] for k in d.classes)
+    p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
+    rest = number(x.rest[i, c])
+    at = d.classes.index(c)
+    B = number(float(x.B[i]))
+
+    def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
+        return tuple(Cell(number(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
+
+    cases = [
+        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[at, at])}"
+        if k == c
+        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, at])}"
+        for j, k in enumerate(d.classes)
+    ]
+    counted = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
+    chain = [
+        f"k = {k}:  −{factor(d.b[k])}·" + (f"(1 − {p[c]})" if k == c else f"(0 − {p[c]})") + f" = {number(d.terms[k])}"
+        for k in counted[:MAX_CHAIN]
+    ]
+    if len(counted) > MAX_CHAIN:
+        chain.append(f"… and {len(counted) - MAX_CHAIN:,} terms more")
+    derivative = float(d.product[at]) if math.isfinite(d.product[at]) else float(d.terms.sum())
+    shown = list(d.classes)
+    b = d.b[shown]
+    general = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(float(x.B[i]))}·{p[c]} − {factor(d.b[c])}"
+    table = Table(
+        names,
+        (f"{T}/σ", f"−({T}/σ)ᵀJ", f"(Σ {T})·σ − {T}"),
+        (row_of(d.ratio), row_of(d.product), row_of((x.B[i] - b) * d.p[shown] - b * x.rest[i, shown])),
+    )
+    sums_to_one = abs(float(x.B[i]) - 1) < 1e-12
+    return [
+        Step(
+            f"Derivation for row {i}: the derivative of the softmax has two cases",
+            f"∂σ_k/∂{u}_c = σ_c·(1 − σ_c)  if k = c,  −σ_c·σ_k  if k ≠ c",
+            f"σ_k = e_k/S, and {u}_c stands in S always, in e_k only if k = c: the quotient rule gives two cases. Here "
+            + _class(x, c)
+            + ".",
+            lines=tuple(cases),
+        ),
+        Step(
+            f"Row {i}: the Jacobian",
+            f"J_kc = ∂σ_k/∂{u}_c",
+            "All of these derivatives: symmetric, and every column sums to 0 over all classes.",
+            Table(names, names, tuple(row_of(row) for row in d.jacobian)),
+        ),
+        Step(
+            f"Row {i}: the chain rule, term by term",
+            f"∂ℓ/∂{u}_c = −Σ {T}_k·∂log σ_k/∂{u}_c,  ∂log σ_k/∂{u}_c = J_kc/σ_k = (1 if k = c, else 0) − σ_c",
+            "The division by σ_k cancels: this is why softmax and logarithm belong together. The terms add up to "
+            "σ_c − Y_c wherever the targets sum to 1.",
+            lines=(
+                *chain,
+                f"sum = {number(float(d.terms.sum()))}",
+                f"{general} = {number(derivative)}",
+            ),
+        ),
+        Step(
+            f"Row {i}: the same as a product of matrices",
+            f"∂ℓ/∂{u} = −({T}/σ)ᵀ J = (Σ {T})·σ({u}) − {T}",
+            f"The targets of this row sum to {B}"
+            + (": the result is σ − Y." if sums_to_one and T == "Y" else f", so {B} stands before σ.")
+            + (" Where σ = 0 the quotient does not exist, the result does." if (d.p[shown] == 0).any() else ""),
+            table,
+        ),
+        *_to_the_loss(x, d, derivative),
+    ]
+
+
+def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[Step]:
+    """What the options and the mean make of a row's derivative."""
+    i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
+    p = bracketed(probability(x.p[i, c], x.rest[i, c]))
+    value, text, formula = derivative, factor(derivative), f"∂ℓ/∂{symbols.logits}_c"
+    if x.s[i] == 0:
+        yield Step(f"Row {i} does not count", "0", "Its loss and its gradient are 0.")
+        return
+    if options.z_loss > 0:
+        tail = float(x.a[i] - x.B[i])
+        value += tail * x.p[i, c]
+        text, formula = f"({text} + {factor(tail)}·{p})", f"({formula} + 2ζ·{'w·' if x.omega[i] != 1 else ''}lse·σ_c)"
+    if symbols.scaled:
+        value *= x.slope[i, c]
+        text, formula = f"{text}·{number(x.slope[i, c])}", f"{formula}·u′_c"
+    if x.s[i] != 1:
+        value *= x.s[i]
+        text, formula = f"{number(x.s[i])}·{text}", f"s·{formula}"
+    if options.reduction == "mean" and x.total_weight:
+        text, formula = f"{text}/{number(x.total_weight)}", f"{formula}/N"
+    if formula != f"∂ℓ/∂{symbols.logits}_c":
+        yield Step(
+            f"Row {i}: from its derivative to that of the loss",
+            f"∂loss/∂A_c = {formula}",
+            f"As in the gradient above, at row {i} and {_class(x, c)}.",
+            lines=(f"{text} = {number(x.dlogits[i, c])}",),
+        )
+
+
+def check_step(x: Explanation, check: Check) -> Step:
+    """The gradient beside differences of the loss."""
+    columns = tuple(x.names[c] for c in check.classes)
+    rows, cells = [], []
+    for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
+        rows += [f"row {i}: gradient", "by differences"]
+        cells += [tuple(Cell(number(v)) for v in values) for values in (gradient, differences)]
+    return Step(
+        "Check: the gradient by differences of the loss",
+        "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
+        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, the loss by its "
+        "rounding divided by h: about 1e−12 in all.",
+        Table(columns, tuple(rows), tuple(cells)),
+        (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
+    )

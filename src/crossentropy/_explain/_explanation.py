@@ -1,0 +1,272 @@
+"""The numbers of an explanation, and the forms it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._arrays import Array
+from .._options import LossOptions
+from ._derivation import Check, Derivation, check_step, compare, derivation_steps, derive, require_index
+from ._lesson import Lesson
+from ._pitfalls import Pitfall, pitfall_steps, run
+from ._record import Record
+from ._steps import steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Record):
+    """Every intermediate of the loss of N rows over C classes, in float64 and nats; made by `explain`.
+
+    Printed, it is the lesson as text; in a notebook, as a page; `plot`, `to_tex` and `to_dict` give other forms, and
+    `lesson` more steps.
+    The arrays are read-only. Letters are those of the formulas; in brackets, what the lesson calls them.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The classes' names; their indices where none were given.
+    shown : tuple of int
+        The classes that text and picture show: all, or the likeliest and the targets of many.
+    options : LossOptions
+        Ignored index, smoothing, z-loss, soft cap (infinite: none), temperature, reduction.
+    logits : ndarray of shape (N, C)
+        [A]
+    targets : ndarray of shape (N,), or None
+        The class indices; None where targets were given as distributions.
+    q : ndarray of shape (N, C)
+        The target distributions, one-hot for indices [Y].
+    w, s : ndarray of shape (C,), (N,)
+        Class and sample weights; `s` is 0 for rows that do not count.
+    omega : ndarray of shape (N,)
+        The class weight of each row's target; 1 for distributions.
+    smoothed, b : ndarray of shape (N, C)
+        `q` after label smoothing [Y′]; and times the class weights [b].
+    B : ndarray of shape (N,)
+        The sum of each row of `b`.
+    u, slope : ndarray of shape (N, C)
+        The logits after soft cap and temperature, and their derivative [u, u′].
+    m, r, lse : ndarray of shape (N,)
+        The largest of `u`; the sum of all but its exponentials; the log-sum-exp.
+    shifted, e : ndarray of shape (N, C)
+        ``u - m`` and its exponential.
+    S : ndarray of shape (N,)
+        The sum of `e`, 1 + r.
+    p, rest, log_p : ndarray of shape (N, C)
+        Softmax [σ], one minus it without cancellation, its logarithm.
+    cross : ndarray of shape (N,)
+        The cross-entropy of each row, before z-loss and sample weight.
+    a : ndarray of shape (N,)
+        What the softmax is multiplied by in the gradient, ``B + 2 z_loss omega lse``.
+    losses : ndarray of shape (N,)
+        The loss of each row.
+    total, mean, total_weight : float
+        Sum and mean of the losses, and the weight that the mean divides by [L, mean, N].
+    dtotal, dmean : ndarray of shape (N, C)
+        The gradients of sum and mean with respect to the logits.
+    loss, dlogits : float or ndarray, ndarray of shape (N, C)
+        What `cross_entropy_with_grad` returns for the reduction in `options`.
+    """
+
+    names: tuple[str, ...]
+    shown: tuple[int, ...]
+    options: LossOptions
+    logits: Array
+    targets: Array | None
+    q: Array
+    w: Array
+    s: Array
+    omega: Array
+    smoothed: Array
+    b: Array
+    B: Array
+    u: Array
+    slope: Array
+    m: Array
+    shifted: Array
+    e: Array
+    r: Array
+    S: Array
+    lse: Array
+    p: Array
+    rest: Array
+    log_p: Array
+    cross: Array
+    a: Array
+    losses: Array
+    total: float
+    mean: float
+    total_weight: float
+    dtotal: Array
+    dmean: Array
+    loss: float | Array
+    dlogits: Array
+
+    @property
+    def folded(self) -> int:
+        """How many classes text and picture leave out."""
+        return len(self.names) - len(self.shown)
+
+    def derivation(self, row: int = 0, target_class: int | None = None) -> Derivation:
+        """The gradient of one row derived: its Jacobian, and the chain rule for one class.
+
+        Parameters
+        ----------
+        row : int
+            Which row.
+        target_class : int, optional
+            The class whose logit is differentiated by: the row's target where not given.
+
+        Returns
+        -------
+        Derivation
+
+        Raises
+        ------
+        IndexError
+            There is no such row or class.
+
+        Examples
+        --------
+        >>> import crossentropy as ce
+        >>> ce.explain([[2.0, 1.0, 0.1]], [1]).derivation(0, 1).jacobian.round(4)
+        array([[ 0.2247, -0.1598, -0.065 ],
+               [-0.1598,  0.1836, -0.0239],
+               [-0.065 , -0.0239,  0.0888]])
+        """
+        return derive(self, row, target_class)
+
+    def check(self) -> Check:
+        """The gradient beside differences of the loss: fourth-order central ones, of the library's own loss.
+
+        Returns
+        -------
+        Check
+
+        Notes
+        -----
+        With a step of h = 2⁻⁹ (of the temperature or the soft cap, where one is smaller than 1) the formula itself
+        errs by about h⁴, and the rounding of the loss by 10⁻¹⁶ / h: differences of about 10⁻¹² of the loss are to be
+        expected, and tell nothing against the gradient.
+
+        Examples
+        --------
+        >>> import crossentropy as ce
+        >>> ce.explain([[2.0, 1.0, 0.1]], [1]).check().largest < 1e-11
+        True
+        """
+        return compare(self)
+
+    def pitfalls(self) -> list[Pitfall]:
+        """What the formulas of textbooks give on these rows, in float32 and float64.
+
+        Returns
+        -------
+        list of Pitfall
+
+        Examples
+        --------
+        >>> import crossentropy as ce
+        >>> pitfall = ce.explain([[1000.0, 0.0]], [0]).pitfalls()[0]
+        >>> pitfall.formula, pitfall.textbook, pitfall.marks
+        ('−Σ Y_c·log(exp(A_c)/Σ exp(A))', array([nan]), ('NaN',))
+        """
+        return run(self)
+
+    def plot(self, path: str | Path | None = None, *, row: int = 0) -> "Figure":
+        """Draw logits, probabilities, losses, gradient, and the Jacobian of one row; needs matplotlib.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            A .png, .svg or .pdf file to write, the same bytes every time.
+        row : int
+            Whose Jacobian.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        IndexError
+            There is no such row.
+        ValueError
+            `path` has another suffix.
+        """
+        from ._picture import draw, save
+
+        require_index("row", row, len(self.logits))
+        figure = draw(self, row)
+        if path is not None:
+            save(figure, Path(path))
+        return figure
+
+    def lesson(
+        self,
+        *,
+        derivation: bool = False,
+        check: bool = False,
+        pitfalls: bool = False,
+        row: int = 0,
+        target_class: int | None = None,
+    ) -> Lesson:
+        """The steps, to be printed or shown by a notebook.
+
+        Parameters
+        ----------
+        derivation : bool
+            Derive the gradient of `row` for `target_class` (its target where None), as `derivation` does.
+        check : bool
+            Compare the gradient with differences of the loss.
+        pitfalls : bool
+            Show what the formulas of textbooks give on these numbers.
+        row, target_class : int
+            What is derived.
+
+        Returns
+        -------
+        Lesson
+            With `to_tex`.
+
+        Raises
+        ------
+        IndexError
+            There is no such row or class.
+
+        Examples
+        --------
+        >>> import crossentropy as ce
+        >>> print(ce.explain([[2.0, 1.0, 0.1]], [1]).lesson(check=True))  # doctest: +ELLIPSIS
+        1. Logits
+        ...
+           −log σ_c = log S − (A_c − m)
+        ...
+        """
+        every = steps(self)
+        if derivation:
+            every += derivation_steps(self, self.derivation(row, target_class))
+        if check:
+            every.append(check_step(self, self.check()))
+        if pitfalls:
+            every += pitfall_steps(self, self.pitfalls())
+        return Lesson(tuple(every))
+
+    def to_tex(self) -> str:
+        """The steps as a LaTeX fragment; it needs amsmath."""
+        return self.lesson().to_tex()
+
+    def _repr_html_(self) -> str:
+        return self.lesson()._repr_html_()
+
+    def __rich__(self) -> Lesson:
+        return self.lesson()
+
+    def __str__(self) -> str:
+        return str(self.lesson())
+
+    def __repr__(self) -> str:
+        N, C = self.logits.shape
+        return f"<Explanation of {N} rows over {C} classes: {self.options.reduction} of the losses {self.loss}>"

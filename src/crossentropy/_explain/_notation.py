@@ -1,0 +1,104 @@
+"""Numbers and formulas as text: Unicode, and the same as LaTeX."""
+
+import math
+import re
+
+_MINUS = "−"
+_SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
+
+
+def number(x: float) -> str:
+    """Four decimals or three digits, whichever is more; an exact number no longer than it is."""
+    if math.isnan(x):
+        return "NaN"
+    if math.isinf(x):
+        return "∞" if x > 0 else f"{_MINUS}∞"
+    size = abs(x)
+    if size == 0:
+        return "0"
+    if 1e-4 <= size < 1e6:
+        text = f"{x:.{max(4, 2 - math.floor(math.log10(size)))}f}"
+        if float(text) == float(f"{x:.12g}"):
+            text = text.rstrip("0").rstrip(".")
+    else:
+        text = f"{x:.3g}"
+    return text.replace("-", _MINUS)
+
+
+def bracketed(text: str) -> str:
+    """A sum or a negative number in parentheses, to stand in a product or after a minus."""
+    return f"({text})" if " " in text or text.startswith(_MINUS) else text
+
+
+def factor(x: float) -> str:
+    """A number that stands in a product or after a minus."""
+    return bracketed(number(x))
+
+
+def probability(p: float, rest: float) -> str:
+    """A probability; one too near 1 to be told from it, as 1 minus the rest."""
+    return f"1 − {number(rest)}" if 0 < rest < 5e-5 else number(p)
+
+
+def one_plus(r: float) -> str:
+    """1 + r, where r may be too small to be seen beside 1."""
+    return f"1 + {number(r)}" if 0 < r < 5e-5 else number(1 + r)
+
+
+def sub(index: int) -> str:
+    """An index as a subscript."""
+    return str(index).translate(_SUBSCRIPTS)
+
+
+_TEX = {
+    "σ": r"\sigma ",
+    "Σ": r"\sum ",
+    "∂": r"\partial ",
+    "ℓ": r"\ell ",
+    "ε": r"\varepsilon ",
+    "ζ": r"\zeta ",
+    "τ": r"\tau ",
+    "·": r"\cdot ",
+    "−": "-",
+    "′": "'",
+    "²": "^2",
+    "⁴": "^4",
+    "ᵀ": r"^{\mathsf T}",
+    "∞": r"\infty ",
+    "≠": r"\neq ",
+    "≈": r"\approx ",
+    "←": r"\leftarrow ",
+    "…": r"\dots ",
+    "✗": r"\times ",
+    "%": r"\%",
+}
+_FUNCTIONS = {"exp", "log", "tanh", "max", "sech"}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "$&#_%"},
+}
+
+
+def tex_formula(text: str) -> str:
+    """A Unicode formula in LaTeX's mathematics."""
+    text = re.sub(
+        "[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")) + "}", text
+    )
+    text = re.sub(r"(\d)e(−?)\+?0*(\d+)", r"\1·10^{\2\3}", text)
+    words = re.split(r"([A-Za-z]{2,}(?: +[A-Za-z]{2,})*)", text)
+    for i, word in enumerate(words):
+        if i % 2 == 0:
+            words[i] = "".join(_TEX.get(c, c) for c in word).replace("  ", r"\quad ")
+        else:
+            known = word.split()
+            words[i] = " ".join(f"\\{w} " if w in _FUNCTIONS else rf"\text{{ {w} }}" for w in known)
+    return "".join(words)
+
+
+def tex_text(text: str) -> str:
+    """Plain text in LaTeX: special characters escaped, mathematical ones as mathematics."""
+    return "".join(f"${_TEX[c].strip()}$" if c in _TEX and c != "%" else _SPECIAL.get(c, c) for c in text)

@@ -1,0 +1,200 @@
+"""What the formulas of textbooks give on the reader's numbers, beside the library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .._arrays import Array
+from .._functional import cross_entropy, cross_entropy_with_grad
+from ._notation import number
+from ._record import Record
+from ._step import Cell, Step, Table
+
+if TYPE_CHECKING:
+    from ._explanation import Explanation
+
+DTYPES = ("float32", "float64")
+
+
+class _Formula(NamedTuple):
+    title: str
+    formula: str
+    note: str
+    code: Callable[[Array, Array], Array]  # of (scaled) logits and target coefficients: a number for each row
+    of_gradient: bool = False
+
+
+def _log_of_softmax(A: Array, Y: Array) -> Array:
+    p = np.exp(A) / np.exp(A).sum(-1, keepdims=True)
+    loss: Array = -np.where(Y > 0, Y * np.log(p), 0).sum(-1)
+    return loss
+
+
+def _log_of_sum(A: Array, Y: Array) -> Array:
+    loss: Array = (np.where(Y > 0, Y * (np.log(np.exp(A).sum(-1, keepdims=True)) - A), 0)).sum(-1)
+    return loss
+
+
+def _log_of_shifted_sum(A: Array, Y: Array) -> Array:
+    return _log_of_sum(A - A.max(-1, keepdims=True), Y)
+
+
+def _shifted_softmax(A: Array) -> Array:
+    e = np.exp(A - A.max(-1, keepdims=True))
+    p: Array = e / e.sum(-1, keepdims=True)
+    return p
+
+
+def _one_hot_times_log(A: Array, Y: Array) -> Array:
+    loss: Array = -(Y * np.log(_shifted_softmax(A))).sum(-1)
+    return loss
+
+
+def _softmax_minus_one_hot(A: Array, Y: Array) -> Array:
+    target = Y.argmax(-1)[:, None]
+    difference = _shifted_softmax(A) * Y.sum(-1, keepdims=True, dtype=Y.dtype) - Y
+    return np.take_along_axis(difference, target, -1)[:, 0]
+
+
+_FORMULAS = (
+    _Formula(
+        "The logarithm of a softmax without the shift",
+        "−Σ Y_c·log(exp(A_c)/Σ exp(A))",
+        "exp overflows for logits above 88 in float32, 709 in float64: ∞/∞ is NaN. Below −87 and −708 it underflows, "
+        "and log 0 is −∞.",
+        _log_of_softmax,
+    ),
+    _Formula(
+        "The logarithm of a sum without the shift",
+        "Σ Y_c·(log Σ exp(A) − A_c)",
+        "The sum overflows where a logit is large, and is 0 where all are very negative.",
+        _log_of_sum,
+    ),
+    _Formula(
+        "The logarithm of a sum, shifted",
+        "Σ Y_c·(log Σ exp(A − m) − (A_c − m))",
+        "The largest exponential is 1: whatever is smaller than half the spacing of the numbers there is lost in "
+        "1 + r, and a confident row's loss is 0. log1p(r) keeps it.",
+        _log_of_shifted_sum,
+    ),
+    _Formula(
+        "One-hot targets times the logarithm",
+        "−Σ Y_c·log σ(A)_c",
+        "Shifted, and still: a probability that underflows gives log 0 = −∞, and 0·∞ is NaN, though the class is not "
+        "the target.",
+        _one_hot_times_log,
+    ),
+    _Formula(
+        "Softmax minus one-hot, at the target",
+        "σ(A)_t − Y_t",
+        "A probability that rounds to 1 leaves a gradient of 0 at the target: the row teaches nothing more. −r/(1 + r) "
+        "is that difference, with all its digits.",
+        _softmax_minus_one_hot,
+        of_gradient=True,
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pitfall(Record):
+    """A textbook formula and the library on the same rows.
+
+    Attributes
+    ----------
+    title, formula, note : str
+        What is computed, and what goes wrong.
+    dtype : str
+        In which precision.
+    textbook, library : ndarray of shape (N,)
+        What each returns.
+    marks : tuple of str
+        For each row what is wrong with the textbook's: 'NaN', 'inf', '0', 'digits' (more than one in a thousand off),
+        or '' if nothing.
+    """
+
+    title: str
+    formula: str
+    note: str
+    dtype: str
+    textbook: Array
+    library: Array
+    marks: tuple[str, ...]
+
+
+def run(x: Explanation) -> list[Pitfall]:
+    """Run each formula in float32 and float64, on the rows as scaled and with the targets as changed by the options."""
+    found = []
+    counted = x.s > 0
+    for formula in _FORMULAS:
+        for dtype in DTYPES:
+            A, Y = x.u[counted].astype(dtype), x.b[counted].astype(dtype)
+            with np.errstate(all="ignore"):
+                textbook = np.full(len(x.u), math.nan)
+                textbook[counted] = formula.code(A, Y)
+            ours = np.full(len(x.u), math.nan)
+            if formula.of_gradient:
+                gradient = cross_entropy_with_grad(A, Y, reduction="sum")[1]
+                ours[counted] = np.take_along_axis(gradient, Y.argmax(-1)[:, None], -1)[:, 0]
+            else:
+                ours[counted] = cross_entropy(A, Y, reduction="none")
+            marks = tuple(
+                _mark(float(theirs), float(right)) if counts else ""
+                for theirs, right, counts in zip(textbook, ours, counted, strict=True)
+            )
+            found.append(Pitfall(formula.title, formula.formula, formula.note, dtype, textbook, ours, marks))
+    return found
+
+
+def _mark(textbook: float, right: float) -> str:
+    if not math.isfinite(right):
+        return ""
+    if math.isnan(textbook):
+        return "NaN"
+    if math.isinf(textbook):
+        return "inf"
+    if textbook == 0 != right:
+        return "0"
+    return "digits" if abs(textbook - right) > 1e-3 * abs(right) else ""
+
+
+def pitfall_steps(x: Explanation, found: list[Pitfall]) -> list[Step]:
+    """Each formula as a step: what it gives in each precision, marked where it is wrong."""
+    rows = [i for i in range(len(x.u)) if x.s[i] > 0]
+    steps = []
+    for single, double in zip(found[::2], found[1::2], strict=True):
+        cells = tuple(
+            tuple(
+                cell
+                for pitfall in (single, double)
+                for cell in (
+                    Cell(
+                        ("✗ " if pitfall.marks[i] else "") + number(pitfall.textbook[i]), strong=bool(pitfall.marks[i])
+                    ),
+                    Cell(number(pitfall.library[i])),
+                )
+            )
+            for i in rows
+        )
+        columns = tuple(f"{who}, {dtype}" for dtype in DTYPES for who in ("textbook", "ours"))
+        steps.append(
+            Step(
+                f"Pitfall: {single.title[0].lower()}{single.title[1:]}",
+                single.formula,
+                single.note,
+                Table(columns, tuple(f"row {i}" for i in rows), cells),
+            )
+        )
+    if not any(mark for pitfall in found for mark in pitfall.marks):
+        steps.append(
+            Step(
+                "No pitfall here",
+                note="On these numbers the textbook's formulas are right. Try them on logits far apart or far from 0, "
+                "such as 1000 0 −1000, or 40 0 0 with target 0.",
+            )
+        )
+    return steps

@@ -1,0 +1,259 @@
+"""The lesson: each step's formula with the reader's numbers in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._notation import bracketed, factor, number, one_plus, probability, sub
+from ._step import Step
+from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
+
+if TYPE_CHECKING:
+    from ._explanation import Explanation
+
+
+def steps(x: Explanation) -> list[Step]:
+    """From the logits to the gradient."""
+    return [*_scores(x), *_softmax(x), *_losses(x), *_gradient(x)]
+
+
+def _scores(x: Explanation) -> Iterable[Step]:
+    options, symbols = x.options, symbols_of(x)
+    N, C = x.logits.shape
+    counted = x.s > 0
+    if x.targets is None:
+        target = [x.names[int(np.nanargmax(q))] if q.max() == 1 == q.sum() else "a distribution" for q in x.q]
+    else:
+        ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
+        target = ["ignored" if skip else x.names[t] for t, skip in zip(x.targets, ignored, strict=True)]
+    table, _ = elementwise(x, x.logits, extra=("target", target))
+    fold = (
+        f" Of {C:,} classes the likeliest and the targets are shown; the others are added up where they have a sum."
+        if x.folded
+        else ""
+    )
+    yield Step(
+        "Logits",
+        "A",
+        "What the model returns: a row for each example, a column for each class, counted from 0. They may be any "
+        "numbers, and are no probabilities." + fold,
+        table,
+    )
+    table, _ = elementwise(x, x.q, others=True)
+    note = "The target's class has probability 1, every other class 0."
+    if x.targets is None:
+        sums = np.abs(x.q.sum(-1) - 1) > 1e-6
+        note = "As they were given." + (
+            " Rows that do not sum to 1 are allowed: their sum appears in the gradient." if sums[counted].any() else ""
+        )
+    yield Step("Targets, as probabilities", "Y", note, table)
+    if options.label_smoothing > 0:
+        eps = number(options.label_smoothing)
+        table, lines = elementwise(
+            x, x.smoothed, lambda i, c: f"(1 − {eps})·{factor(x.q[i, c])} + {eps}/{C}", others=True
+        )
+        yield Step(
+            "Label smoothing: a changed target distribution",
+            "Y′_c = (1 − ε)·Y_c + ε/C",
+            "A part ε of each target is spread evenly over the classes, so that no logit is driven to infinity.",
+            table,
+            lines,
+        )
+    if symbols.targets == "b":
+        before = "Y′" if options.label_smoothing > 0 else "Y"
+        table, lines = elementwise(x, x.b, lambda i, c: f"{number(x.w[c])}·{factor(x.smoothed[i, c])}", others=True)
+        yield Step(
+            "Class weights: a changed weight of each class",
+            f"b_c = w_c·{before}_c",
+            "Each class's part of the loss is multiplied by its weight; b need not sum to 1.",
+            table,
+            lines,
+        )
+    if symbols.scaled:
+        yield _scale(x)
+
+
+def _scale(x: Explanation) -> Step:
+    k, tau = x.options.softcap, x.options.temperature
+    if k == math.inf:
+        formula, title = "u_c = A_c/τ", "Temperature: a changed scale"
+        note = "A temperature above 1 makes the probabilities more even, one below 1 makes them more extreme."
+    elif tau == 1:
+        formula, title = "u_c = k·tanh(A_c/k)", "Soft cap: a changed scale"
+        note = "Small logits stay nearly as they are, large ones approach k and never pass it."
+    else:
+        formula, title = "u_c = k·tanh(A_c/k)/τ", "Soft cap and temperature: a changed scale"
+        note = "Large logits approach the cap k and never pass it; then the temperature divides."
+
+    def expression(i: int, c: int) -> str:
+        A = factor(x.logits[i, c])
+        if k == math.inf:
+            return f"{A}/{number(tau)}"
+        return f"{number(k)}·tanh({A}/{number(k)})" + (f"/{number(tau)}" if tau != 1 else "")
+
+    return Step(title, formula, note, *elementwise(x, x.u, expression))
+
+
+def _softmax(x: Explanation) -> Iterable[Step]:
+    u = symbols_of(x).logits
+    rows = range(len(x.logits))
+    table, lines = elementwise(
+        x,
+        x.shifted,
+        lambda i, c: f"{number(x.u[i, c])} − {factor(x.m[i])}",
+        extra=("m", [number(m) for m in x.m]),
+    )
+    yield Step(
+        "Shifted logits",
+        f"{u}_c − m,  m = max {u}",
+        "The largest becomes 0. No exponential can overflow then, and the softmax stays the same.",
+        table,
+        lines,
+    )
+    table, _ = elementwise(
+        x,
+        x.e,
+        lambda i, c: f"exp({number(x.shifted[i, c])})",
+        others=True,
+        extra=("S", [one_plus(r) for r in x.r]),
+    )
+    sums = tuple(
+        f"S{sub(i)} = {sum_of(number(e) for e in x.e[i])} = {one_plus(x.r[i])}"
+        for i in rows
+        if len(x.names) <= MAX_TERMS
+    )
+    yield Step("Exponentials and their sum", f"e_c = exp({u}_c − m),  S = Σ e_c", "", table, sums)
+    S = [bracketed(one_plus(r)) for r in x.r]
+    table, lines = elementwise(
+        x,
+        x.p,
+        lambda i, c: f"{number(x.e[i, c])}/{S[i]}",
+        others=True,
+        shown=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
+    )
+    yield Step(
+        "Softmax",
+        f"σ_c = σ({u})_c = e_c/S",
+        "Probabilities: positive, and each row sums to 1.",
+        table,
+        lines,
+    )
+    table, lines = elementwise(x, -x.log_p, lambda i, c: f"{number(math.log1p(x.r[i]))} − {factor(x.shifted[i, c])}")
+    yield Step(
+        "Minus the logarithm of the probabilities, in nats",
+        f"−log σ_c = log S − ({u}_c − m)",
+        "Not taken of the rounded probability: log S is log1p(S − 1), with S − 1 summed without the largest class, and "
+        "so has all its digits where a probability rounds to 1 or to 0.",
+        table,
+        lines,
+    )
+
+
+def _losses(x: Explanation) -> Iterable[Step]:
+    options, symbols = x.options, symbols_of(x)
+    rows = [i for i in range(len(x.logits)) if x.s[i] > 0]
+    skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
+    targets = x.b
+    one_hot = symbols.targets == "Y" and bool((x.q[rows].max(-1) == 1).all() and (x.q[rows].sum(-1) == 1).all())
+
+    def terms(i: int) -> str:
+        classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(targets[i])
+        return sum_of(f"{factor(targets[i, c])}·{factor(-x.log_p[i, c])}" for c in classes)
+
+    yield Step(
+        "The cross-entropy of each row",
+        f"ℓ = −Σ {symbols.targets}_c·log σ_c",
+        ("All terms but the target's are 0: what is left is −log σ of the target. " if one_hot else "")
+        + "A term with factor 0 is 0, whatever the logarithm: 0·∞ too.",
+        lines=(*(f"ℓ{sub(i)} = {terms(i)} = {number(x.cross[i])}" for i in rows), *skipped),
+    )
+    penalty = np.zeros(len(x.logits))
+    if options.z_loss > 0:
+        weighted = bool((x.omega != 1).any())
+        penalty = options.z_loss * x.omega * x.lse**2
+        zeta = [f"{number(options.z_loss)}" + (f"·{number(omega)}" if weighted else "") for omega in x.omega]
+        yield Step(
+            "z-loss: a penalty added",
+            "ℓ ← ℓ + ζ·" + ("w·" if weighted else "") + "lse²,  lse = m + log S",
+            "It keeps the log-sum-exp near 0, where rounding is smallest"
+            + ("; w is the weight of the row's target." if weighted else "."),
+            lines=tuple(
+                f"ℓ{sub(i)} = {number(x.cross[i])} + {zeta[i]}·{factor(x.lse[i])}² = {number(x.cross[i] + penalty[i])}"
+                for i in rows
+            ),
+        )
+    if (x.s[rows] != 1).any():
+        yield Step(
+            "Sample weights: a changed weight of each row",
+            "ℓ ← s·ℓ",
+            "A row of weight 0 does not count, whatever it holds.",
+            lines=tuple(
+                f"ℓ{sub(i)} = {number(x.s[i])}·{factor(x.cross[i] + penalty[i])} = {number(x.losses[i])}" for i in rows
+            ),
+        )
+    weights = x.s * x.omega
+    plain = bool((weights[rows] == 1).all())
+    lines = [f"L = {sum_of(factor(loss) for loss in x.losses[rows])} = {number(x.total)}"]
+    if not plain:
+        lines.append(f"N = {sum_of(number(weights[i]) for i in rows)} = {number(x.total_weight)}")
+    if x.total_weight > 0:
+        lines.append(f"mean = {factor(x.total)}/{number(x.total_weight)} = {number(x.mean)}")
+    else:
+        lines.append("mean = 0, as nothing counts")
+    chosen = {
+        "mean": f"loss = mean = {number(x.mean)} nats",
+        "sum": f"loss = L = {number(x.total)} nats",
+        "none": "loss = ℓ, one for each row",
+    }[options.reduction]
+    divisor = "the number of rows that count"
+    if not plain:
+        sample, of_class = bool((x.s[rows] != 1).any()), bool((x.omega[rows] != 1).any())
+        names = [
+            name for name, is_used in (("sample weight", sample), ("class weight of the target", of_class)) if is_used
+        ]
+        divisor = f"the sum over the rows of the {' times the '.join(names)}"
+    yield Step("Sum and mean", "L = Σ ℓ,  mean = L/N", f"N is {divisor}.", lines=(*lines, chosen))
+
+
+def _gradient(x: Explanation) -> Iterable[Step]:
+    options, symbols = x.options, symbols_of(x)
+    counted = x.s > 0
+    z_loss, capped, weighted = options.z_loss > 0, options.softcap < math.inf, bool((x.s[counted] != 1).any())
+    unit = not z_loss and bool((np.abs(x.B[counted] - 1) < 1e-12).all())  # a = 1 in every row
+    formula = f"{'' if unit else 'a·'}σ({symbols.logits}) − {symbols.targets}"
+    if weighted or symbols.scaled:
+        formula = f"{'s·' if weighted else ''}({formula}){'·u′' if symbols.scaled else ''}"
+    notes = ["The gradient with respect to the logits, not to the model's parameters: those follow by the chain rule."]
+    if not unit:
+        zeta = f" + 2ζ·{'w·' if (x.omega != 1).any() else ''}lse" if z_loss else ""
+        notes.append(f"Here a = Σ {symbols.targets}{zeta}.")
+    if symbols.scaled:
+        slope = "sech²(A/k)" if capped else "1"
+        notes.append(f"By the chain rule u′ = {slope}{'/τ' if options.temperature != 1 else ''}.")
+    if not z_loss and not capped:
+        notes.append("Each row sums to 0.")
+
+    def of_sum(i: int, c: int) -> str:
+        if not counted[i]:
+            return ""
+        text = bracketed(probability(x.p[i, c], x.rest[i, c]))
+        text = f"{'' if unit else f'{factor(x.a[i])}·'}{text} − {factor(x.b[i, c])}"
+        if weighted or symbols.scaled:
+            text = f"{f'{number(x.s[i])}·' if weighted else ''}({text})"
+            text += f"·{number(x.slope[i, c])}" if symbols.scaled else ""
+        return text
+
+    def of_mean(i: int, c: int) -> str:
+        return f"{factor(x.dtotal[i, c])}/{number(x.total_weight)}" if counted[i] and x.total_weight else ""
+
+    table, lines = elementwise(x, x.dtotal, of_sum, others=True)
+    yield Step("Gradient of the sum", f"∂L/∂A = {formula}", " ".join(notes), table, lines)
+    if options.reduction == "mean":
+        table, lines = elementwise(x, x.dmean, of_mean, others=True)
+        whole = formula if weighted and not symbols.scaled else f"({formula})"
+        note = "The division by N belongs to the mean only."
+        yield Step("Gradient of the mean", f"{whole}/N", note, table, lines)

@@ -1,0 +1,186 @@
+"""crossentropy explain: the loss step by step on the reader's own numbers."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from .._arrays import Array
+from .._explain import Explanation
+from .._explain import explain as explain_rows
+from .._options import Reduction
+from ._files import fail, load
+
+WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
+EXAMPLES = (
+    "Examples: crossentropy explain; "
+    'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird; '
+    "crossentropy explain --derivation --row 1 --class 2 --check; "
+    'crossentropy explain --logits "1000 0 -1000; 40 0 0" --targets "1 0" --pitfalls; '
+    "crossentropy explain --plot explain.png"
+)
+
+
+def explain(
+    logits: Annotated[
+        str | None,
+        typer.Option(
+            help="Logits, rows parted by ';', or a .npy file; a worked example by default, "
+            'e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
+        ),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="A class index for each row, or a distribution for each row, or a .npy file; by default those of the "
+            'worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
+        ),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
+    ] = None,
+    reduction: Annotated[
+        str, typer.Option(help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum.")
+    ] = "mean",
+    label_smoothing: Annotated[
+        float, typer.Option(help="Part of each target spread over all classes, 0 to 1, e.g. --label-smoothing 0.1.")
+    ] = 0.0,
+    temperature: Annotated[float, typer.Option(help="Divides the logits, above 0, e.g. --temperature 2.")] = 1.0,
+    class_weight: Annotated[
+        str | None,
+        typer.Option(help='A weight for each class, or a .npy file; all 1 by default, e.g. --class-weight "1 2 1".'),
+    ] = None,
+    sample_weight: Annotated[
+        str | None,
+        typer.Option(help='A weight for each row, or a .npy file; all 1 by default, e.g. --sample-weight "1 0.5".'),
+    ] = None,
+    ignore_index: Annotated[
+        int, typer.Option(help="Rows with this class index do not count, e.g. --ignore-index 0.")
+    ] = -100,
+    z_loss: Annotated[
+        float, typer.Option(help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")
+    ] = 0.0,
+    softcap: Annotated[
+        float | None, typer.Option(help="Cap logits smoothly at this size; none by default, e.g. --softcap 30.")
+    ] = None,
+    derivation: Annotated[
+        bool, typer.Option("--derivation", help="Derive the gradient of --row for --class, e.g. --derivation.")
+    ] = False,
+    row: Annotated[int, typer.Option(help="The row that is derived and whose Jacobian is drawn, e.g. --row 1.")] = 0,
+    of_class: Annotated[
+        int | None,
+        typer.Option("--class", help="The class derived by; the row's target by default, e.g. --class 2."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the gradient with differences of the loss, e.g. --check.")
+    ] = False,
+    pitfalls: Annotated[
+        bool, typer.Option("--pitfalls", help="Show what textbook formulas give on these numbers, e.g. --pitfalls.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw it: a .png, .svg or .pdf file; no file by default, e.g. --plot explain.png."),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help='Print every number; not finite ones as "NaN", "Infinity", "-Infinity", e.g. --json.'
+        ),
+    ] = False,
+    as_tex: Annotated[bool, typer.Option("--tex", help="Print a LaTeX fragment (amsmath), e.g. --tex.")] = False,
+) -> None:
+    """Show the loss step by step: from logits to loss and gradient, with every number.
+
+    Without logits and targets, on a worked example.
+    """
+    if (logits is None) != (targets is None):
+        given, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
+        fail(None, f'{given} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
+    if as_json and as_tex:
+        fail(None, "--json and --tex: expected one of them")
+    A = _matrix("logits", logits if logits is not None else WORKED_EXAMPLE[0])
+    Y = _matrix("targets", targets if targets is not None else WORKED_EXAMPLE[1])
+    try:
+        x = explain_rows(
+            A,
+            Y[0] if A.ndim == 1 and Y.shape == (1,) else Y,
+            None if names is None else names.split(","),
+            class_weight=None if class_weight is None else _matrix("class_weight", class_weight),
+            sample_weight=_of_rows(A, sample_weight),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            reduction=cast(Reduction, reduction),
+        )
+        lesson = x.lesson(derivation=derivation, check=check, pitfalls=pitfalls, row=row, target_class=of_class)
+        derived = x.derivation(row, of_class)
+    except (IndexError, TypeError, ValueError) as error:
+        fail(None, error)
+    if plot is not None:
+        _plot(x, plot, row)
+    if as_json:
+        numbers = x.to_dict()
+        if derivation:
+            numbers["derivation"] = derived.to_dict()
+        if check:
+            numbers["check"] = x.check().to_dict()
+        if pitfalls:
+            numbers["pitfalls"] = [pitfall.to_dict() for pitfall in x.pitfalls()]
+        print(json.dumps(numbers, allow_nan=False))
+    elif as_tex:
+        print(lesson.to_tex(), end="")
+    else:
+        Console(highlight=False).print(lesson)
+
+
+def _plot(x: Explanation, path: Path, row: int) -> None:
+    try:
+        x.plot(path, row=row)
+    except ModuleNotFoundError as error:
+        fail(None, f"--plot needs {error.name}: install it with pip install matplotlib")
+    except ValueError as error:
+        fail(None, error)
+    except OSError as error:
+        fail(path, error.strerror or error)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _of_rows(logits: Array, weights: str | None) -> Array | None:
+    if weights is None:
+        return None
+    array = _matrix("sample_weight", weights)
+    return array[0] if logits.ndim == 1 and array.shape == (1,) else array
+
+
+def _matrix(name: str, given: str) -> Array:
+    """A .npy file; or numbers parted by spaces or commas, their rows by ';'. Without ';' one dimension."""
+    if given.endswith(".npy"):
+        return load(Path(given))
+    rows = [line.replace(",", " ").split() for line in given.strip().strip(";").split(";")]
+    lengths = sorted({len(line) for line in rows})
+    if len(lengths) > 1 or lengths == [0]:
+        got = f"rows of {' and '.join(map(str, lengths))}" if len(lengths) > 1 else "none"
+        fail(None, f'{name}: expected rows of equally many numbers, as in "{WORKED_EXAMPLE[0]}", got {got}')
+    for number_type in (int, float):
+        try:
+            array = np.array([[number_type(word) for word in line] for line in rows])
+        except ValueError:
+            continue
+        return array[0] if len(rows) == 1 else array
+    wrong = next(word for line in rows for word in line if not _is_number(word))
+    return fail(None, f"{name}: expected numbers or the name of a .npy file, got {wrong!r}")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
