@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -159,6 +160,7 @@ class TestEval:
             [COMMAND, "eval", "logits.npy", "targets.npy", "--per-row", "losses.npy"],
             cwd=tmp_path,
             stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore interrupts
         )
         deadline = time.monotonic() + 30
         while not list(tmp_path.glob(".losses.npy.*.partial")) and process.poll() is None:
@@ -230,14 +232,15 @@ class TestHelp:
     def test_every_example_runs(self, files):
         examples = []
         for name, command in self.commands().items():
-            found = re.findall(r"crossentropy (?:[\w./-]+ ?)+", command.epilog)
+            found = re.findall(r"(?:^|: |; |\n)crossentropy ?(.*?)(?=$|\n|; crossentropy)", command.epilog)
             assert found, f"{name}: no example"
-            examples += [line.split()[1:] for line in found]
+            examples += map(shlex.split, found)
+            positional = ["logits.npy", "targets.npy"] if name == "eval" else []
             for parameter in command.params:
-                option = re.search(r"e\.g\. (--[\w-]+(?: [\w./-]+?)?)\.?$", parameter.help or "")
+                option = re.search(r"e\.g\. (--.*?)\.?$", parameter.help or "")
                 if name and option:
-                    examples.append([name, "logits.npy", "targets.npy", *option[1].split()])
-        assert len(examples) > 12
+                    examples.append([name, *positional, *shlex.split(option[1])])
+        assert len(examples) > 35
         np.save(files / "targets.npy", np.abs(np.load(files / "targets.npy")) % 7)
         for example in examples:
             done = run(*example, cwd=files)

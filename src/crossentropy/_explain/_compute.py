@@ -102,15 +102,9 @@ def explain(
     s = np.ones(N) if weights is None else weights.copy()
     if indices is None:
         assert t.probabilities is not None
-        given = q = t.probabilities.reshape(N, C).astype(np.float64)
-        omega = np.ones(N)
+        given = t.probabilities.reshape(N, C)
     else:
         given = indices
-        if options.ignore_index is not None:
-            s[indices == options.ignore_index] = 0
-        kept = np.where(s > 0, indices, 0)
-        q = np.where(s[:, None] > 0, np.arange(C) == kept[:, None], 0.0)
-        omega = w[kept]
 
     def library(gradient: bool, sample_weight: Array | None, **changed: Any) -> Any:
         return evaluate(replace(options, **changed), A, given, -1, w, sample_weight, 1, gradient)
@@ -120,6 +114,15 @@ def explain(
     total, dtotal = library(True, weights, reduction="sum")
     mean, dmean = library(True, weights, reduction="mean")
     loss, dlogits = library(True, weights)
+
+    if indices is None:
+        q, omega = given.astype(np.float64), np.ones(N)
+    else:
+        if options.ignore_index is not None:
+            s[indices == options.ignore_index] = 0
+        kept = np.where(s > 0, indices, 0)
+        q = np.where(s[:, None] > 0, np.arange(C) == kept[:, None], 0.0)
+        omega = w[kept]
 
     k, tau, eps = options.softcap, options.temperature, options.label_smoothing
     with np.errstate(all="ignore"):

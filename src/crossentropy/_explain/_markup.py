@@ -56,6 +56,11 @@ def _tex_table(table: Table) -> list[str]:
     head = ["", *(rf"\text{{{tex_text(name)}}}" for name in table.columns)]
     lines.append(" & ".join(head) + r" \\ \hline")
     for name, cells in zip(table.rows, table.cells, strict=True):
-        shown = (tex_formula(f"{cell.expression} {cell.result}".strip()) for cell in cells)
-        lines.append(" & ".join([rf"\text{{{tex_text(name)}}}", *shown]) + r" \\")
+        lines.append(" & ".join([rf"\text{{{tex_text(name)}}}", *map(_tex_cell, cells)]) + r" \\")
     return [*lines, r"\end{array} \]"]
+
+
+def _tex_cell(cell: Cell) -> str:
+    if cell.words:
+        return rf"\text{{{tex_text(cell.value)}}}"
+    return tex_formula(f"{cell.expression} {cell.result}".strip())

@@ -52,7 +52,7 @@ def sub(index: int) -> str:
 
 _TEX = {
     "σ": r"\sigma ",
-    "Σ": r"\sum ",
+    "Σ": r"\textstyle\sum",
     "∂": r"\partial ",
     "ℓ": r"\ell ",
     "ε": r"\varepsilon ",
@@ -89,14 +89,18 @@ def tex_formula(text: str) -> str:
         "[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")) + "}", text
     )
     text = re.sub(r"(\d)e(−?)\+?0*(\d+)", r"\1·10^{\2\3}", text)
-    words = re.split(r"([A-Za-z]{2,}(?: +[A-Za-z]{2,})*)", text)
-    for i, word in enumerate(words):
+    parts = re.split(r"( ?_?[A-Za-z]{2,} ?)", text)  # words at odd places
+    for i, part in enumerate(parts):
+        word = part.strip()
         if i % 2 == 0:
-            words[i] = "".join(_TEX.get(c, c) for c in word).replace("  ", r"\quad ")
+            parts[i] = "".join(_TEX.get(c, c) for c in part.replace("  ", r"\quad "))
+        elif word in _FUNCTIONS:
+            parts[i] = f"\\{word} "
+        elif word.startswith("_"):
+            parts[i] = f"_{{{word[1:]}}}"
         else:
-            known = word.split()
-            words[i] = " ".join(f"\\{w} " if w in _FUNCTIONS else rf"\text{{ {w} }}" for w in known)
-    return "".join(words)
+            parts[i] = part.replace(" ", r"\ ").replace(word, rf"\mathrm{{{word}}}")
+    return "".join(parts)
 
 
 def tex_text(text: str) -> str:

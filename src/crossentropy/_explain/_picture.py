@@ -125,8 +125,8 @@ def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
         if counted and math.isfinite(loss):
             points[i] = loss
     ceiling = max([4.0, *(1.15 * loss for loss in points.values())])
-    p = np.concatenate([np.exp(-np.linspace(ceiling, 0.1, 200)), np.linspace(0.9, 1.0, 20)])
-    axes.plot(p, -np.log(p), color="black", linewidth=1)
+    nats = np.concatenate([np.linspace(0, 4, 200), np.linspace(4, ceiling, 200)])
+    axes.plot(np.exp(-nats), nats, color="black", linewidth=1)
     height = -math.inf  # of a label: each above the one before it
     for i in sorted(points, key=lambda i: points[i]):
         at, height = (math.exp(-points[i]), points[i]), max(points[i], height + 0.07 * ceiling)

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """A number, how it comes about, and whether it is the target's."""
+    """A number (or words), how it comes about, and whether it is the target's."""
 
     value: str
     expression: str = ""
     strong: bool = False
+    words: bool = False
 
     @property
     def result(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._notation import bracketed, factor, number, one_plus, probability, sub
-from ._step import Step
+from ._step import Cell, Step
 from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _scores(x: Explanation) -> Iterable[Step]:
     else:
         ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
         target = ["ignored" if skip else x.names[t] for t, skip in zip(x.targets, ignored, strict=True)]
-    table, _ = elementwise(x, x.logits, extra=("target", target))
+    table, _ = elementwise(x, x.logits, extra=("target", [Cell(name, words=True) for name in target]))
     fold = (
         f" Of {C:,} classes the likeliest and the targets are shown; the others are added up where they have a sum."
         if x.folded
@@ -105,7 +105,7 @@ def _softmax(x: Explanation) -> Iterable[Step]:
         x,
         x.shifted,
         lambda i, c: f"{number(x.u[i, c])} − {factor(x.m[i])}",
-        extra=("m", [number(m) for m in x.m]),
+        extra=("m", [Cell(number(m)) for m in x.m]),
     )
     yield Step(
         "Shifted logits",
@@ -119,7 +119,7 @@ def _softmax(x: Explanation) -> Iterable[Step]:
         x.e,
         lambda i, c: f"exp({number(x.shifted[i, c])})",
         others=True,
-        extra=("S", [one_plus(r) for r in x.r]),
+        extra=("S", [Cell(one_plus(r)) for r in x.r]),
     )
     sums = tuple(
         f"S{sub(i)} = {sum_of(number(e) for e in x.e[i])} = {one_plus(x.r[i])}"

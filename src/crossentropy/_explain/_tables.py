@@ -43,7 +43,7 @@ def elementwise(
     expression: Callable[[int, int], str] | None = None,
     *,
     others: bool = False,
-    extra: tuple[str, Sequence[str]] | None = None,
+    extra: tuple[str, Sequence[Cell]] | None = None,
     shown: Callable[[int, int], str] | None = None,
 ) -> tuple[Table, tuple[str, ...]]:
     """A number for each row and class shown, how each comes about, and a further column."""
@@ -69,7 +69,7 @@ def elementwise(
         if x.folded:
             row.append(Cell(number(values[i, hidden].sum()) if others else "…"))
         if extra is not None:
-            row.append(Cell(extra[1][i]))
+            row.append(extra[1][i])
         cells.append(tuple(row))
         if expression is not None and not detailed and x.s[i] > 0:
             c = int(np.nanargmax(x.q[i]))

@@ -1,5 +1,6 @@
 """The command line: score saved logits, explain the loss, tell the configuration."""
 
+import io
 import signal
 import sys
 from typing import Annotated
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="Softmax cross-entropy: exact, reproducible, fast.",
 )
 app.command("eval", epilog="Example: crossentropy eval logits.npy targets.npy --per-row losses.npy")(_eval.evaluate)
-app.command("explain", epilog=_explain.EXAMPLES)(_explain.explain)
+app.command("explain", epilog="Examples:\n\n" + "\n\n".join(_explain.EXAMPLES))(_explain.explain)
 
 
 @app.command(epilog="Example: crossentropy info")
@@ -50,5 +51,8 @@ def root(
 
 def main() -> None:
     """Run the command line; a termination unwinds like an interrupt, so that no partial file stays."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()

@@ -17,11 +17,11 @@ from ._files import fail, load
 
 WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
 EXAMPLES = (
-    "Examples: crossentropy explain; "
-    'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird; '
-    "crossentropy explain --derivation --row 1 --class 2 --check; "
-    'crossentropy explain --logits "1000 0 -1000; 40 0 0" --targets "1 0" --pitfalls; '
-    "crossentropy explain --plot explain.png"
+    "crossentropy explain",
+    'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird',
+    "crossentropy explain --derivation --row 1 --class 2 --check",
+    'crossentropy explain --logits "1000 0 -1000; 40 0 0" --targets "1 0" --pitfalls',
+    "crossentropy explain --plot explain.png",
 )
 
 
