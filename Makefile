@@ -1,11 +1,12 @@
 # The commands a person needs. Each sets up what it uses in .venv; the first takes a minute, later ones start at once.
-#   make demo      the worked example, and a classifier trained on real data and scored
+#   make demo      the loss explained, then a classifier trained on real data and scored
 #   make test      the tests
 #   make test-all  all tests
 #   make bench     timings beside other libraries (those installed in .venv)
 #   make compare   what other libraries return where digits are lost (those installed in .venv)
 #   make accuracy  measures errors against mpmath and writes docs/accuracy.md
 #   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
+#   make docs      fills the pages of docs/ with what the library computes
 #   make lint      ruff, mypy, clang-format, and the core without compiler warnings
 #   make clean     removes .venv and everything built
 
@@ -15,7 +16,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench compare accuracy test-neon lint clean
+.PHONY: help demo test test-all bench compare accuracy test-neon docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,6 +38,8 @@ help:
 	@touch $@
 
 demo: .venv/with-demo
+	@mkdir -p demo-output
+	$(BIN)/crossentropy explain --names cat,dog,bird --plot demo-output/explain.png
 	$(BIN)/python examples/digits.py demo-output
 	$(BIN)/crossentropy eval demo-output/logits.npy demo-output/targets.npy
 
@@ -61,6 +64,9 @@ test-neon: .venv/with-lint
 	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ >/dev/null
 	$(BIN)/cmake --build build/neon
 	tests/core/same_bits.sh build/native/bits 'qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/bits'
+
+docs: .venv/with-docs
+	$(BIN)/python docs/build.py
 
 lint: .venv/with-lint
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The worked example, then a softmax classifier trained on scikit-learn's handwritten digits.
+"""A softmax classifier trained on scikit-learn's handwritten digits.
 
     python examples/digits.py [FOLDER]
 
@@ -23,15 +23,6 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output")
 folder.mkdir(parents=True, exist_ok=True)
 terminal = Console(stderr=True).is_terminal
 
-# The worked example: two rows of logits, and their targets as one-hot rows.
-A = np.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]])
-Y = np.array([[0, 1, 0], [1, 0, 0]])
-loss, gradient = ce.cross_entropy_with_grad(A, Y)
-print("logits\n", A)
-print("softmax\n", ce.softmax(A).round(3))
-print("losses", ce.cross_entropy(A, Y, reduction="none").round(4), "mean", round(loss, 4), "nats")
-print("gradient of the mean\n", gradient.round(4))
-
 # Digits: 8 x 8 pixels, ten classes; the last fifth is held out.
 images, digits = load_digits(return_X_y=True)
 features = np.hstack([images / 16.0, np.ones((len(images), 1))]).astype(np.float32)
@@ -41,7 +32,7 @@ x, t, x_held_out, t_held_out = features[:split], digits[:split], features[split:
 weights = np.zeros((features.shape[1], 10), np.float32)
 velocity = np.zeros_like(weights)
 training, held_out = [], []
-print(f"\ntraining on {split} digits")
+print(f"training on {split} digits")
 for _ in track(range(300), "training", disable=not terminal, console=Console(stderr=True)):
     loss, dlogits = ce.cross_entropy_with_grad(x @ weights, t)
     velocity = 0.9 * velocity - 0.5 * (x.T @ dlogits)

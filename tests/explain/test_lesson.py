@@ -3,9 +3,12 @@
 import html.parser
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from pylatexenc.latexwalker import LatexWalker
 
 import crossentropy as ce
 
@@ -216,10 +219,9 @@ def test_html_is_whole_and_escaped():
 
 
 def test_tex_is_whole_and_escaped():
-    walker = pytest.importorskip("pylatexenc.latexwalker", reason="needs pylatexenc, of the extra 'test'")
     x = ce.explain(A, [1, 0], names=NASTY, label_smoothing=0.1, softcap=3.0, z_loss=0.1, sample_weight=[1, 0.5])
     fragment = x.lesson(derivation=True, pitfalls=True, check=True).to_tex()
-    walker.LatexWalker(fragment, tolerant_parsing=False).get_latex_nodes()  # raises where a bracket is open
+    LatexWalker(fragment, tolerant_parsing=False).get_latex_nodes()  # raises where a bracket is open
     assert r"\text{\$x\_1\textasciicircum{}2\$ 100\% \#\{\textasciitilde{}\textbackslash{}\}}" in fragment
     assert set(re.findall(r"[^\x00-\x7f]", fragment)) == set()
     for columns, table in re.findall(r"\\begin\{array\}\{(l?r+)\}\n(.*?)\\end\{array\}", fragment, re.S):
@@ -237,9 +239,6 @@ def test_tex_has_the_numbers():
 
 
 def test_without_rich():
-    import subprocess
-    import sys
-
     script = (
         "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; import crossentropy as ce; "
         "x = ce.explain([[2.0, 1.0]], [0]); x._repr_html_(); x.to_tex(); print(repr(x)); print(x)"

@@ -133,8 +133,8 @@ class Explanation(Record):
         >>> import crossentropy as ce
         >>> ce.explain([[2.0, 1.0, 0.1]], [1]).derivation(0, 1).jacobian.round(4)
         array([[ 0.2247, -0.1598, -0.065 ],
-               [-0.1598,  0.1836, -0.0239],
-               [-0.065 , -0.0239,  0.0888]])
+               [-0.1598,  0.1837, -0.0239],
+               [-0.065 , -0.0239,  0.0889]])
         """
         return derive(self, row, target_class)
 

@@ -1,0 +1,80 @@
+"""Fills the templates of this folder with what the library computes: every number, every output, every picture.
+
+    python docs/build.py [FOLDER]
+
+Writes a page for each .md.j2, and its pictures, into FOLDER, by default this one. In a template, `run` shows a command
+with its output (or the steps of it whose titles begin so), `python` shows code with its output, `number` writes a
+number as the lesson does.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+import crossentropy as ce
+from crossentropy._explain import Explanation
+from crossentropy._explain._notation import number
+
+HERE = Path(__file__).parent
+COMMAND = Path(sys.executable).with_name("crossentropy")
+
+
+def _block(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def run(command: str, *titles: str) -> str:
+    """A command and what it prints; with titles, only those steps."""
+    program, *arguments = shlex.split(command)
+    assert program == "crossentropy"
+    environment = {**os.environ, "COLUMNS": "88", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, env=environment, encoding="utf-8")
+    output = "\n".join(line.rstrip() for line in (done.stdout + done.stderr).splitlines())
+    if titles:
+        steps = re.split(r"(?m)^(?=\d+\. )", output)
+        output = "\n".join(step for title in titles for step in steps if re.match(rf"\d+\. {title}", step))
+        output = output.replace("\n\n\n", "\n\n")
+        assert output, f"{command}: no step {titles}"
+    return _block("console", f"$ {command}\n{output}")
+
+
+def python(code: str) -> str:
+    """Code and what it prints; an error as its last line."""
+    code, printed = code.strip(), io.StringIO()
+    with contextlib.redirect_stdout(printed), np.errstate(all="ignore"):
+        try:
+            exec(code, {"np": np, "ce": ce})
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+    return f"{_block('python', code)}\n\n{_block('text', printed.getvalue())}"
+
+
+def build(folder: Path) -> list[Path]:
+    """Write all pages; their pictures go beside them."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+
+    def picture(explanation: Explanation, name: str) -> None:
+        explanation.plot(folder / name)
+
+    pages = []
+    for template in sorted(HERE.glob("*.md.j2")):
+        page = folder / template.stem
+        names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
+        page.write_text(environment.get_template(template.name).render(names), encoding="utf-8")
+        pages.append(page)
+    return pages
+
+
+if __name__ == "__main__":
+    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE):
+        print(f"wrote {path}")
