@@ -53,7 +53,14 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call may use; see `set_num_threads`."""
+    """Return how many threads a call may use; see `set_num_threads`.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.get_num_threads() >= 1
+    True
+    """
     return _threads
 
 
