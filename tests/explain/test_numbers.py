@@ -148,6 +148,11 @@ class TestPitfalls:
             assert marks["−Σ Y_c·log σ(A)_c", dtype] == ("NaN", "0", "", "")
             assert marks["σ(A)_t − Y_t", dtype] == ("", "0", "", "")
 
+    def test_a_zero_that_is_right(self):
+        for pitfall in ce.explain([[5.0]], [0]).pitfalls():
+            assert pitfall.library == pitfall.textbook == 0
+            assert pitfall.marks == ("",)
+
     def test_single_precision_only(self):
         x = ce.explain([[100.0, 0.0], [18.0, 0.0], [13.0, 0.0]], [1, 0, 0])
         marks = {(p.formula, p.dtype): p.marks for p in x.pitfalls()}
