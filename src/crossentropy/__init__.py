@@ -16,13 +16,14 @@ except ModuleNotFoundError as error:
 
 from . import _reference as reference
 from ._config import get_num_threads, set_num_threads, show_config
-from ._explain import explain
+from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._modules import CrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax
 
 __all__ = [
     "CrossEntropyLoss",
+    "Explanation",
     "__version__",
     "cross_entropy",
     "cross_entropy_with_grad",

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 class Explanation(Record):
     """Every intermediate of the loss of N rows over C classes, in float64 and nats; made by `explain`.
 
-    Printed, it is the lesson as text; in a notebook, as a page; `plot`, `to_tex` and `to_dict` give other forms, and
-    `lesson` more steps.
-    The arrays are read-only. Letters are those of the formulas; in brackets, what the lesson calls them.
+    Printed it is the lesson as text, in a notebook as a page; `lesson` adds steps, `plot`, `to_tex` and `to_dict` give
+    other forms. The arrays are read-only. In brackets: what the lesson calls them.
 
     Attributes
     ----------
@@ -68,6 +67,15 @@ class Explanation(Record):
         The gradients of sum and mean with respect to the logits.
     loss, dlogits : float or ndarray, ndarray of shape (N, C)
         What `cross_entropy_with_grad` returns for the reduction in `options`.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> explanation = ce.explain([[2.0, 1.0, 0.1]], [1], names=["cat", "dog", "bird"])
+    >>> print(explanation.lesson().steps[6].lines[0])
+    ℓ₀ = 0·0.4170 + 1·1.4170 + 0·2.3170 = 1.4170
+    >>> explanation.to_dict()["losses"] == explanation.losses.tolist()
+    True
     """
 
     names: tuple[str, ...]
@@ -148,8 +156,8 @@ class Explanation(Record):
         Notes
         -----
         With a step of h = 2⁻⁹ (of the temperature or the soft cap, where one is smaller than 1) the formula itself
-        errs by about h⁴, and the rounding of the loss by 10⁻¹⁶ / h: differences of about 10⁻¹² of the loss are to be
-        expected, and tell nothing against the gradient.
+        errs by about h⁴, and the rounding of the loss by 10⁻¹⁶ / h of it: differences of 10⁻¹² are to be expected,
+        and tell nothing against the gradient.
 
         Examples
         --------
