@@ -137,7 +137,7 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
     p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
     rest = number(x.rest[i, c])
     at = d.classes.index(c)
-    B = number(float(x.B[i]))
+    B = number(x.B[i])
 
     def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
         return tuple(Cell(number(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
@@ -158,13 +158,13 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
     derivative = float(d.product[at]) if math.isfinite(d.product[at]) else float(d.terms.sum())
     shown = list(d.classes)
     b = d.b[shown]
-    general = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(float(x.B[i]))}·{p[c]} − {factor(d.b[c])}"
+    general = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
     table = Table(
         names,
         (f"{T}/σ", f"−({T}/σ)ᵀJ", f"(Σ {T})·σ − {T}"),
         (row_of(d.ratio), row_of(d.product), row_of((x.B[i] - b) * d.p[shown] - b * x.rest[i, shown])),
     )
-    sums_to_one = abs(float(x.B[i]) - 1) < 1e-12
+    sums_to_one = abs(x.B[i] - 1) < 1e-12
     return [
         Step(
             f"Derivation for row {i}: the derivative of the softmax has two cases",
@@ -187,7 +187,7 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
             "σ_c − Y_c wherever the targets sum to 1.",
             lines=(
                 *chain,
-                f"sum = {number(float(d.terms.sum()))}",
+                f"sum = {number(d.terms.sum())}",
                 f"{general} = {number(derivative)}",
             ),
         ),
@@ -212,10 +212,8 @@ def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[S
         yield Step(f"Row {i} does not count", "0", "Its loss and its gradient are 0.")
         return
     if options.z_loss > 0:
-        text, formula = (
-            f"({text} + {factor(float(x.a[i] - x.B[i]))}·{p})",
-            f"({formula} + 2ζ·{'w·' if x.omega[i] != 1 else ''}lse·σ_c)",
-        )
+        weight = "w·" if x.omega[i] != 1 else ""
+        text, formula = f"({text} + {factor(x.a[i] - x.B[i])}·{p})", f"({formula} + 2ζ·{weight}lse·σ_c)"
     if symbols.scaled:
         text, formula = f"{text}·{number(x.slope[i, c])}", f"{formula}·u′_c"
     if x.s[i] != 1:
@@ -241,8 +239,8 @@ def check_step(x: Explanation, check: Check) -> Step:
     return Step(
         "Check: the gradient by differences of the loss",
         "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
-        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding of the "
-        "loss, some 1e−16 of it, divided by h.",
+        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding of "
+        "the loss, some 1e−16 of it, divided by h.",
         Table(columns, tuple(rows), tuple(cells)),
         (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
     )
