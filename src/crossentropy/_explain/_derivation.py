@@ -239,8 +239,8 @@ def check_step(x: Explanation, check: Check) -> Step:
     return Step(
         "Check: the gradient by differences of the loss",
         "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
-        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding of "
-        "the loss, some 1e−16 of it, divided by h.",
+        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
+        "of the loss, some 1e−16 of it, divided by h.",
         Table(columns, tuple(rows), tuple(cells)),
         (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
     )

@@ -15,6 +15,7 @@ from rich.table import Table
 from .. import _scoring
 from .._options import loss_options
 from ._files import fail, load, whole_file
+from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
 
 
 class Reduction(StrEnum):
@@ -41,19 +42,11 @@ def evaluate(
         Path | None,
         typer.Option(help="A weight for each row; all 1 by default, e.g. --sample-weight rows.npy."),
     ] = None,
-    ignore_index: Annotated[
-        int, typer.Option(help="Rows with this class index do not count, e.g. --ignore-index 0.")
-    ] = -100,
-    label_smoothing: Annotated[
-        float, typer.Option(help="Part of each target spread over all classes, 0 to 1, e.g. --label-smoothing 0.1.")
-    ] = 0.0,
-    z_loss: Annotated[
-        float, typer.Option(help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")
-    ] = 0.0,
-    softcap: Annotated[
-        float | None, typer.Option(help="Cap logits smoothly at this size; none by default, e.g. --softcap 30.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Divides the logits, above 0, e.g. --temperature 2.")] = 1.0,
+    ignore_index: IgnoreIndex = -100,
+    label_smoothing: LabelSmoothing = 0.0,
+    z_loss: ZLoss = 0.0,
+    softcap: Softcap = None,
+    temperature: Temperature = 1.0,
     reduction: Annotated[
         Reduction, typer.Option(help="What --grad is the gradient of, e.g. --reduction sum.")
     ] = Reduction.mean,

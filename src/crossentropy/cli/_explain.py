@@ -14,6 +14,7 @@ from .._explain import Explanation
 from .._explain import explain as explain_rows
 from .._options import Reduction
 from ._files import fail, load
+from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
 
 WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
 EXAMPLES = (
@@ -47,10 +48,8 @@ def explain(
     reduction: Annotated[
         str, typer.Option(help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum.")
     ] = "mean",
-    label_smoothing: Annotated[
-        float, typer.Option(help="Part of each target spread over all classes, 0 to 1, e.g. --label-smoothing 0.1.")
-    ] = 0.0,
-    temperature: Annotated[float, typer.Option(help="Divides the logits, above 0, e.g. --temperature 2.")] = 1.0,
+    label_smoothing: LabelSmoothing = 0.0,
+    temperature: Temperature = 1.0,
     class_weight: Annotated[
         str | None,
         typer.Option(help='A weight for each class, or a .npy file; all 1 by default, e.g. --class-weight "1 2 1".'),
@@ -59,15 +58,9 @@ def explain(
         str | None,
         typer.Option(help='A weight for each row, or a .npy file; all 1 by default, e.g. --sample-weight "1 0.5".'),
     ] = None,
-    ignore_index: Annotated[
-        int, typer.Option(help="Rows with this class index do not count, e.g. --ignore-index 0.")
-    ] = -100,
-    z_loss: Annotated[
-        float, typer.Option(help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")
-    ] = 0.0,
-    softcap: Annotated[
-        float | None, typer.Option(help="Cap logits smoothly at this size; none by default, e.g. --softcap 30.")
-    ] = None,
+    ignore_index: IgnoreIndex = -100,
+    z_loss: ZLoss = 0.0,
+    softcap: Softcap = None,
     derivation: Annotated[
         bool, typer.Option("--derivation", help="Derive the gradient of --row for --class, e.g. --derivation.")
     ] = False,
