@@ -6,9 +6,8 @@ from collections import defaultdict
 import mpmath
 import numpy as np
 
-mpmath.mp.dps = 300
 
-
+@mpmath.workdps(300)
 def numbers(logits, q, w, s, omega, eps=0.0, zeta=0.0, softcap=None, tau=1.0, reduction="mean"):
     """`q` distributions; `s` 0 for rows that do not count."""
     mpf = mpmath.mpf
@@ -60,6 +59,7 @@ def numbers(logits, q, w, s, omega, eps=0.0, zeta=0.0, softcap=None, tau=1.0, re
     return {name: np.array(value, dtype=object).astype(float) for name, value in found.items()}
 
 
+@mpmath.workdps(300)
 def softmax_jacobian(logits):
     """The derivative of each probability by each logit, by differentiating numerically."""
     C = len(logits)
