@@ -194,7 +194,7 @@ subnormal logits, logits of ±3e38, and gaps from 1 to 86.
 
 Probabilities below the smallest normal number of the dtype are 0 by design and are left out. In float32 that is a gap
 of 87 between logits: float32 itself ends there. A soft cap or a temperature is computed in float64 and is not part of
-this table. Half precision is not supported yet.
+this table. Half precision is computed as float32 is, and rounded once.
 """
 
 

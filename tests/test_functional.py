@@ -110,10 +110,10 @@ class TestEdgeCases:
         np.testing.assert_allclose(ce.cross_entropy(A, Y.astype(dtype)), ce.cross_entropy(A, Y), rtol=1e-15)
 
     @pytest.mark.parametrize(
-        "logits", [A > 1, A.astype(complex), A.astype(object), A.astype(str), A.astype(np.float16)]
+        "logits", [A > 1, A.astype(complex), A.astype(object), A.astype(str), A.astype("f2").view("V2")]
     )
     def test_logits_of_no_meaning(self, logits):
-        with pytest.raises(TypeError, match="logits: expected float32, float64 or integers, got"):
+        with pytest.raises(TypeError, match="logits: expected float16, bfloat16, float32, float64 or integers, got"):
             ce.cross_entropy(logits, [1, 0])
 
     def test_targets_of_no_meaning(self):
@@ -149,7 +149,7 @@ class TestEdgeCases:
         z = rng.standard_normal((6, classes)).astype(np.float32)
         z[[1, 4]] = junk
         t = rng.integers(0, classes, 6)
-        expected = ce.cross_entropy(z[[0, 2, 3, 5]], t[[0, 2, 3, 5]])
+        kept = [0, 2, 3, 5]
         ignored = np.where(np.isin(np.arange(6), [1, 4]), -100, t)
         weight = np.array([1.0, 0, 1, 1, 0, 1])
         for targets, options in (
@@ -157,6 +157,7 @@ class TestEdgeCases:
             (t, {"sample_weight": weight}),
             (np.eye(classes)[t], {"sample_weight": weight}),
         ):
+            expected = ce.cross_entropy(z[kept], targets[kept])
             for g in (1.0, np.inf, np.nan):
                 loss, dlogits = ce.cross_entropy_with_grad(z, targets, grad_output=g, **options)
                 assert loss == pytest.approx(expected, rel=1e-14)

@@ -53,10 +53,12 @@ def test_finite_differences(options, kind, reduction, classes, rng):
 def test_rows_sum_to_zero(dtype, classes, rng):
     """Without a z-loss a shift of all logits changes nothing."""
     z = rng.standard_normal((20, classes)).astype(dtype)
-    for targets in (rng.integers(0, classes, 20), rng.random((20, classes))):
-        for options in ({}, {"label_smoothing": 0.1, "class_weight": rng.random(classes)}):
-            dlogits = ce.cross_entropy_with_grad(z, targets, reduction="sum", **options)[1]
-            size = np.abs(dlogits).sum(1)
-            np.testing.assert_array_less(
-                np.abs(dlogits.sum(1, dtype=np.float64)), 4 * np.finfo(dtype).eps * size + 1e-300
-            )
+    indices, weight = rng.integers(0, classes, 20), rng.random(classes)
+    for targets, q in ((indices, np.eye(classes)[indices]), 2 * (rng.random((20, classes)),)):
+        for w, smoothing in ((np.ones(classes), 0.0), (weight, 0.1)):
+            dlogits = ce.cross_entropy_with_grad(
+                z, targets, reduction="sum", class_weight=w, label_smoothing=smoothing
+            )[1]
+            # Each is a difference of terms that add up to this, and as exact as they are.
+            terms = 2 * (w * ((1 - smoothing) * q + smoothing / classes)).sum(1)
+            np.testing.assert_array_less(np.abs(dlogits.sum(1, dtype=np.float64)), 4 * np.finfo(dtype).eps * terms)

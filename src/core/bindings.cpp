@@ -1,5 +1,6 @@
 // The Python side of the core. Arrays come validated: contiguous, aligned, of native byte order and matching sizes.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -91,6 +92,21 @@ void softmax(nb::handle logits, std::size_t rows, std::size_t classes, int type,
     evaluate(p, Reduction::none, num_threads);
 }
 
+// The bits of a bfloat16 array of another library, without a copy: NumPy alone cannot take it over DLPack.
+nb::ndarray<nb::numpy, std::uint16_t> bfloat16_bits(const nb::ndarray<nb::ro, nb::device::cpu>& array,
+                                                    nb::handle given) {
+    const nb::dlpack::dtype type = array.dtype();
+    if (type.code != std::uint8_t(nb::dlpack::dtype_code::Bfloat) || type.bits != 16 || type.lanes != 1)
+        throw nb::type_error("expected bfloat16");
+    std::vector<std::size_t> shape;
+    std::vector<std::int64_t> strides;
+    for (std::size_t i = 0; i < array.ndim(); ++i) {
+        shape.push_back(array.shape(i));
+        strides.push_back(array.stride(i));
+    }
+    return {const_cast<void*>(array.data()), array.ndim(), shape.data(), given, strides.data()};
+}
+
 std::vector<std::string> available() {
     std::vector<std::string> names;
     for (const Kernels* set : available_kernels()) names.emplace_back(set->name);
@@ -111,6 +127,10 @@ NB_MODULE(_core, m) {
           nb::arg("reduction"), nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(),
           nb::arg("dlogits").none(), nb::arg("num_threads"),
           "The reduced loss of rows x classes logits; writes losses and dlogits where given.");
+    m.def(
+        "bfloat16_bits",
+        [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },
+        nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
     m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),
           nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(), nb::arg("num_threads"),
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");

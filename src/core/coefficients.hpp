@@ -88,31 +88,81 @@ CE_INLINE V exp_below(const Problem& p, V u, V highest) {
     }
 }
 
-template <class Q>
-inline void given_probabilities(const Q* q, int count, double given, double* b) {
-    for (int i = 0; i < count; ++i) {
-        const double x = double(q[i]);
-        b[i] = given * (x >= 0.0 && x < kInf ? x : kNaN);  // what is no probability makes its row NaN
+// given * q_c; what is no probability makes its row NaN.
+template <class T, class Q>
+inline void given_probabilities(const void* probabilities, std::size_t offset, int count, double given, T* b) {
+    using V = Vector<T>;
+    const Q* q = static_cast<const Q*>(probabilities) + offset;
+    int i = 0;
+    if constexpr (std::is_same_v<Q, T> || std::is_same_v<Q, float> || kIsHalf<Q>)
+        for (; i + kWidth<T> <= count; i += kWidth<T>) {
+            const V x = load_as<T>(q + i);
+            const auto valid = (x >= 0) & (x < splat<V>(kInf));
+            store(b + i, select<V>(valid, x * splat<V>(given), splat<V>(kNaN)));
+        }
+    for (; i < count; ++i) {
+        const T x = T(q[i]);
+        b[i] = x >= 0 && x < T(kInf) ? x * T(given) : T(kNaN);
     }
 }
 
 // b_c = w_c [(1 - epsilon) q_c + epsilon / C] of `count` classes from `first` on, padded with zeros.
-inline void target_coefficients(const Problem& p, std::size_t row, std::int64_t target, std::size_t first, int count,
-                                int padded, double* b) {
-    const double uniform = p.label_smoothing / double(p.classes), given = 1.0 - p.label_smoothing;
+template <class T>
+__attribute__((noinline)) void target_coefficients(const Problem& p, std::size_t row, std::int64_t target,
+                                                   std::size_t first, int count, int padded, T* b) {
+    const T uniform = T(p.label_smoothing / double(p.classes));
+    const double given = 1.0 - p.label_smoothing;
     if (p.probabilities != nullptr) {
         const std::size_t offset = row * p.classes + first;
-        if (p.probabilities_type == ElementType::float32)
-            given_probabilities(static_cast<const float*>(p.probabilities) + offset, count, given, b);
-        else
-            given_probabilities(static_cast<const double*>(p.probabilities) + offset, count, given, b);
+        const auto convert = [&](auto type) {
+            given_probabilities<T, decltype(type)>(p.probabilities, offset, count, given, b);
+        };
+        switch (p.probabilities_type) {
+            case ElementType::float32:
+                convert(float());
+                break;
+            case ElementType::float64:
+                convert(double());
+                break;
+            case ElementType::float16:
+                convert(float16());
+                break;
+            case ElementType::bfloat16:
+                convert(bfloat16());
+                break;
+            case ElementType::int8:
+                convert(std::int8_t());
+                break;
+            case ElementType::int16:
+                convert(std::int16_t());
+                break;
+            case ElementType::int32:
+                convert(std::int32_t());
+                break;
+            case ElementType::int64:
+                convert(std::int64_t());
+                break;
+            case ElementType::uint8:
+                convert(std::uint8_t());
+                break;
+            case ElementType::uint16:
+                convert(std::uint16_t());
+                break;
+            case ElementType::uint32:
+                convert(std::uint32_t());
+                break;
+            case ElementType::uint64:
+                convert(std::uint64_t());
+                break;
+        }
     } else {
-        std::fill(b, b + count, 0.0);
+        std::fill(b, b + count, T(0));
         const std::size_t at = std::size_t(target) - first;
-        if (at < std::size_t(count)) b[at] = given;
+        if (at < std::size_t(count)) b[at] = T(given);
     }
-    for (int i = 0; i < count; ++i) b[i] += uniform;
+    if (uniform != 0)
+        for (int i = 0; i < count; ++i) b[i] += uniform;
     if (p.class_weight != nullptr)
-        for (int i = 0; i < count; ++i) b[i] *= p.class_weight[first + std::size_t(i)];
-    std::fill(b + count, b + padded, 0.0);
+        for (int i = 0; i < count; ++i) b[i] = T(double(b[i]) * p.class_weight[first + std::size_t(i)]);
+    std::fill(b + count, b + padded, T(0));
 }

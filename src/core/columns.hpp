@@ -8,13 +8,14 @@ constexpr int kFewClasses = 192;
 template <class S, class T, bool transformed>
 class ColumnKernel {
     using V = Vector<T>;
+    using Staged = std::conditional_t<kIsHalf<S>, T, S>;  // rows that become columns: half precision is widened first
     static constexpr int kTile = kLanes<T>;
 
     const Problem& p;
     const int classes;
     const S* const logits;
     S* const matrix;
-    S* const row_values;
+    RowValue<S>* const row_values;
 
     static constexpr std::int64_t kSkipped = -1;
 
@@ -22,7 +23,7 @@ class ColumnKernel {
     struct Tile {
         alignas(64) T u[kFewClasses][kTile], e[kFewClasses][kTile];
         alignas(64) double slope[kFewClasses][kTile];  // du/dz, if transformed
-        alignas(64) double b[kFewClasses][kTile];      // if the targets are dense
+        alignas(64) T b[kFewClasses][kTile];           // if the targets are dense
         alignas(64) double weight[kTile], sample[kTile], scale[kTile], target_u[kTile], value[kTile], at_target[kTile];
         alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count; `classes`: no single target
     };
@@ -33,7 +34,7 @@ class ColumnKernel {
           classes(int(problem.classes)),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
-          row_values(static_cast<S*>(problem.row_values)) {}
+          row_values(static_cast<RowValue<S>*>(problem.row_values)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         Tile tile;
@@ -45,28 +46,47 @@ class ColumnKernel {
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
             const std::size_t elements = std::size_t(count) * p.classes, offset = first * p.classes;
-            S rows[kTile * kFewClasses];  // stands in for a whole tile at the end
-            if (count < kTile) {
-                std::fill(std::copy(logits + offset, logits + offset + elements, rows), std::end(rows), S(0));
-                transpose(rows, tile.u);
-            } else {
-                transpose(logits + offset, tile.u);
-            }
+            Staged staged[kTile * kFewClasses];  // stands in for a whole tile at the end
+            const bool whole = count == kTile && !kIsHalf<S>;
+            if (!whole) stage(logits + offset, elements, staged);
+            transpose(whole ? tile_of(logits + offset) : staged, tile.u);
             if constexpr (transformed) transform(tile);
             read_targets(tile, first, count, outcome);
             for (int part = 0; part < kParts; ++part)
                 dense ? compute<true>(tile, part, total) : compute<false>(tile, part, total);
             if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
             if (matrix == nullptr) continue;
-            transpose_back(tile.e, count < kTile ? rows : matrix + offset);
-            if (count < kTile) std::copy(rows, rows + elements, matrix + offset);
+            transpose_back(tile.e, whole ? tile_of(matrix + offset) : staged);
+            if (!whole) unstage(staged, elements, matrix + offset);
         }
         outcome.add(total.fold());
     }
 
  private:
-    void transpose(const S* rows, T (*columns)[kTile]) const {
-        if constexpr (std::is_same_v<S, float> && std::is_same_v<T, float>) {
+    // Rows in memory that need no staging.
+    template <class E>
+    static Staged* tile_of(E* rows) {
+        if constexpr (kIsHalf<S>)
+            return nullptr;
+        else
+            return const_cast<Staged*>(rows);
+    }
+    void stage(const S* rows, std::size_t elements, Staged* staged) const {
+        std::size_t i = 0;
+        if constexpr (kIsHalf<S>)
+            for (; i + kWidth<T> <= elements; i += kWidth<T>) store(staged + i, load_as<T>(rows + i));
+        for (; i < elements; ++i) staged[i] = Staged(rows[i]);
+        std::fill(staged + i, staged + kTile * classes, Staged(0));
+    }
+    void unstage(const Staged* staged, std::size_t elements, S* rows) const {
+        std::size_t i = 0;
+        if constexpr (kIsHalf<S>)
+            for (; i + kWidth<T> <= elements; i += kWidth<T>) store_as(rows + i, load<V>(staged + i));
+        for (; i < elements; ++i) rows[i] = S(staged[i]);
+    }
+
+    void transpose(const Staged* rows, T (*columns)[kTile]) const {
+        if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
             if (classes >= 4)
                 return for_squares(
                     [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &columns[c][i], kTile); });
@@ -75,15 +95,15 @@ class ColumnKernel {
 #pragma GCC unroll 32
             for (int i = 0; i < kTile; ++i) columns[c][i] = T(rows[i * classes + c]);
     }
-    void transpose_back(const T (*columns)[kTile], S* rows) const {
-        if constexpr (std::is_same_v<S, float> && std::is_same_v<T, float>) {
+    void transpose_back(const T (*columns)[kTile], Staged* rows) const {
+        if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
             if (classes >= 4)
                 return for_squares(
                     [&](int c, int i) { transpose_square(&columns[c][i], kTile, rows + i * classes + c, classes); });
         }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
-            for (int i = 0; i < kTile; ++i) rows[i * classes + c] = S(columns[c][i]);
+            for (int i = 0; i < kTile; ++i) rows[i * classes + c] = Staged(columns[c][i]);
     }
     // Class and row of squares of four by four that cover a tile; the last classes overlap the ones before.
     template <class Visit>
@@ -126,9 +146,9 @@ class ColumnKernel {
                                 (p.grad_output != nullptr ? p.grad_output[first + std::size_t(i)] : 1.0);
         if (p.dense())
             for (int i = 0; i < kTile; ++i) {
-                double b[kFewClasses];
+                T b[kFewClasses];
                 if (tile.target[i] == kSkipped)
-                    std::fill(b, b + classes, 0.0);
+                    std::fill(b, b + classes, T(0));
                 else
                     target_coefficients(p, first + std::size_t(i), tile.target[i], 0, classes, classes, b);
                 for (int c = 0; c < classes; ++c) tile.b[c][i] = b[c];
@@ -140,6 +160,28 @@ class ColumnKernel {
         i64 v;
         __builtin_memcpy(&v, lanes, sizeof v);
         return v;
+    }
+
+    // Sum of b_c (m - u_c) in float64, for rows where it overflows T or has a term that is no number.
+    f64 wide_spread(const Tile& tile, int at, f64 highest) const {
+        f64 sum{};
+        for (int c = 0; c < classes; ++c) {
+            f64 u, b;
+            for (int i = 0; i < kWidth<double>; ++i) {
+                u[i] = double(tile.u[c][at + i]);
+                b[i] = double(tile.b[c][at + i]);
+            }
+            sum += select<f64>(b == 0, f64{}, b * (highest - u));
+        }
+        return sum;
+    }
+
+    template <class SumsOfPart>
+    static CE_INLINE void add_four(SumsOfPart& sums, const V (&v)[4]) {
+        f64 sum[kHalves<T>];
+        widen((v[0] + v[1]) + (v[2] + v[3]), sum);
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves<T>; ++h) sums.add(h, sum[h]);
     }
 
     // The rows in one vector of T: their values, and what they write into the matrix, left in tile.e.
@@ -154,7 +196,7 @@ class ColumnKernel {
         Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
         Integer<V> ties{};
         for (int c = 0; c < classes; c += 4) {
-            V e[4] = {};
+            V e[4] = {}, distance[4] = {}, below[4] = {}, at_m[4] = {};  // the last three weighed by b
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
                 if (c + j >= classes) break;
@@ -165,22 +207,18 @@ class ColumnKernel {
                 store(tile.e[c + j] + lane, exponential);
                 e[j] = select<V>(tie, V{}, exponential);
                 if constexpr (dense) {
-                    f64 wide_u[kHalves<T>];
-                    widen(u, wide_u);
-#pragma GCC unroll 2
-                    for (int h = 0; h < kHalves<T>; ++h) {
-                        const f64 b = load<f64>(tile.b[c + j] + lane + h * kWidth<double>);
-                        const f64 below = wide_m[h] - wide_u[h];
-                        spread.add(h, select<f64>(b == 0, f64{}, b * below));
-                        b_rest.add(h, select<f64>(wide_u[h] == wide_m[h], f64{}, b));
-                        b_highest.add(h, select<f64>(wide_u[h] == wide_m[h], b, f64{}));
-                    }
+                    const V b = load<V>(tile.b[c + j] + lane);
+                    distance[j] = select<V>(b == 0, V{}, b * (m - u));
+                    below[j] = select<V>(tie, V{}, b);
+                    at_m[j] = select<V>(tie, b, V{});
                 }
             }
-            f64 sum[kHalves<T>];
-            widen((e[0] + e[1]) + (e[2] + e[3]), sum);
-#pragma GCC unroll 2
-            for (int h = 0; h < kHalves<T>; ++h) rest.add(h, sum[h]);
+            add_four(rest, e);
+            if constexpr (dense) {
+                add_four(spread, distance);
+                add_four(b_rest, below);
+                add_four(b_highest, at_m);
+            }
         }
         f64 wide_ties[kHalves<T>];
         widen(__builtin_convertvector(ties, V), wide_ties);
@@ -188,7 +226,8 @@ class ColumnKernel {
         // The matrix is scale * e - target_scale * b, or `without` where scale is no number.
         f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>],
             without[kHalves<T>];
-        bool fits = true;  // scale into T
+        f64 fits[kHalves<T>];  // 1 where T holds the scales
+        bool all_fit = true;
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
@@ -197,7 +236,10 @@ class ColumnKernel {
             const f64 row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
             RowSums sums{wide_m[h], rest.total(h) + (wide_ties[h] - 1.0), spread.total(h), b_rest.total(h),
                          b_highest.total(h)};
-            if constexpr (!dense) {
+            if constexpr (dense) {
+                const auto kept = sums.spread < splat<f64>(kInf);
+                if (!none(~kept)) sums.spread = select<f64>(kept, sums.spread, wide_spread(tile, at, wide_m[h]));
+            } else {
                 sums.spread = select<f64>(weight == 0, f64{}, weight * (wide_m[h] - u));
                 sums.b_rest = select<f64>(u == wide_m[h], f64{}, weight);
                 sums.b_highest = select<f64>(u == wide_m[h], weight, f64{});
@@ -214,7 +256,10 @@ class ColumnKernel {
             at_highest[h] = select<f64>(wide_ties[h] == 1.0, result.at_highest * p.inverse_temperature, nan);
             log_total[h] = log1p(sums.rest);
             const f64 largest = splat<f64>(double(std::numeric_limits<T>::max()));
-            fits &= none((scale[h] > largest) | (scale[h] < -largest));
+            const f64 size = select<f64>(target_scale[h] < 0, -target_scale[h], target_scale[h]);
+            const auto beyond = (scale[h] > largest) | (scale[h] < -largest) | (size > largest);
+            fits[h] = select<f64>(beyond, f64{}, splat<f64>(1.0));
+            all_fit &= none(beyond);
             if constexpr (!dense) {
                 // At the one target of each row.
                 for (int i = at; i < at + kWidth<double>; ++i)
@@ -227,16 +272,27 @@ class ColumnKernel {
         }
         if (matrix == nullptr) return;
 
-        const bool plain = !dense && !transformed && fits && p.output != Output::log_softmax;
-        const V plain_scale = narrow(scale), plain_without = narrow(without);
+        const bool plain = !transformed && p.output != Output::log_softmax;
+        const V plain_scale = narrow(scale), plain_target = narrow(target_scale), plain_without = narrow(without);
+        const V plain_highest = narrow_for<S>(at_highest), plain_fits = narrow(fits);
         for (int c = 0; c < classes; ++c) {
-            V e = load<V>(tile.e[c] + lane);
+            const V e = load<V>(tile.e[c] + lane), b = dense ? load<V>(tile.b[c] + lane) : V{};
+            V narrow_g{};
             if (plain) {
-                store(tile.e[c] + lane, select<V>(plain_scale == plain_scale, e * plain_scale, plain_without));
-                continue;
+                narrow_g = e * plain_scale;
+                if constexpr (dense) {
+                    const auto confident = (load<V>(tile.u[c] + lane) == m) & (plain_highest == plain_highest);
+                    narrow_g = select<V>(confident, plain_highest, fma(e, plain_scale, -plain_target * b));
+                }
+                narrow_g = select<V>(plain_scale == plain_scale, narrow_g, plain_without);
+                if (all_fit) {
+                    store(tile.e[c] + lane, narrow_g);
+                    continue;
+                }
             }
-            f64 g[kHalves<T>], u[kHalves<T>];
+            f64 g[kHalves<T>], u[kHalves<T>], wide_b[kHalves<T>];
             widen(e, g);
+            widen(b, wide_b);
             widen(load<V>(tile.u[c] + lane), u);
 #pragma GCC unroll 2
             for (int h = 0; h < kHalves<T>; ++h) {
@@ -246,21 +302,22 @@ class ColumnKernel {
                 } else {
                     g[h] *= scale[h];
                     if constexpr (dense) {
-                        g[h] -= target_scale[h] * load<f64>(tile.b[c] + at);
+                        g[h] -= target_scale[h] * wide_b[h];
                         g[h] = select<f64>((u[h] == wide_m[h]) & (wide_ties[h] == 1.0), at_highest[h], g[h]);
                     }
                     if constexpr (transformed) g[h] *= load<f64>(tile.slope[c] + at);
                 }
                 g[h] = select<f64>(scale[h] == scale[h], g[h], without[h]);
             }
-            store(tile.e[c] + lane, narrow(g));
+            const V wide_g = narrow_for<S>(g);
+            store(tile.e[c] + lane, plain ? select<V>(plain_fits == 1, narrow_g, wide_g) : wide_g);
         }
         if constexpr (!dense)
             for (int i = lane; i < lane + kWidth<T>; ++i)
                 if (has_target(tile, i)) {
                     double g = tile.at_target[i];
                     if constexpr (transformed) g *= tile.slope[tile.target[i]][i];
-                    tile.e[tile.target[i]][i] = T(g);
+                    tile.e[tile.target[i]][i] = T(kIsHalf<S> ? double(S(g)) : g);
                 }
     }
 };

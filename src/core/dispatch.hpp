@@ -11,8 +11,8 @@ namespace crossentropy {
 struct Kernels {
     const char* name;
     // Rows [begin, end) of a problem, by ElementType of the logits.
-    void (*run[kElementTypes])(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
-                               Outcome& outcome);
+    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
+                             Outcome& outcome);
     // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
 };

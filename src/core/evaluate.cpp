@@ -69,7 +69,10 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         result = check_targets(p);
         if (result.bad_row != kNoRow) return result;
     }
-    const std::size_t bytes = p.rows * p.classes * (p.type == ElementType::float32 ? 4 : 8);
+    if (p.class_weight != nullptr && p.dense())
+        p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes,
+                                        [](double w) { return w != 0.0 && !(w > 0x1p-60 && w < 0x1p60); });
+    const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     advise_huge_pages(p.matrix, bytes);
     if (reduction == Reduction::mean) {
         if (result.total_weight == 0.0) {  // nothing to learn from

@@ -47,6 +47,7 @@ CE_PUSH(CE_TARGET)
 namespace crossentropy::CE_NAMESPACE {
 // clang-format off: each header needs the one before it
 #include "vectors.hpp"
+#include "storage.hpp"
 #include "lanes.hpp"
 #include "exp.hpp"
 #include "coefficients.hpp"
@@ -63,16 +64,11 @@ void run(const Problem& problem, std::size_t begin, std::size_t end, Scratch& sc
         RowKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
 }
 
-static void run_float32(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
-                        Outcome& outcome) {
-    problem.transformed() ? run<float, double, true>(problem, begin, end, scratch, outcome)
-                          : run<float, float, false>(problem, begin, end, scratch, outcome);
-}
-
-static void run_float64(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
-                        Outcome& outcome) {
-    problem.transformed() ? run<double, double, true>(problem, begin, end, scratch, outcome)
-                          : run<double, double, false>(problem, begin, end, scratch, outcome);
+// T: what logits of type S are computed in, unless a soft cap or a temperature asks for float64.
+template <class S, class T>
+void run_type(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+    problem.transformed() ? run<S, double, true>(problem, begin, end, scratch, outcome)
+                          : run<S, T, false>(problem, begin, end, scratch, outcome);
 }
 
 // Rows whose class index is not ignore_index; any of them out of range is told by `bad`.
@@ -93,7 +89,10 @@ static std::size_t count_indices(const Problem& problem, bool& bad) {
 #define CE_STRING(x) #x
 #define CE_NAME(x) CE_STRING(x)
 extern const Kernels kernels;
-const Kernels kernels{CE_NAME(CE_NAMESPACE), {run_float32, run_float64}, count_indices};
+const Kernels kernels{
+    CE_NAME(CE_NAMESPACE),
+    {run_type<float, float>, run_type<double, double>, run_type<float16, float>, run_type<bfloat16, float>},
+    count_indices};
 }  // namespace crossentropy::CE_NAMESPACE
 
 CE_POP

@@ -10,9 +10,23 @@
 
 namespace crossentropy {
 
-// Element types of logits and of probability targets. float16 and bfloat16 have their places here.
-enum class ElementType : int { float32 = 0, float64 = 1 };
-constexpr int kElementTypes = 2;
+// Element types: the first four of logits, all of them of probability targets.
+enum class ElementType : int {
+    float32,
+    float64,
+    float16,
+    bfloat16,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64
+};
+constexpr int kLogitTypes = 4;
+constexpr std::size_t kLogitSize[kLogitTypes] = {4, 8, 2, 2};
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
@@ -45,7 +59,7 @@ struct Problem {
 
     Output output = Output::gradient;
     void* matrix = nullptr;      // gradient, softmax or log-softmax, of the logits' type; may be the logits
-    void* row_values = nullptr;  // losses, or without targets log-sum-exp; of the logits' type
+    void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
     void set_temperature(double temperature) {
         inverse_temperature = 1.0 / temperature;
@@ -54,8 +68,9 @@ struct Problem {
     bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
     // Targets with a coefficient for every class, not for one only.
     bool dense() const { return probabilities != nullptr || label_smoothing > 0.0; }
-    // Logits that are not used as they are: computed in float64.
-    bool transformed() const { return softcap < kInf || inverse_temperature != 1.0; }
+    // Computed in float64: logits that are not used as they are, class weights that float32 may not hold.
+    bool extreme_weights = false;
+    bool transformed() const { return softcap < kInf || inverse_temperature != 1.0 || extreme_weights; }
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();

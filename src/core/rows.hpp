@@ -19,7 +19,7 @@ class RowKernel {
     const Problem& p;
     const S* const logits;
     S* const matrix;
-    S* const row_values;
+    RowValue<S>* const row_values;
     T* scratch_row = nullptr;
     double* block_highest = nullptr;  // of the row at hand, if there is a matrix to write
 
@@ -28,7 +28,7 @@ class RowKernel {
         : p(problem),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
-          row_values(static_cast<S*>(problem.row_values)) {
+          row_values(static_cast<RowValue<S>*>(problem.row_values)) {
         if (matrix == nullptr) return;
         const std::size_t padded = (p.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
         const std::size_t blocks = (p.classes + kBlock<T> - 1) / kBlock<T>;
@@ -39,7 +39,7 @@ class RowKernel {
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         for (std::size_t row = begin; row < end; ++row) {
             const double value = p.has_targets() ? loss(row, outcome) : softmax(row);
-            if (row_values != nullptr) row_values[row] = S(value);
+            if (row_values != nullptr) row_values[row] = RowValue<S>(value);
             outcome.add(value);
         }
     }
@@ -77,9 +77,14 @@ class RowKernel {
             const Coefficients c{result.softmax_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
                                  result.at_highest[0] * p.inverse_temperature, sums.highest, sums.unique};
             if (!(c.softmax - c.softmax == 0.0)) {
-                std::fill(gradient, gradient + p.classes, std::numeric_limits<S>::quiet_NaN());
+                std::fill(gradient, gradient + p.classes, S(kNaN));
             } else if (dense) {
+                const std::size_t confident = c.unique ? highest_class(z, c.highest) : p.classes;
+                double g = c.at_highest;
+                if (transformed && confident < p.classes)  // before the logits may be overwritten
+                    g *= capped_slope(p, splat<f64>(double(z[confident])))[0];
                 write_gradient<true>(z, e, gradient, row, target, c);
+                if (confident < p.classes) gradient[confident] = S(g);
             } else {
                 write_gradient<false>(z, e, gradient, row, target, c);
                 double g = c.softmax * exp_below<transformed>(p, u, splat<f64>(c.highest))[0] - c.target * weight;
@@ -92,7 +97,7 @@ class RowKernel {
 
     // A row that does not count, whatever it holds.
     double nothing(std::size_t row) const {
-        if (matrix != nullptr) std::fill(matrix + row * p.classes, matrix + (row + 1) * p.classes, S(0));
+        if (matrix != nullptr) std::fill(matrix + row * p.classes, matrix + (row + 1) * p.classes, S(0.0));
         return 0.0;
     }
 
@@ -115,7 +120,7 @@ class RowKernel {
             S* out = matrix + row * p.classes;
             const double scale = result.softmax_scale[0];
             if (scale != scale)
-                std::fill(out, out + p.classes, std::numeric_limits<S>::quiet_NaN());
+                std::fill(out, out + p.classes, S(kNaN));
             else if (p.output == Output::softmax)
                 write_gradient<false>(z, e, out, row, 0, {scale, 0.0, 0.0, sums.highest, false});
             else
@@ -140,7 +145,7 @@ class RowKernel {
         const int count = int(std::min<std::size_t>(kBlock<T>, p.classes - first));
         const int whole = count / kGroup<T>, groups = (count + kGroup<T> - 1) / kGroup<T>;
         alignas(64) S last[kGroup<T>];  // the elements after the last whole group
-        if (groups > whole) pad_group(z + first + whole * kGroup<T>, count - whole * kGroup<T>, last);
+        if (groups > whole) pad(z + first + whole * kGroup<T>, count - whole * kGroup<T>, kGroup<T>, last);
 
         V high[4 * kParts];
 #pragma GCC unroll 32
@@ -165,13 +170,13 @@ class RowKernel {
             const std::size_t class_of_group = first + std::size_t(g) * kGroup<T>;
             alignas(64) T last_exponentials[kGroup<T>];
             T* const written = exponentials != nullptr && g < whole ? exponentials + class_of_group : last_exponentials;
-            alignas(64) double b[kGroup<T>];
+            alignas(64) T b[kGroup<T>];
             if constexpr (dense)
                 target_coefficients(p, row, target, class_of_group, std::min(kGroup<T>, count - g * kGroup<T>),
                                     kGroup<T>, b);
 #pragma GCC unroll 8
             for (int part = 0; part < kParts; ++part) {
-                V e[4];
+                V e[4], distance[4], below[4], at_highest[4];  // the last three weighed by b
 #pragma GCC unroll 4
                 for (int j = 0; j < 4; ++j) {
                     const int offset = j * kLanes<T> + part * kWidth<T>;
@@ -185,26 +190,18 @@ class RowKernel {
                     if (exponentials != nullptr) store(written + offset, e[j]);
                     e[j] = select<V>(tie, V{}, e[j]);
                     if constexpr (dense) {
-                        f64 wide_u[kHalves<T>];
-                        widen(u, wide_u);
-#pragma GCC unroll 2
-                        for (int h = 0; h < kHalves<T>; ++h) {
-                            const int lanes = part * kHalves<T> + h;
-                            const f64 bh = load<f64>(b + offset + h * kWidth<double>);
-                            const auto at_highest = wide_u[h] == splat<f64>(block_maximum);
-                            const f64 below = splat<f64>(block_maximum) - wide_u[h];
-                            // -inf is infinitely far below, also below itself.
-                            const f64 distance = select<f64>(wide_u[h] == splat<f64>(-kInf), splat<f64>(kInf), below);
-                            spread.add(lanes, select<f64>(bh == 0, f64{}, bh * distance));
-                            b_rest.add(lanes, select<f64>(at_highest, f64{}, bh));
-                            b_highest.add(lanes, select<f64>(at_highest, bh, f64{}));
-                        }
+                        const V bj = load<V>(b + offset);
+                        distance[j] = select<V>(bj == 0, V{}, bj * (m - u));
+                        below[j] = select<V>(tie, V{}, bj);
+                        at_highest[j] = select<V>(tie, bj, V{});
                     }
                 }
-                f64 sum[kHalves<T>];
-                widen((e[0] + e[1]) + (e[2] + e[3]), sum);
-#pragma GCC unroll 2
-                for (int h = 0; h < kHalves<T>; ++h) rest.add(part * kHalves<T> + h, sum[h]);
+                add_four(rest, part, e);
+                if constexpr (dense) {
+                    add_four(spread, part, distance);
+                    add_four(b_rest, part, below);
+                    add_four(b_highest, part, at_highest);
+                }
             }
             if (exponentials != nullptr && g == whole)
                 std::copy(last_exponentials, last_exponentials + (count - g * kGroup<T>),
@@ -220,15 +217,42 @@ class RowKernel {
         sums.unique = count_highest == 1;
         if constexpr (dense) {
             sums.spread = spread.fold();
+            if (!(std::abs(sums.spread) < kInf)) sums.spread = wide_spread(z, row, target, first, block_maximum);
             sums.b_rest = b_rest.fold();
             sums.b_highest = b_highest.fold();
         }
         return sums;
     }
 
-    // In whole vectors, which the loads that follow can take from the store buffer.
-    static CE_INLINE void pad_group(const S* z, int count, S* padded) {
-        for (int i = 0; i < kGroup<T>; i += kWidth<S>) store(padded + i, load_first<Vector<S>>(z + i, count - i));
+    static CE_INLINE void add_four(LaneSums<T>& sums, int part, const V (&v)[4]) {
+        f64 sum[kHalves<T>];
+        widen((v[0] + v[1]) + (v[2] + v[3]), sum);
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves<T>; ++h) sums.add(part * kHalves<T> + h, sum[h]);
+    }
+
+    // Sum of b_c (m - u_c) in float64, where it overflows T or has a term that is no number.
+    double wide_spread(const S* z, std::size_t row, std::int64_t target, std::size_t first, double highest) const {
+        double sum = 0.0;
+        for (std::size_t c = first; c < std::min<std::size_t>(p.classes, first + kBlock<T>); ++c) {
+            double b;
+            target_coefficients(p, row, target, c, 1, 1, &b);
+            const double u = capped(p, splat<f64>(double(z[c])))[0];
+            if (b != 0.0) sum += b * (u == -kInf ? kInf : highest - u);
+        }
+        return sum;
+    }
+
+    // The class of a row's maximum.
+    std::size_t highest_class(const S* z, double highest) const {
+        std::size_t c = 0;
+        while (block_highest[c / kBlock<T>] != highest) c += kBlock<T>;
+        const auto missing = [&](const S* from) {
+            return none((i64)(capped(p, load_as<T>(from)) == splat<V>(highest)));
+        };
+        while (c + kWidth<T> <= p.classes && missing(z + c)) c += kWidth<T>;
+        while (capped(p, splat<f64>(double(z[c])))[0] != highest) ++c;
+        return c;
     }
 
     struct Coefficients {
@@ -245,11 +269,14 @@ class RowKernel {
             Coefficients block = c;
             block.softmax *= decay<transformed>(p, block_highest[first / kBlock<T>], c.highest);
             // Scaled in float32 unless the factor does not fit.
-            const bool wide = std::abs(block.softmax) > double(std::numeric_limits<T>::max());
-            if (!dense && !transformed && !wide)
-                scale_block(e, first, end, T(block.softmax), out);
-            else
+            const double largest = std::max(std::abs(block.softmax), std::abs(block.target));
+            const bool wide = largest > double(std::numeric_limits<T>::max());
+            if (transformed || wide)
                 write_block<dense>(z, e, out, row, target, first, end, block);
+            else if (dense)
+                difference_block(e, out, row, target, first, end, block);
+            else
+                scale_block(e, first, end, T(block.softmax), out);
         }
     }
 
@@ -257,7 +284,23 @@ class RowKernel {
         const V scale = splat<V>(double(factor));
         std::size_t i = first;
         for (; i + kWidth<T> <= end; i += kWidth<T>) store_as(out + i, load<V>(e + i) * scale);
-        for (; i < end; ++i) out[i] = S(e[i] * factor);
+        for (; i < end; ++i) out[i] = S(double(e[i] * factor));
+    }
+
+    void difference_block(const T* e, S* out, std::size_t row, std::int64_t target, std::size_t first, std::size_t end,
+                          const Coefficients& c) const {
+        const V softmax = splat<V>(c.softmax), minus = splat<V>(-c.target);
+        for (; first < end; first += kGroup<T>) {
+            const int count = int(std::min<std::size_t>(kGroup<T>, end - first));
+            alignas(64) T b[kGroup<T>];
+            target_coefficients(p, row, target, first, count, kGroup<T>, b);
+            alignas(64) S last[kGroup<T>];
+            S* const group = count == kGroup<T> ? out + first : last;
+#pragma GCC unroll 32
+            for (int i = 0; i < kGroup<T>; i += kWidth<T>)
+                store_as(group + i, fma(load<V>(e + first + i), softmax, minus * load<V>(b + i)));
+            if (group == last) std::copy(last, last + count, out + first);
+        }
     }
 
     template <bool dense>
@@ -267,24 +310,20 @@ class RowKernel {
             const int count = int(std::min<std::size_t>(kGroup<T>, end - first));
             alignas(64) S group[kGroup<T>];
             alignas(64) double b[kGroup<T>];
-            pad_group(z + first, count, group);
+            pad(z + first, count, kGroup<T>, group);
             if constexpr (dense) target_coefficients(p, row, target, first, count, kGroup<T>, b);
 #pragma GCC unroll 32
             for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
                 const V logit = load_as<T>(group + i);
-                f64 g[kHalves<T>], u[kHalves<T>];
+                f64 g[kHalves<T>];
                 widen(load_first<V>(e + first + i, count - i), g);
-                widen(capped(p, logit), u);
 #pragma GCC unroll 2
                 for (int h = 0; h < kHalves<T>; ++h) {
                     g[h] *= c.softmax;
-                    if constexpr (dense) {
-                        g[h] -= c.target * load<f64>(b + i + h * kWidth<double>);
-                        if (c.unique) g[h] = select<f64>(u[h] == splat<f64>(c.highest), splat<f64>(c.at_highest), g[h]);
-                    }
+                    if constexpr (dense) g[h] -= c.target * load<f64>(b + i + h * kWidth<double>);
                 }
                 if constexpr (transformed) g[0] *= capped_slope(p, logit);
-                store_as(group + i, narrow(g));
+                store_as(group + i, narrow_for<S>(g));
             }
             std::copy(group, group + count, out + first);
         }
@@ -294,8 +333,8 @@ class RowKernel {
         const f64 m = splat<f64>(sums.highest), log_total = log1p(splat<f64>(sums.rest));
         for (std::size_t first = 0; first < p.classes; first += kWidth<double>) {
             const std::size_t count = std::min<std::size_t>(kWidth<double>, p.classes - first);
-            S block[kWidth<double>] = {};
-            std::copy(z + first, z + first + count, block);
+            S block[kWidth<double>];
+            std::fill(std::copy(z + first, z + first + count, block), std::end(block), S(0.0));
             store_as(block, log_probability(load_as<double>(block), m, log_total));
             std::copy(block, block + count, out + first);
         }

@@ -167,27 +167,6 @@ CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
 CE_INLINE f32 narrow(const f64 (&wide)[2]) { return join(narrow(wide[0]), narrow(wide[1])); }
 CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
 
-// kWidth<T> elements of storage S as a vector of T, and back, rounded once.
-template <class T, class S>
-CE_INLINE Vector<T> load_as(const S* p) {
-    if constexpr (std::is_same_v<S, T>) {
-        return load<Vector<T>>(p);
-    } else {
-        f32_half v;
-        __builtin_memcpy(&v, p, sizeof v);
-        return widen(v);
-    }
-}
-template <class S, class V>
-CE_INLINE void store_as(S* p, V v) {
-    if constexpr (std::is_same_v<S, Element<V>>) {
-        store(p, v);
-    } else {
-        const f32_half half = narrow(v);
-        __builtin_memcpy(p, &half, sizeof half);
-    }
-}
-
 #if defined(__clang__)
 #define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else

@@ -6,12 +6,58 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
+
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
-# Codes of the core's ElementType.
-ELEMENT_TYPES: dict[np.dtype[Any], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
-_INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+# Codes of the core's ElementType: of logits, and of probability targets. bfloat16 is added when it is first met: its
+# dtype comes from ml_dtypes, which is not needed for anything else.
+_LOGIT_TYPES: dict[np.dtype[Any], int] = {
+    np.dtype(np.float32): 0,
+    np.dtype(np.float64): 1,
+    np.dtype(np.float16): 2,
+}
+_PROBABILITY_TYPES = _LOGIT_TYPES | {
+    np.dtype(np.bool_): 8,
+    **{
+        np.dtype(f"{kind}{size}"): code
+        for kind, first in (("i", 4), ("u", 8))
+        for code, size in enumerate((1, 2, 4, 8), first)
+    },
+}
+_BFLOAT16 = 3
+_INT64, _FLOAT32, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
+
+
+def as_array(values: npt.ArrayLike) -> Array:
+    """Anything array-like; bfloat16 from another library over DLPack, which NumPy does not read."""
+    if type(values) is np.ndarray:
+        return values
+    if hasattr(values, "__dlpack__") and "bfloat16" in str(getattr(values, "dtype", "")):
+        try:
+            from ml_dtypes import bfloat16
+        except ModuleNotFoundError as error:
+            raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
+        return _core.bfloat16_bits(values).view(bfloat16)
+    return np.asarray(values)
+
+
+def _element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int | None:
+    code = types.get(dtype)
+    if code is None and dtype.name == "bfloat16" and dtype.itemsize == 2:
+        code = _LOGIT_TYPES[dtype] = _PROBABILITY_TYPES[dtype] = _BFLOAT16
+    return code
+
+
+def row_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a number for each row is returned in: no half precision, which would leave it two or three digits."""
+    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
+
+
+def memory_of(array: Array, code: int) -> Array:
+    """The same memory, as a type that the buffer protocol knows."""
+    return array.view(np.uint16) if code == _BFLOAT16 else array
 
 
 def _as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -33,7 +79,7 @@ class Logits(NamedTuple):
 
 def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     """Check logits and bring the class axis last."""
-    given = logits if type(logits) is np.ndarray else np.asarray(logits)
+    given = as_array(logits)
     data, ndim = given, given.ndim
     if not -ndim <= axis < ndim:
         if ndim == 0:
@@ -41,10 +87,9 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
         raise ValueError(
             f"axis: expected an integer in [{-ndim}, {ndim}) for logits of shape {given.shape}, got {axis}"
         )
-    code = ELEMENT_TYPES.get(data.dtype)
+    code = _LOGIT_TYPES.get(data.dtype)
     if code is None:
-        data = _converted(given)
-        code = ELEMENT_TYPES[data.dtype]
+        data, code = _converted(given)
     axis %= ndim
     if axis != ndim - 1:
         data = np.moveaxis(data, axis, -1)
@@ -60,13 +105,13 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     return Logits(data, code, data.size // classes, classes, shape[:-1], given, axis)
 
 
-def _converted(given: Array) -> Array:
-    if given.dtype.kind in "iu":
-        return given.astype(np.float64)
-    native = given.dtype.newbyteorder("=")
-    if native not in ELEMENT_TYPES:
-        raise TypeError(f"logits: expected float32, float64 or integers, got {given.dtype}")
-    return given.astype(native)
+def _converted(given: Array) -> tuple[Array, int]:
+    """Logits of a type that the core does not read as it is."""
+    dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
+    code = _element_type(dtype, _LOGIT_TYPES)
+    if code is None:
+        raise TypeError(f"logits: expected float16, bfloat16, float32, float64 or integers, got {given.dtype}")
+    return given.astype(dtype, copy=False), code
 
 
 class Targets(NamedTuple):
@@ -80,7 +125,7 @@ class Targets(NamedTuple):
 
 def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
     """Tell class indices from probabilities, by shape."""
-    given = targets if type(targets) is np.ndarray else np.asarray(targets)
+    given = as_array(targets)
     if given.shape == logits.row_shape:
         if not (given.dtype is _INT64 and given.flags.carray):
             return Targets(_as_indices(given, targets, logits), None, 0, given)
@@ -89,13 +134,11 @@ def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
         raise ValueError(
             f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got shape {given.shape}"
         )
-    if given.dtype.kind not in "fiub" or given.dtype.itemsize > 8:
+    dtype = given.dtype.newbyteorder("=")
+    code = _element_type(dtype, _PROBABILITY_TYPES)
+    if code is None:
         raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
-    native = given.dtype.newbyteorder("=")
-    probabilities = _as_read_by_core(
-        np.moveaxis(given, logits.axis, -1), native if native in ELEMENT_TYPES else _FLOAT64
-    )
-    return Targets(None, probabilities, ELEMENT_TYPES[probabilities.dtype], given)
+    return Targets(None, memory_of(_as_read_by_core(np.moveaxis(given, logits.axis, -1), dtype), code), code, given)
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:

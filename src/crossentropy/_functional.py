@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_grad_output, as_logits, as_targets, as_weights, check_out
+from ._arrays import Array, as_grad_output, as_logits, as_targets, as_weights, check_out, memory_of, row_type
 from ._config import resolve_threads
 from ._options import LossOptions, Reduction, loss_options
 
@@ -32,7 +32,7 @@ def evaluate(
     data = z.data
     per_row = options.reduction == "none"
     scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
-    losses = np.empty(z.row_shape, data.dtype) if per_row else None
+    losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
     dlogits = matrix = None
     if gradient:
         # The core writes rows of classes: into the gradient itself, or where its layout is another, elsewhere first.
@@ -45,7 +45,7 @@ def evaluate(
         if not in_place:
             matrix = np.empty(data.shape, data.dtype)
     loss = _core.loss(
-        data,
+        memory_of(data, z.code),
         z.rows,
         z.classes,
         z.code,
@@ -63,7 +63,7 @@ def evaluate(
         scale,
         row_scale,
         losses,
-        matrix,
+        None if matrix is None else memory_of(matrix, z.code),
         resolve_threads(num_threads),
     )
     if dlogits is not None and matrix is not None and matrix is not dlogits:
@@ -114,7 +114,7 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (..., C, ...)
+    logits : array_like of float16, bfloat16 (of ml_dtypes, or over DLPack), float32 or float64, shape (..., C, ...)
         Scores before the softmax, the C classes on `axis`. Lists and integers are taken as float64. ``-inf`` is a
         class with probability zero.
     targets : array_like
@@ -145,7 +145,7 @@ def cross_entropy(
     Returns
     -------
     float or ndarray
-        For 'mean' and 'sum' a float. For 'none' one loss a row, of the logits' dtype.
+        For 'mean' and 'sum' a float. For 'none' one loss a row, float64 for float64 logits, else float32.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def cross_entropy(
     :math:`-\sum_c q_c \log \sigma(z)_c`, :math:`\sigma` the softmax [1]_. It is computed as
     :math:`\sum_c q_c (m - z_c) + \log(1 + r)`, with :math:`m` the largest logit and :math:`r` the sum of
     :math:`\exp(z_c - m)` over every class but one that attains it [2]_, and so keeps its digits where the model is
-    confident. Within 4 ULP of the logits' dtype; sums run in float64 in a fixed order. Probabilities below the
-    smallest normal number of the dtype (a gap of 87 in float32) count as zero.
+    confident. Within 4 ULP of float64 for float64 logits, else of float32; sums run in float64 in a fixed order.
+    Probabilities below the smallest normal number (a gap of 87 in float32, 708 in float64) count as zero.
 
     A NaN, a ``+inf``, or nothing but ``-inf`` in a row makes that row's loss NaN; a target on a ``-inf`` makes it inf.
 
@@ -257,7 +257,8 @@ def cross_entropy_with_grad(
     -----
     For a row with target distribution :math:`q` and the mean over :math:`N` rows the gradient is
     :math:`(\sigma(z) \sum_c q_c - q) / N`. Within 4 ULP of the larger of the two terms, and at a confident maximum
-    within 4 ULP of itself: there the difference is :math:`-r / (1 + r)`, not :math:`p - 1`.
+    within 4 ULP of itself: there the difference is :math:`-r / (1 + r)`, not :math:`p - 1`. In half precision it is
+    rounded once, after it has been multiplied by `grad_output`, which so serves as a loss scale.
 
     Examples
     --------

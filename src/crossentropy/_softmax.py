@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_logits
+from ._arrays import Array, as_logits, memory_of, row_type
 from ._config import get_num_threads
 
 # The core's Output.
@@ -14,7 +14,9 @@ _SOFTMAX, _LOG_SOFTMAX = 1, 2
 def _matrix(logits: npt.ArrayLike, axis: int, output: int) -> Array:
     z = as_logits(logits, axis)
     matrix = np.empty(z.data.shape, z.data.dtype)
-    _core.softmax(z.data, z.rows, z.classes, z.code, output, None, matrix, get_num_threads())
+    _core.softmax(
+        memory_of(z.data, z.code), z.rows, z.classes, z.code, output, None, memory_of(matrix, z.code), get_num_threads()
+    )
     return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis))
 
 
@@ -23,7 +25,7 @@ def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (..., C, ...)
+    logits : array_like of float16, bfloat16, float32 or float64, shape (..., C, ...)
         Lists and integers are taken as float64.
     axis : int
         The class axis.
@@ -57,7 +59,7 @@ def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (..., C, ...)
+    logits : array_like of float16, bfloat16, float32 or float64, shape (..., C, ...)
         Lists and integers are taken as float64.
     axis : int
         The class axis.
@@ -94,7 +96,7 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (..., C, ...)
+    logits : array_like of float16, bfloat16, float32 or float64, shape (..., C, ...)
         Lists and integers are taken as float64.
     axis : int
         The axis that is summed over.
@@ -104,8 +106,8 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     Returns
     -------
     ndarray
-        Of the logits' dtype and shape without `axis`. ``-inf`` for nothing but ``-inf``, ``+inf`` where one is
-        ``+inf``, NaN where one is NaN.
+        Of the logits' shape without `axis`; float64 for float64 logits, else float32. ``-inf`` for nothing but
+        ``-inf``, ``+inf`` where one is ``+inf``, NaN where one is NaN.
 
     Raises
     ------
@@ -128,6 +130,6 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     array([   2.417, 1000.693])
     """
     z = as_logits(logits, axis)
-    values = np.empty(z.row_shape, z.data.dtype)
-    _core.softmax(z.data, z.rows, z.classes, z.code, _SOFTMAX, values, None, get_num_threads())
+    values = np.empty(z.row_shape, row_type(z.data.dtype))
+    _core.softmax(memory_of(z.data, z.code), z.rows, z.classes, z.code, _SOFTMAX, values, None, get_num_threads())
     return np.expand_dims(values, z.axis) if keepdims else values[()]

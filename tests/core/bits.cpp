@@ -2,8 +2,10 @@
 //
 // Inputs come from integer arithmetic alone, so that they are the same on every machine. CROSSENTROPY_ISA names the
 // instruction set.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -35,13 +37,36 @@ struct Hash {  // FNV-1a
     }
 };
 
+// Half precision as the core has it in memory: a number's leading digits, the others cut off.
+template <int exponent_bits, int mantissa_bits>
+struct Half {
+    std::uint16_t bits = 0;
+    Half() = default;
+    explicit Half(double x) {
+        constexpr int bias = (1 << (exponent_bits - 1)) - 1, infinity = ((1 << exponent_bits) - 1) << mantissa_bits;
+        int exponent = 0;
+        const double size = std::abs(x), fraction = 2.0 * std::frexp(size, &exponent) - 1.0;
+        exponent += bias - 1;
+        unsigned number = 0;
+        if (!(size - size == 0.0) || exponent >= 2 * bias + 1)
+            number = unsigned(infinity) + (x != x ? 1u << (mantissa_bits - 1) : 0u);
+        else if (exponent > 0)
+            number = (unsigned(exponent) << mantissa_bits) + unsigned(fraction * (1 << mantissa_bits));
+        bits = std::uint16_t(number | (std::signbit(x) ? 0x8000u : 0u));
+    }
+};
+using float16 = Half<5, 10>;
+using bfloat16 = Half<8, 7>;
+
 template <class S>
 void run(Random& random, Hash& hash, ElementType type) {
+    using RowValue = std::conditional_t<sizeof(S) == 8, double, float>;
     const std::size_t rows = random.below(40);
     const std::size_t classes = 1 + (random.below(20) == 0 ? random.below(9000) : random.below(300));
     const double widths[] = {0.01, 1.0, 10.0, 1000.0};
     const double width = widths[random.below(4)];
-    std::vector<S> logits(rows * classes), matrix(rows * classes), values(rows);
+    std::vector<S> logits(rows * classes), matrix(rows * classes);
+    std::vector<RowValue> values(rows);
     for (S& z : logits) {
         z = S(width * random.normal());
         const std::uint64_t special = random.below(500);
@@ -55,7 +80,7 @@ void run(Random& random, Hash& hash, ElementType type) {
     std::vector<double> class_weight(classes), sample_weight(rows), grad_output(rows);
     for (double& w : class_weight) w = random.uniform();
     for (double& w : sample_weight) w = random.below(5) == 0 ? 0.0 : random.uniform();
-    for (double& g : grad_output) g = random.normal();
+    for (double& g : grad_output) g = random.normal() * (random.below(30) == 0 ? 1e40 : 1.0);
 
     Problem p;
     p.rows = rows;
@@ -87,7 +112,7 @@ void run(Random& random, Hash& hash, ElementType type) {
     const Evaluation result = evaluate(p, reduction, 1);
     hash.add(&result.loss, sizeof result.loss);
     hash.add(matrix.data(), matrix.size() * sizeof(S));
-    hash.add(values.data(), values.size() * sizeof(S));
+    hash.add(values.data(), values.size() * sizeof(RowValue));
 }
 
 }  // namespace
@@ -95,10 +120,19 @@ void run(Random& random, Hash& hash, ElementType type) {
 int main() {
     Random random;
     Hash hash;
-    for (int i = 0; i < 1000; ++i)
-        if (random.below(2) == 0)
-            run<float>(random, hash, ElementType::float32);
-        else
-            run<double>(random, hash, ElementType::float64);
+    for (int i = 0; i < 2000; ++i) switch (random.below(4)) {
+            case 0:
+                run<float>(random, hash, ElementType::float32);
+                break;
+            case 1:
+                run<double>(random, hash, ElementType::float64);
+                break;
+            case 2:
+                run<float16>(random, hash, ElementType::float16);
+                break;
+            default:
+                run<bfloat16>(random, hash, ElementType::bfloat16);
+                break;
+        }
     std::printf("%-8s %016llx\n", kernels().name, static_cast<unsigned long long>(hash.value));
 }
