@@ -116,7 +116,10 @@ class TestEval:
             (["text.npy", "targets.npy"], "text.npy: expected a NumPy .npy file"),
             (["pickled.npy", "targets.npy"], "pickled.npy: pickled objects are refused"),
             (["cut.npy", "targets.npy"], "cut.npy: "),
-            (["half.npy", "targets.npy"], "half.npy: logits: expected float32, float64 or integers, got float16"),
+            (
+                ["complex.npy", "targets.npy"],
+                "complex.npy: logits: expected float16, bfloat16, float32, float64 or integ",
+            ),
             (["logits.npy", "logits.npy", "--axis", "2"], "logits.npy: expected an axis 2, got shape (500, 7)"),
             (["logits.npy", "rows.npy"], "rows.npy: targets: expected class indices"),
             (["logits.npy", "weights.npy"], "weights.npy: targets: expected class indices (integers) of shape (500,)"),
@@ -138,7 +141,7 @@ class TestEval:
         (files / "text.npy").write_text("hello")
         np.save(files / "pickled.npy", np.array([object()]), allow_pickle=True)
         (files / "cut.npy").write_bytes((files / "logits.npy").read_bytes()[:500])
-        np.save(files / "half.npy", np.zeros((500, 7), np.float16))
+        np.save(files / "complex.npy", np.zeros((500, 7), complex))
         beyond = np.load(files / "targets.npy")
         beyond[499] = 7
         np.save(files / "beyond.npy", beyond)

@@ -42,7 +42,7 @@ class Buffer {
     throw nb::index_error(message.c_str());
 }
 
-double loss(nb::handle logits, std::size_t rows, std::size_t classes, int type, nb::handle indices,
+double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, nb::handle indices,
             nb::handle probabilities, int probabilities_type, nb::handle class_weight, nb::handle sample_weight,
             std::optional<std::int64_t> ignore_index, double label_smoothing, double z_loss, double softcap,
             double temperature, int reduction, double gradient_scale, nb::handle grad_output, nb::handle losses,
@@ -52,6 +52,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, int type, 
     Problem p;
     p.rows = rows;
     p.classes = classes;
+    p.inner = inner;
     p.type = ElementType(type);
     p.logits = z.data();
     p.indices = t.data<std::int64_t>();
@@ -77,12 +78,13 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, int type, 
     return result.loss;
 }
 
-void softmax(nb::handle logits, std::size_t rows, std::size_t classes, int type, int output, nb::handle logsumexp,
+void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output, nb::handle logsumexp,
              nb::handle out, int num_threads) {
     const Buffer z(logits), values(logsumexp, PyBUF_WRITABLE), matrix(out, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
     p.classes = classes;
+    p.inner = inner;
     p.type = ElementType(type);
     p.logits = z.data();
     p.output = Output(output);
@@ -120,18 +122,19 @@ NB_MODULE(_core, m) {
     m.attr("version") = CROSSENTROPY_VERSION;
     m.attr("instruction_set") = kernels().name;
     m.attr("available_instruction_sets") = available();
-    m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),
+    m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"), nb::arg("type"),
           nb::arg("indices").none(), nb::arg("probabilities").none(), nb::arg("probabilities_type"),
           nb::arg("class_weight").none(), nb::arg("sample_weight").none(), nb::arg("ignore_index").none(),
           nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"),
           nb::arg("reduction"), nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(),
           nb::arg("dlogits").none(), nb::arg("num_threads"),
-          "The reduced loss of rows x classes logits; writes losses and dlogits where given.");
+          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses and dlogits where "
+          "given.");
     m.def(
         "bfloat16_bits",
         [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
-    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("type"),
+    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"), nb::arg("type"),
           nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(), nb::arg("num_threads"),
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
 }

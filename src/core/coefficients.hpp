@@ -106,55 +106,60 @@ inline void given_probabilities(const void* probabilities, std::size_t offset, i
     }
 }
 
+template <class T>
+__attribute__((noinline)) void probabilities_of_type(const Problem& p, std::size_t offset, int count, double given,
+                                                     T* b) {
+    const auto convert = [&](auto type) {
+        given_probabilities<T, decltype(type)>(p.probabilities, offset, count, given, b);
+    };
+    switch (p.probabilities_type) {
+        case ElementType::float32:
+            convert(float());
+            break;
+        case ElementType::float64:
+            convert(double());
+            break;
+        case ElementType::float16:
+            convert(float16());
+            break;
+        case ElementType::bfloat16:
+            convert(bfloat16());
+            break;
+        case ElementType::int8:
+            convert(std::int8_t());
+            break;
+        case ElementType::int16:
+            convert(std::int16_t());
+            break;
+        case ElementType::int32:
+            convert(std::int32_t());
+            break;
+        case ElementType::int64:
+            convert(std::int64_t());
+            break;
+        case ElementType::uint8:
+            convert(std::uint8_t());
+            break;
+        case ElementType::uint16:
+            convert(std::uint16_t());
+            break;
+        case ElementType::uint32:
+            convert(std::uint32_t());
+            break;
+        case ElementType::uint64:
+            convert(std::uint64_t());
+            break;
+    }
+}
+
 // b_c = w_c [(1 - epsilon) q_c + epsilon / C] of `count` classes from `first` on, padded with zeros.
 template <class T>
-__attribute__((noinline)) void target_coefficients(const Problem& p, std::size_t row, std::int64_t target,
-                                                   std::size_t first, int count, int padded, T* b) {
+void target_coefficients(const Problem& p, std::size_t row, std::int64_t target, std::size_t first, int count,
+                         int padded, T* b) {
     const T uniform = T(p.label_smoothing / double(p.classes));
     const double given = 1.0 - p.label_smoothing;
     if (p.probabilities != nullptr) {
-        const std::size_t offset = row * p.classes + first;
-        const auto convert = [&](auto type) {
-            given_probabilities<T, decltype(type)>(p.probabilities, offset, count, given, b);
-        };
-        switch (p.probabilities_type) {
-            case ElementType::float32:
-                convert(float());
-                break;
-            case ElementType::float64:
-                convert(double());
-                break;
-            case ElementType::float16:
-                convert(float16());
-                break;
-            case ElementType::bfloat16:
-                convert(bfloat16());
-                break;
-            case ElementType::int8:
-                convert(std::int8_t());
-                break;
-            case ElementType::int16:
-                convert(std::int16_t());
-                break;
-            case ElementType::int32:
-                convert(std::int32_t());
-                break;
-            case ElementType::int64:
-                convert(std::int64_t());
-                break;
-            case ElementType::uint8:
-                convert(std::uint8_t());
-                break;
-            case ElementType::uint16:
-                convert(std::uint16_t());
-                break;
-            case ElementType::uint32:
-                convert(std::uint32_t());
-                break;
-            case ElementType::uint64:
-                convert(std::uint64_t());
-                break;
-        }
+        probabilities_of_type(p, row * p.classes + first, count, given, b);
     } else {
         std::fill(b, b + count, T(0));
         const std::size_t at = std::size_t(target) - first;

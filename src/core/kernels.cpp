@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -53,12 +54,16 @@ namespace crossentropy::CE_NAMESPACE {
 #include "coefficients.hpp"
 #include "parts.hpp"
 #include "rows.hpp"
+#include "tile.hpp"
 #include "columns.hpp"
+#include "strided.hpp"
 // clang-format on
 
 template <class S, class T, bool transformed>
 void run(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
-    if (problem.classes <= std::size_t(kFewClasses))
+    if (problem.inner > 1)
+        StridedKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
+    else if (problem.classes <= std::size_t(kFewClasses))
         ColumnKernel<S, T, transformed>(problem).run(begin, end, outcome);
     else
         RowKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);

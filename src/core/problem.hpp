@@ -37,7 +37,10 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 struct Problem {
     std::size_t rows = 0, classes = 0;
     ElementType type = ElementType::float32;
-    const void* logits = nullptr;  // (z): rows x classes, contiguous
+    const void* logits = nullptr;  // (z): rows x classes
+    // How far apart the classes of a row lie; the rows between them follow each other in memory. 1: classes contiguous.
+    // The matrix, and probabilities, are laid out as the logits are.
+    std::size_t inner = 1;
 
     // The targets: class indices, or probabilities (q), or neither for the softmax functions.
     const std::int64_t* indices = nullptr;  // (t)

@@ -68,10 +68,12 @@ def _as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
 class Logits(NamedTuple):
     """Logits as the core reads them, and as they came."""
 
-    data: Array  # (..., C), contiguous: the class axis last
+    data: Array  # contiguous
+    moved: bool  # the class axis to the end; else it is where it was
     code: int  # of the element type
     rows: int
     classes: int
+    inner: int  # how many elements apart the classes of a row lie
     row_shape: Shape  # (...)
     given: Array
     axis: int  # of the classes, in `given`; not negative
@@ -91,18 +93,23 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     if code is None:
         data, code = _converted(given)
     axis %= ndim
-    if axis != ndim - 1:
-        data = np.moveaxis(data, axis, -1)
     flags = data.flags
+    shape = data.shape
+    classes, inner, moved, row_shape = shape[axis], 1, False, shape[:-1]
+    if axis != ndim - 1:
+        row_shape = shape[:axis] + shape[axis + 1 :]
+        if flags.c_contiguous:
+            inner = math.prod(shape[axis + 1 :])
+        else:
+            data, moved = np.moveaxis(data, axis, -1), True
+            flags = data.flags
     if not (flags.c_contiguous and flags.aligned):
         data = _as_read_by_core(data, data.dtype)
-    shape = data.shape
-    classes = shape[-1]
     if classes == 0:
         raise ValueError(
             f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}"
         )
-    return Logits(data, code, data.size // classes, classes, shape[:-1], given, axis)
+    return Logits(data, moved, code, data.size // classes, classes, inner, row_shape, given, axis)
 
 
 def _converted(given: Array) -> tuple[Array, int]:
@@ -138,7 +145,8 @@ def as_targets(targets: npt.ArrayLike, logits: Logits) -> Targets:
     code = _element_type(dtype, _PROBABILITY_TYPES)
     if code is None:
         raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
-    return Targets(None, memory_of(_as_read_by_core(np.moveaxis(given, logits.axis, -1), dtype), code), code, given)
+    data = np.moveaxis(given, logits.axis, -1) if logits.moved else given
+    return Targets(None, memory_of(_as_read_by_core(data, dtype), code), code, given)
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:

@@ -35,19 +35,20 @@ def evaluate(
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
     dlogits = matrix = None
     if gradient:
-        # The core writes rows of classes: into the gradient itself, or where its layout is another, elsewhere first.
+        # The core writes what is laid out as the logits it reads: the gradient itself, or an array to be copied from.
         if out is None:
             dlogits = matrix = np.empty(z.given.shape, data.dtype)
-            in_place = z.axis == data.ndim - 1
+            in_place = True
         else:
             dlogits = matrix = check_out(out, z, (t.given, class_weight, sample_weight, grad_output))
-            in_place = z.axis == data.ndim - 1 and out.flags.carray
-        if not in_place:
+            in_place = out.flags.carray
+        if z.moved or not in_place:
             matrix = np.empty(data.shape, data.dtype)
     loss = _core.loss(
         memory_of(data, z.code),
         z.rows,
         z.classes,
+        z.inner,
         z.code,
         t.indices,
         t.probabilities,
@@ -67,7 +68,7 @@ def evaluate(
         resolve_threads(num_threads),
     )
     if dlogits is not None and matrix is not None and matrix is not dlogits:
-        np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis))
+        np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis) if z.moved else matrix)
     return loss if losses is None else losses[()], dlogits
 
 

@@ -4,20 +4,33 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_logits, memory_of, row_type
+from ._arrays import Array, Logits, as_logits, memory_of, row_type
 from ._config import get_num_threads
 
 # The core's Output.
 _SOFTMAX, _LOG_SOFTMAX = 1, 2
 
 
+def _write(z: Logits, output: int, logsumexp: Array | None, matrix: Array | None) -> None:
+    data = memory_of(z.data, z.code)
+    _core.softmax(data, z.rows, z.classes, z.inner, z.code, output, logsumexp, matrix, get_num_threads())
+
+
 def _matrix(logits: npt.ArrayLike, axis: int, output: int) -> Array:
     z = as_logits(logits, axis)
     matrix = np.empty(z.data.shape, z.data.dtype)
     _core.softmax(
-        memory_of(z.data, z.code), z.rows, z.classes, z.code, output, None, memory_of(matrix, z.code), get_num_threads()
+        memory_of(z.data, z.code),
+        z.rows,
+        z.classes,
+        z.inner,
+        z.code,
+        output,
+        None,
+        memory_of(matrix, z.code),
+        get_num_threads(),
     )
-    return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis))
+    return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis)) if z.moved else matrix
 
 
 def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
@@ -131,5 +144,7 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     """
     z = as_logits(logits, axis)
     values = np.empty(z.row_shape, row_type(z.data.dtype))
-    _core.softmax(memory_of(z.data, z.code), z.rows, z.classes, z.code, _SOFTMAX, values, None, get_num_threads())
+    _core.softmax(
+        memory_of(z.data, z.code), z.rows, z.classes, z.inner, z.code, _SOFTMAX, values, None, get_num_threads()
+    )
     return np.expand_dims(values, z.axis) if keepdims else values[()]

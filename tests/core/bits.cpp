@@ -85,6 +85,9 @@ void run(Random& random, Hash& hash, ElementType type) {
     Problem p;
     p.rows = rows;
     p.classes = classes;
+    if (rows > 1 && random.below(3) == 0) {  // the class axis in the middle
+        for (p.inner = 1 + random.below(rows); rows % p.inner != 0;) --p.inner;
+    }
     p.type = type;
     p.logits = logits.data();
     p.matrix = matrix.data();
