@@ -78,8 +78,8 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     return result.loss;
 }
 
-void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output, nb::handle logsumexp,
-             nb::handle out, int num_threads) {
+void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output,
+             nb::handle logsumexp, nb::handle out, int num_threads) {
     const Buffer z(logits), values(logsumexp, PyBUF_WRITABLE), matrix(out, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
@@ -128,13 +128,14 @@ NB_MODULE(_core, m) {
           nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"),
           nb::arg("reduction"), nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(),
           nb::arg("dlogits").none(), nb::arg("num_threads"),
-          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses and dlogits where "
+          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses and dlogits "
+          "where "
           "given.");
     m.def(
         "bfloat16_bits",
         [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
-    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"), nb::arg("type"),
-          nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(), nb::arg("num_threads"),
-          "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
+          nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
+          nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
 }

@@ -13,11 +13,12 @@
 
 namespace crossentropy {
 
-// Rows that one task takes: some sixteen thousand elements, a multiple of every tile. It depends on the number of
+// Rows that one task takes: some sixteen thousand elements (more where a tile is copied while the one before it is
+// computed), a multiple of every tile. It depends on the number of
 // classes alone, so that losses are added in the same order whatever the number of threads.
-static std::size_t rows_of_task(std::size_t classes) {
-    constexpr std::size_t elements = std::size_t(1) << 14, tile = 32;
-    return std::max<std::size_t>(1, elements / classes / tile) * tile;
+static std::size_t rows_of_task(const Problem& p) {
+    const std::size_t elements = std::size_t(1) << (p.inner > 1 ? 16 : 14), tile = 32;
+    return std::max<std::size_t>(1, elements / p.classes / tile) * tile;
 }
 
 // Fresh pages cost more than the kernel that fills them: ask for huge ones inside a large output.
@@ -82,7 +83,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         p.gradient_scale /= result.total_weight;
     }
 
-    const std::size_t step = rows_of_task(p.classes), tasks = (p.rows + step - 1) / step;
+    const std::size_t step = rows_of_task(p), tasks = (p.rows + step - 1) / step;
     std::vector<Outcome> outcomes(tasks);
     const auto run = kernels().run[int(p.type)];
     parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i, Scratch& scratch) {

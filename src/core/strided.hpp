@@ -9,7 +9,7 @@ class StridedKernel : TileKernel<S, T, transformed> {
     using Base::p, Base::classes, Base::logits, Base::matrix, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
 
-    static constexpr std::size_t kTileBytes = 1 << 16, kMostPositions = 16 * kTile;
+    static constexpr std::size_t kTileBytes = 1 << 15, kMostPositions = 16 * kTile;
 
     std::size_t positions;  // of a copy: a multiple of kTile
     S* copy;                // classes x positions
@@ -42,6 +42,7 @@ class StridedKernel : TileKernel<S, T, transformed> {
             });
             for (std::size_t at = 0; at < count; at += kTile) {
                 const int rows = int(std::min<std::size_t>(kTile, count - at));
+                prefetch(first + at, std::min(first + at + positions, end - 1));
                 if (rows < kTile)
                     for (int c = 0; c < classes; ++c) std::fill(copied(c) + at + rows, copied(c) + at + kTile, S(0.0));
                 for (int c = 0; c < classes; ++c)
@@ -68,6 +69,18 @@ class StridedKernel : TileKernel<S, T, transformed> {
 
  private:
     S* copied(int c) const { return copy + std::size_t(c) * positions; }
+
+    // What will be written soon, and what will be read in the next tile.
+    CE_INLINE void prefetch(std::size_t position, std::size_t next) const {
+        for (int c = 0; c < classes; ++c)
+            for (std::size_t i = 0; i < kTile; i += 64 / sizeof(S)) {
+                if (matrix != nullptr) __builtin_prefetch(matrix + offset_of(position, c) + i, 1);
+                __builtin_prefetch(logits + offset_of(next, c) + i);
+            }
+    }
+    CE_INLINE std::size_t offset_of(std::size_t position, int c) const {
+        return (position / p.inner * p.classes + std::size_t(c)) * p.inner + position % p.inner;
+    }
 
     template <class Visit>
     CE_INLINE void for_segments(std::size_t first, std::size_t count, const Visit& visit) const {
