@@ -212,3 +212,15 @@ for dtype in (np.float16, ml_dtypes.bfloat16):
     for line in done.stdout.splitlines():
         assert float(line.split()[-1]) < 10, line
     assert len(done.stdout.splitlines()) == 6
+
+
+def test_module_multiplies_before_it_rounds(dtype, rng):
+    z, t = rng.standard_normal((300, 5)).astype(dtype), rng.integers(0, 5, 300)
+    loss = ce.CrossEntropyLoss()
+    loss.forward(z, t)
+    for scale in (1.0, 65536.0):
+        expected = ce.cross_entropy_with_grad(z, t, grad_output=scale)[1]
+        assert loss.backward(scale).tobytes() == expected.tobytes()
+    z[0] = 0
+    with pytest.raises(RuntimeError, match="backward: the logits or targets of the last forward have been changed"):
+        loss.backward()

@@ -43,11 +43,12 @@ class Buffer {
 }
 
 double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, nb::handle indices,
-            nb::handle probabilities, int probabilities_type, nb::handle class_weight, nb::handle sample_weight,
-            std::optional<std::int64_t> ignore_index, double label_smoothing, double z_loss, double softcap,
-            double temperature, int reduction, double gradient_scale, nb::handle grad_output, nb::handle losses,
-            nb::handle dlogits, int num_threads) {
-    const Buffer z(logits), t(indices), q(probabilities), w(class_weight), s(sample_weight), g(grad_output);
+            nb::handle probabilities, int probabilities_type, nb::handle sparse_indices, std::size_t k,
+            nb::handle class_weight, nb::handle sample_weight, std::optional<std::int64_t> ignore_index,
+            double label_smoothing, double z_loss, double softcap, double temperature, int reduction,
+            double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits, int num_threads) {
+    const Buffer z(logits), t(indices), q(probabilities), sparse(sparse_indices), w(class_weight), s(sample_weight),
+        g(grad_output);
     const Buffer values(losses, PyBUF_WRITABLE), matrix(dlogits, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
@@ -58,6 +59,8 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     p.indices = t.data<std::int64_t>();
     p.probabilities = q.data();
     p.probabilities_type = ElementType(probabilities_type);
+    p.sparse_indices = sparse.data<std::int64_t>();
+    p.k = k;
     p.ignore_index = ignore_index;
     p.class_weight = w.data<double>();
     p.sample_weight = s.data<double>();
@@ -124,10 +127,11 @@ NB_MODULE(_core, m) {
     m.attr("available_instruction_sets") = available();
     m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"), nb::arg("type"),
           nb::arg("indices").none(), nb::arg("probabilities").none(), nb::arg("probabilities_type"),
-          nb::arg("class_weight").none(), nb::arg("sample_weight").none(), nb::arg("ignore_index").none(),
-          nb::arg("label_smoothing"), nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"),
-          nb::arg("reduction"), nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(),
-          nb::arg("dlogits").none(), nb::arg("num_threads"),
+          nb::arg("sparse_indices").none(), nb::arg("k"), nb::arg("class_weight").none(),
+          nb::arg("sample_weight").none(), nb::arg("ignore_index").none(), nb::arg("label_smoothing"),
+          nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"), nb::arg("reduction"),
+          nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(), nb::arg("dlogits").none(),
+          nb::arg("num_threads"),
           "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses and dlogits "
           "where "
           "given.");

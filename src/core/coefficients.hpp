@@ -152,13 +152,26 @@ __attribute__((noinline)) void probabilities_of_type(const Problem& p, std::size
     }
 }
 
+// The classes of a sparse row and given * q_c, for each of its slots; what is no probability makes its row NaN.
+template <class Visit>
+CE_INLINE void for_sparse(const Problem& p, std::size_t row, double given, const Visit& visit) {
+    const double* q = static_cast<const double*>(p.probabilities) + row * p.k;
+    for (std::size_t j = 0; j < p.k; ++j)
+        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] >= 0.0 && q[j] < kInf ? given * q[j] : kNaN);
+}
+
 // b_c = w_c [(1 - epsilon) q_c + epsilon / C] of `count` classes from `first` on, padded with zeros.
 template <class T>
 void target_coefficients(const Problem& p, std::size_t row, std::int64_t target, std::size_t first, int count,
                          int padded, T* b) {
     const T uniform = T(p.label_smoothing / double(p.classes));
     const double given = 1.0 - p.label_smoothing;
-    if (p.probabilities != nullptr) {
+    if (p.sparse_indices != nullptr) {
+        std::fill(b, b + count, T(0));
+        for_sparse(p, row, given, [&](std::size_t c, double q) {
+            if (c - first < std::size_t(count)) b[c - first] += T(q);
+        });
+    } else if (p.probabilities != nullptr) {
         probabilities_of_type(p, row * p.classes + first, count, given, b);
     } else {
         std::fill(b, b + count, T(0));

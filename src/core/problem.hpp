@@ -47,6 +47,9 @@ struct Problem {
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
     std::optional<std::int64_t> ignore_index;
+    // Sparse distributions: k classes a row. The probabilities are theirs then, float64, and lie row by row.
+    const std::int64_t* sparse_indices = nullptr;
+    std::size_t k = 0;
 
     const double* class_weight = nullptr;   // (w), one a class
     const double* sample_weight = nullptr;  // (s), one a row

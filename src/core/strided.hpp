@@ -95,16 +95,23 @@ class StridedKernel : TileKernel<S, T, transformed> {
     // b_c = w_c [(1 - epsilon) q_c + epsilon / C], class by class.
     void read_coefficients(Tile& tile, std::size_t first, int rows) const {
         const T given = T(1.0 - p.label_smoothing), uniform = T(p.label_smoothing / double(p.classes));
+        if (p.sparse_indices != nullptr) {
+            std::fill(tile.b[0], tile.b[classes], T(0));
+            for (int i = 0; i < rows; ++i)
+                for_sparse(p, first + std::size_t(i), double(given), [&](std::size_t c, double q) {
+                    if (c < p.classes) tile.b[c][i] += T(q);
+                });
+        }
         for (int c = 0; c < classes; ++c) {
             T* const b = tile.b[c];
-            std::fill(b, b + kTile, T(0));
-            if (p.probabilities != nullptr)
+            if (p.sparse_indices == nullptr) std::fill(b, b + kTile, T(0));
+            if (p.indices != nullptr)
+                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == c ? given : T(0);
+            else if (p.sparse_indices == nullptr)
                 for_segments(first, std::size_t(rows), [&](const Segment& s) {
                     const std::size_t offset = s.offset + std::size_t(c) * p.inner;
                     probabilities_of_type(p, offset, int(s.length), double(given), b + s.at);
                 });
-            else
-                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == c ? given : T(0);
             const double weight = p.class_weight != nullptr ? p.class_weight[c] : 1.0;
             for (int i = 0; i < kTile; ++i) {
                 b[i] += uniform;

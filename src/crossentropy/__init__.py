@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from . import _reference as reference
+from ._arrays import TopKTargets
 from ._config import get_num_threads, set_num_threads, show_config
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
@@ -24,6 +25,7 @@ from ._softmax import log_softmax, logsumexp, softmax
 __all__ = [
     "CrossEntropyLoss",
     "Explanation",
+    "TopKTargets",
     "__version__",
     "cross_entropy",
     "cross_entropy_with_grad",

@@ -6,7 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_grad_output, as_logits, as_targets, as_weights, check_out, memory_of, row_type
+from ._arrays import (
+    Array,
+    TopKTargets,
+    as_grad_output,
+    as_logits,
+    as_targets,
+    as_weights,
+    check_out,
+    memory_of,
+    row_type,
+)
 from ._config import resolve_threads
 from ._options import LossOptions, Reduction, loss_options
 
@@ -17,7 +27,7 @@ _REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 def evaluate(
     options: LossOptions,
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     axis: int,
     class_weight: npt.ArrayLike | None,
     sample_weight: npt.ArrayLike | None,
@@ -28,7 +38,7 @@ def evaluate(
 ) -> tuple[float | Array, Array | None]:
     """Validate, allocate, call the core: what every front end does."""
     z = as_logits(logits, axis)
-    t = as_targets(targets, z)
+    t = as_targets(targets, z, options.ignore_index)
     data = z.data
     per_row = options.reduction == "none"
     scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
@@ -40,10 +50,13 @@ def evaluate(
             dlogits = matrix = np.empty(z.given.shape, data.dtype)
             in_place = True
         else:
-            dlogits = matrix = check_out(out, z, (t.given, class_weight, sample_weight, grad_output))
+            dlogits = matrix = check_out(out, z, (*t.given, class_weight, sample_weight, grad_output))
             in_place = out.flags.carray
         if z.moved or not in_place:
             matrix = np.empty(data.shape, data.dtype)
+    weights = None if sample_weight is None else as_weights("sample_weight", sample_weight, z.row_shape)
+    if t.ignored is not None:
+        weights = np.where(t.ignored, 0.0, 1.0 if weights is None else weights)
     loss = _core.loss(
         memory_of(data, z.code),
         z.rows,
@@ -53,8 +66,10 @@ def evaluate(
         t.indices,
         t.probabilities,
         t.code,
+        t.sparse_indices,
+        0 if t.sparse_indices is None else t.sparse_indices.shape[-1],
         None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,)),
-        None if sample_weight is None else as_weights("sample_weight", sample_weight, z.row_shape),
+        weights,
         options.ignore_index,
         options.label_smoothing,
         options.z_loss,
@@ -87,18 +102,22 @@ class _Options(TypedDict, total=False):
 @overload
 def cross_entropy(
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
     **options: Unpack[_Options],
 ) -> float: ...
 @overload
 def cross_entropy(
-    logits: npt.ArrayLike, targets: npt.ArrayLike, *, reduction: Literal["none"], **options: Unpack[_Options]
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["none"],
+    **options: Unpack[_Options],
 ) -> Array: ...
 def cross_entropy(
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     *,
     axis: int = -1,
     class_weight: npt.ArrayLike | None = None,
@@ -120,7 +139,7 @@ def cross_entropy(
         class with probability zero.
     targets : array_like
         Either class indices, integers in [0, C), of the logits' shape without the class axis; or probabilities, real
-        or boolean, of the logits' shape. Probabilities need not sum to one.
+        or boolean, of the logits' shape, which need not sum to one; or `TopKTargets`.
     axis : int
         The class axis of the logits.
     class_weight : array_like of shape (C,), optional
@@ -202,18 +221,22 @@ class _GradientOptions(_Options, total=False):
 @overload
 def cross_entropy_with_grad(
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
     **options: Unpack[_GradientOptions],
 ) -> tuple[float, Array]: ...
 @overload
 def cross_entropy_with_grad(
-    logits: npt.ArrayLike, targets: npt.ArrayLike, *, reduction: Literal["none"], **options: Unpack[_GradientOptions]
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["none"],
+    **options: Unpack[_GradientOptions],
 ) -> tuple[Array, Array]: ...
 def cross_entropy_with_grad(
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     *,
     axis: int = -1,
     class_weight: npt.ArrayLike | None = None,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_grad_output
+from ._arrays import Array, TopKTargets, as_array, as_grad_output
 from ._functional import evaluate
 from ._options import Reduction, loss_options
 from ._softmax import softmax
@@ -16,7 +16,7 @@ class _Forward(NamedTuple):
     """What the last forward was given and found."""
 
     logits: Array
-    targets: Array
+    targets: Array | TopKTargets
     sample_weight: npt.ArrayLike | None
     loss: float | Array
     dlogits: Array
@@ -66,19 +66,23 @@ class CrossEntropyLoss:
         self._last: _Forward | None = None
 
     def _evaluate(
-        self, logits: npt.ArrayLike, targets: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+        self,
+        logits: npt.ArrayLike,
+        targets: npt.ArrayLike | TopKTargets,
+        sample_weight: npt.ArrayLike | None,
+        grad_output: npt.ArrayLike = 1.0,
     ) -> tuple[float | Array, Array]:
-        loss, dlogits = evaluate(
-            self._options, logits, targets, self._axis, self._class_weight, sample_weight, self._num_threads, True
-        )
+        data = (logits, targets, self._axis, self._class_weight, sample_weight, self._num_threads)
+        loss, dlogits = evaluate(self._options, *data, True, grad_output)
         assert dlogits is not None
         return loss, dlogits
 
     def forward(
-        self, logits: npt.ArrayLike, targets: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+        self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:
         """Return the loss of logits and targets, as `cross_entropy` does."""
-        logits, targets = np.asarray(logits), np.asarray(targets)
+        logits = as_array(logits)
+        targets = targets if isinstance(targets, TopKTargets) else as_array(targets)
         loss, dlogits = self._evaluate(logits, targets, sample_weight)
         self._last = _Forward(logits, targets, sample_weight, loss, dlogits)
         return loss
@@ -100,10 +104,13 @@ class CrossEntropyLoss:
         Raises
         ------
         RuntimeError
-            There was no forward yet.
+            There was no forward yet; or, in half precision, logits or targets have changed since.
         """
         last = self._forward_done("backward")
         dlogits = last.dlogits
+        if dlogits.dtype.itemsize == 2:  # half precision is multiplied before it is rounded: rounded, it may be 0
+            self._require_unchanged("backward")
+            return self._evaluate(last.logits, last.targets, last.sample_weight, grad_output)[1]
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
@@ -121,13 +128,17 @@ class CrossEntropyLoss:
         Raises RuntimeError where there was no forward yet, or where logits or targets have changed since.
         """
         last = self._forward_done("softmax")
-        dlogits = self._evaluate(last.logits, last.targets, last.sample_weight)[1]
-        if not np.array_equal(dlogits, last.dlogits, equal_nan=True):
-            raise RuntimeError("softmax: the logits or targets of the last forward have been changed since")
+        self._require_unchanged("softmax")
         u = last.logits
         if self._options.softcap < math.inf:
             u = np.where(np.isinf(u), u, self._options.softcap * np.tanh(u / self._options.softcap))
         return softmax(u if self._options.temperature == 1.0 else u / self._options.temperature, axis=self._axis)
+
+    def _require_unchanged(self, what: str) -> None:
+        last = self._forward_done(what)
+        dlogits = self._evaluate(last.logits, last.targets, last.sample_weight)[1]
+        if dlogits.tobytes() != last.dlogits.tobytes():
+            raise RuntimeError(f"{what}: the logits or targets of the last forward have been changed since")
 
     def _forward_done(self, what: str) -> _Forward:
         if self._last is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, Targets, as_logits, as_targets, as_weights
+from .._arrays import Array, Targets, TopKTargets, as_logits, as_targets, as_weights
 from .._functional import evaluate
 from .._options import LossOptions, Reduction, loss_options
 from .._softmax import log_softmax, logsumexp, softmax
@@ -21,7 +21,7 @@ TOP = 12
 
 def explain(
     logits: npt.ArrayLike,
-    targets: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
     names: Sequence[str] | None = None,
     *,
     class_weight: npt.ArrayLike | None = None,
@@ -91,7 +91,7 @@ def explain(
             f"logits: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {z.rows:,} rows of "
             f"{z.classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
         )
-    t = as_targets(targets, z)
+    t = as_targets(targets, z, options.ignore_index)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     _refuse_probabilities(A)
@@ -102,7 +102,13 @@ def explain(
     s = np.ones(N) if weights is None else weights.copy()
     if indices is None:
         assert t.probabilities is not None
-        given = t.probabilities.reshape(N, C)
+        given = t.probabilities.reshape(N, -1)
+        if t.sparse_indices is not None:
+            given = np.zeros((N, C))
+            np.add.at(given, (np.arange(N)[:, None], t.sparse_indices), t.probabilities)
+        if t.ignored is not None:
+            s[t.ignored.reshape(N)] = 0
+            weights = s.copy()
     else:
         given = indices
 

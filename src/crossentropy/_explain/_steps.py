@@ -26,7 +26,10 @@ def _scores(x: Explanation) -> Iterable[Step]:
     N, C = x.logits.shape
     counted = x.s > 0
     if x.targets is None:
-        target = [x.names[int(np.nanargmax(q))] if q.max() == 1 == q.sum() else "a distribution" for q in x.q]
+        target = [
+            x.names[int(np.nanargmax(q))] if q.max() == 1 == q.sum() else "a distribution" if counts else "ignored"
+            for q, counts in zip(x.q, counted, strict=True)
+        ]
     else:
         ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
         target = ["ignored" if skip else x.names[t] for t, skip in zip(x.targets, ignored, strict=True)]
