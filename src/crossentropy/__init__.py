@@ -17,6 +17,14 @@ except ModuleNotFoundError as error:
 from . import _reference as reference
 from ._arrays import TopKTargets
 from ._config import get_num_threads, set_num_threads, show_config
+from ._derivatives import (
+    cross_entropy_dtargets,
+    cross_entropy_hessian_diagonal,
+    cross_entropy_hvp,
+    softmax_jacobian,
+    softmax_jvp,
+    softmax_vjp,
+)
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._modules import CrossEntropyLoss
@@ -28,6 +36,9 @@ __all__ = [
     "TopKTargets",
     "__version__",
     "cross_entropy",
+    "cross_entropy_dtargets",
+    "cross_entropy_hessian_diagonal",
+    "cross_entropy_hvp",
     "cross_entropy_with_grad",
     "explain",
     "get_num_threads",
@@ -37,4 +48,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "softmax",
+    "softmax_jacobian",
+    "softmax_jvp",
+    "softmax_vjp",
 ]

@@ -1,0 +1,355 @@
+"""Further derivatives: of the softmax, of the loss a second time, and of the loss with respect to its targets.
+
+All are computed in float64 from what the core returns, and rounded once to the logits' dtype. None subtracts what
+nearly cancels: of the class j that has the maximum, 1 - p is the sum of the other probabilities, and p . x is taken of
+x - x_j.
+"""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, TopKTargets, as_array, as_logits, as_targets, as_weights
+from ._functional import evaluate
+from ._options import LossOptions, Reduction, loss_options
+from ._softmax import log_softmax, logsumexp, softmax
+
+
+def softmax_jacobian(logits: npt.ArrayLike) -> Array:
+    r"""Compute the Jacobian of the softmax, :math:`J_{ij} = a_i (\delta_{ij} - a_j)`.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C)
+        As for `softmax`, the classes on the last axis.
+
+    Returns
+    -------
+    ndarray of shape (..., C, C)
+        Of the logits' dtype; symmetric. Its size is the square of the classes: `softmax_vjp` and `softmax_jvp`
+        multiply by it without making it.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_jacobian([2.0, 1.0, 0.1]).round(4)
+    array([[ 0.2247, -0.1598, -0.065 ],
+           [-0.1598,  0.1837, -0.0239],
+           [-0.065 , -0.0239,  0.0889]])
+    """
+    given = as_logits(logits, -1)
+    p, rest = _probabilities(given.data.astype(np.float64))
+    jacobian: Array = -p[..., :, None] * p[..., None, :]
+    diagonal = np.arange(given.classes)
+    jacobian[..., diagonal, diagonal] = p * rest
+    return jacobian.astype(given.data.dtype)
+
+
+def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
+    r"""Multiply a vector by the Jacobian of the softmax: the gradient of :math:`v \cdot \sigma(z)`.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C, ...)
+        As for `softmax`.
+    v : array_like of the logits' shape
+        The gradient of a later result with respect to the softmax.
+    axis : int
+        The class axis.
+
+    Returns
+    -------
+    ndarray
+        Of the logits' shape and dtype, in time proportional to their number.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_vjp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
+    array([-0.1598,  0.1837, -0.0239])
+    """
+    given = as_logits(logits, axis)
+    p, _ = _probabilities(np.moveaxis(given.given, axis, -1).astype(np.float64))
+    centred, _ = _centred(p, np.moveaxis(_vector(v, given.given), axis, -1))
+    return np.ascontiguousarray(np.moveaxis(p * centred, -1, axis), given.data.dtype)
+
+
+def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
+    """Multiply the Jacobian of the softmax by a vector: how the softmax changes when the logits change by `v`.
+
+    Parameters
+    ----------
+    logits, v, axis
+        As for `softmax_vjp`; `v` is the change of the logits.
+
+    Returns
+    -------
+    ndarray
+        Of the logits' shape and dtype. The Jacobian is symmetric: this is `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_jvp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
+    array([-0.1598,  0.1837, -0.0239])
+    """
+    return softmax_vjp(logits, v, axis=axis)
+
+
+def cross_entropy_hvp(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    v: npt.ArrayLike,
+    *,
+    axis: int = -1,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Array:
+    r"""Multiply the Hessian of the loss with respect to the logits by a vector.
+
+    Parameters
+    ----------
+    logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, \
+    reduction
+        As for `cross_entropy`; 'none' gives each row the Hessian of its own loss.
+    v : array_like of the logits' shape
+
+    Returns
+    -------
+    ndarray
+        Of the logits' shape and dtype. Rows that do not count are zero.
+
+    Notes
+    -----
+    With :math:`x = u' \circ v` and :math:`\pi = p \cdot x` a row of the result is
+    :math:`u' \circ [a\, p \circ (x - \pi) + 2 \zeta \omega \pi p] + (\partial \ell / \partial u) \circ u'' \circ v`,
+    :math:`a = B + 2 \zeta \omega\, \mathrm{lse}` as in the gradient.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.cross_entropy_hvp([[2.0, 1.0, 0.1]], [1], [[1.0, 0.0, 0.0]]).round(4)
+    array([[ 0.2247, -0.1598, -0.065 ]])
+    """
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
+    v = rows.last(_vector(v, rows.given))
+    with np.errstate(all="ignore"):
+        centred, mean = _centred(rows.p, rows.slope * v)
+        hessian_u = rows.a * rows.p * centred + rows.tail * mean * rows.p
+        return rows.result(rows.slope * hessian_u + rows.du * rows.curvature * v)
+
+
+def cross_entropy_hessian_diagonal(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    axis: int = -1,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
+) -> tuple[float | Array, Array, Array]:
+    r"""Compute the loss, its gradient and the diagonal of its Hessian with respect to the logits.
+
+    What gradient boosting needs of a loss.
+
+    Parameters
+    ----------
+    logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, \
+    reduction
+        As for `cross_entropy`; 'none' gives each row the diagonal of its own loss's Hessian.
+
+    Returns
+    -------
+    loss, dlogits
+        As `cross_entropy_with_grad` returns them.
+    diagonal : ndarray
+        Of the logits' shape and dtype. Rows that do not count are zero.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> loss, dlogits, diagonal = ce.cross_entropy_hessian_diagonal([[2.0, 1.0, 0.1]], [1])
+    >>> diagonal.round(4)
+    array([[0.2247, 0.1837, 0.0889]])
+    """
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    loss, dlogits = evaluate(options, logits, targets, axis, class_weight, sample_weight, None, True)
+    assert dlogits is not None
+    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
+    with np.errstate(all="ignore"):
+        diagonal_u = rows.a * rows.p * rows.rest + rows.tail * rows.p * rows.p
+        return loss, dlogits, rows.result(rows.slope * rows.slope * diagonal_u + rows.du * rows.curvature)
+
+
+def cross_entropy_dtargets(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    axis: int = -1,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Array:
+    r"""Compute the gradient of the loss with respect to target probabilities.
+
+    For who trains through the targets: a teacher, or a mixture of examples.
+
+    Parameters
+    ----------
+    logits, axis, class_weight, sample_weight, label_smoothing, softcap, temperature, reduction
+        As for `cross_entropy`; 'none' gives each row the gradient of its own loss. The z-loss does not depend on the
+        targets.
+    targets : array_like of the logits' shape
+        Probabilities; the gradient does not depend on them.
+
+    Returns
+    -------
+    ndarray
+        :math:`s\, w_c (1 - \varepsilon)(\mathrm{lse} - u_c)`, over the total weight for 'mean': of the logits' shape
+        and dtype. Rows of sample weight 0 are zero; a class of probability 0 has an infinite one.
+
+    Raises
+    ------
+    TypeError
+        The targets are no probabilities.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.cross_entropy_dtargets([[2.0, 1.0, 0.1]], [[0.2, 0.7, 0.1]]).round(4)
+    array([[0.417, 1.417, 2.317]])
+    """
+    options = loss_options(None, label_smoothing, 0.0, softcap, temperature, reduction)
+    given = as_logits(logits, axis)
+    if as_targets(targets, given, None).probabilities is None:
+        raise TypeError(f"targets: expected probabilities of shape {given.given.shape}, got class indices")
+    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
+    w = 1.0 if class_weight is None else as_weights("class_weight", class_weight, (given.classes,))
+    with np.errstate(all="ignore"):
+        distance = -log_softmax(rows.u)
+        return rows.result(np.where(w == 0, 0.0, w * (1 - label_smoothing) * distance))
+
+
+class _Rows(NamedTuple):
+    """What derivatives of a loss are made of: float64, the classes last, one number a row with a last axis of one."""
+
+    given: Array
+    axis: int
+    dtype: np.dtype[np.generic]
+    u: Array
+    slope: Array  # du/dz
+    curvature: Array  # its derivative
+    p: Array
+    rest: Array  # 1 - p
+    a: Array  # B + 2 zeta omega lse
+    tail: Array  # 2 zeta omega
+    du: Array  # the gradient of a row's loss with respect to u
+    scale: Array  # of the row in the reduced loss; 0 where it does not count
+
+    def last(self, array: Array) -> Array:
+        return np.moveaxis(array, self.axis, -1)
+
+    def result(self, rows: Array) -> Array:
+        scaled = np.where(self.scale > 0, self.scale * rows, 0.0)
+        return np.ascontiguousarray(np.moveaxis(scaled, -1, self.axis), self.dtype)
+
+
+def _rows(
+    options: LossOptions,
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    axis: int,
+    class_weight: npt.ArrayLike | None,
+    sample_weight: npt.ArrayLike | None,
+) -> _Rows:
+    given = as_logits(logits, axis)
+    t = as_targets(targets, given, options.ignore_index)
+    C, axis = given.classes, given.axis
+    w = np.ones(C) if class_weight is None else as_weights("class_weight", class_weight, (C,))
+    s = np.ones(given.row_shape)
+    if sample_weight is not None:
+        s = as_weights("sample_weight", sample_weight, given.row_shape).copy()
+    omega = np.ones(given.row_shape)
+    if t.indices is not None:
+        if options.ignore_index is not None:
+            s[t.indices == options.ignore_index] = 0
+        evaluate(options, logits, targets, axis, class_weight, s, None, False)  # an index out of range raises
+        omega = w[np.where(s > 0, t.indices, 0)]
+        targets, mass = t.indices, omega
+    elif isinstance(targets, TopKTargets):
+        assert t.sparse_indices is not None
+        assert t.probabilities is not None
+        if t.ignored is not None:
+            s[t.ignored] = 0
+        mass = (t.probabilities * w[t.sparse_indices]).sum(-1).reshape(given.row_shape)
+        shape = (*given.row_shape, t.sparse_indices.shape[-1])
+        targets = TopKTargets(t.sparse_indices.reshape(shape), t.probabilities.reshape(shape))
+    else:
+        targets = np.moveaxis(as_array(targets), axis, -1).astype(np.float64)
+        mass = np.where(w == 0, 0.0, targets * w).sum(-1)
+    smoothing = options.label_smoothing
+    B = (1 - smoothing) * mass + smoothing * w.mean()
+
+    A = np.moveaxis(given.given, axis, -1).astype(np.float64)
+    with np.errstate(all="ignore"):
+        u, slope, curvature = A / options.temperature, np.full(A.shape, 1 / options.temperature), np.zeros(A.shape)
+        if options.softcap < math.inf:
+            k, th = options.softcap, np.tanh(A / options.softcap)
+            u = np.where(np.isinf(A), A, k * th) / options.temperature
+            slope = 1 / np.cosh(A / k) ** 2 / options.temperature
+            curvature = -2 / k * th * slope
+        p, rest = _probabilities(u)
+        tail = 2 * options.z_loss * omega
+        a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))
+        plain = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
+        du = evaluate(plain, u, targets, -1, w, (s > 0).astype(np.float64), None, True)[1]
+    assert du is not None
+    total = float((s * omega).sum()) if options.reduction == "mean" else 1.0
+    scale = s / total if total else np.zeros_like(s)
+    column = (..., None)
+    return _Rows(
+        given.given, axis, given.data.dtype, u, slope, curvature, p, rest, a[column], tail[column], du, scale[column]
+    )
+
+
+def _probabilities(u: Array) -> tuple[Array, Array]:
+    """The softmax over the last axis, and one minus it."""
+    p = softmax(u)
+    top = np.arange(u.shape[-1]) == u.argmax(-1)[..., None]
+    return p, np.where(top, np.where(top, 0.0, p).sum(-1, keepdims=True), 1 - p)
+
+
+def _centred(p: Array, x: Array) -> tuple[Array, Array]:
+    """X minus its mean under p, and that mean."""
+    j = p.argmax(-1)[..., None]
+    at_top = np.take_along_axis(x, j, -1)
+    y = x - at_top
+    mean = np.where(p == 0, 0.0, p * y).sum(-1, keepdims=True)
+    return y - mean, at_top + mean
+
+
+def _vector(v: npt.ArrayLike, logits: Array) -> Array:
+    array = as_array(v)
+    if array.shape != logits.shape:
+        raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise TypeError(f"v: expected real numbers, got {array.dtype}")
+    return array.astype(np.float64)
