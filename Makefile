@@ -6,6 +6,7 @@
 #   make compare   what other libraries return where digits are lost (those installed in .venv)
 #   make accuracy  measures errors against mpmath and writes docs/accuracy.md
 #   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
+#   make sanitize  the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make docs      fills the pages of docs/ with what the library computes
 #   make lint      ruff, mypy, clang-format, and the core without compiler warnings
 #   make clean     removes .venv and everything built
@@ -16,7 +17,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench compare accuracy test-neon docs lint clean
+.PHONY: help demo test test-all bench compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,6 +66,9 @@ test-neon: .venv/with-lint
 	$(BIN)/cmake --build build/neon
 	tests/core/same_bits.sh build/native/bits 'qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/bits'
 
+sanitize: .venv/with-sanitize
+	tests/core/sanitize.sh $(abspath $(BIN))
+
 docs: .venv/with-docs
 	$(BIN)/python docs/build.py
 
@@ -73,7 +77,7 @@ lint: .venv/with-lint
 	$(BIN)/ruff format --check .
 	cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror src/core/*.hpp src/core/*.cpp tests/core/*.cpp
+	$(BIN)/clang-format --dry-run -Werror src/core/*.hpp src/core/*.cpp tests/core/*.hpp tests/core/*.cpp
 	$(BIN)/cmake -S tests/core -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCROSSENTROPY_WERROR=ON >/dev/null
 	$(BIN)/cmake --build build/lint
 

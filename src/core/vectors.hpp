@@ -53,7 +53,7 @@ template <class T>
 constexpr int kWidth = kVectorBytes / int(sizeof(T));  // lanes of one vector
 template <class V>
 CE_INLINE V splat(double x) {
-    return V{} + Element<V>(x);
+    return Element<V>(x) - V{};  // keeps the sign of a zero
 }
 
 template <class V>

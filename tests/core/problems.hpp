@@ -1,0 +1,155 @@
+// Generated problems: the same on every machine, from integer arithmetic alone.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "evaluate.hpp"
+
+namespace crossentropy {
+
+struct Random {  // splitmix64
+    std::uint64_t state = 2026;
+    std::uint64_t bits() {
+        std::uint64_t x = state += 0x9e3779b97f4a7c15;
+        x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+        x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+        return x ^ (x >> 31);
+    }
+    std::uint64_t below(std::uint64_t n) { return bits() % n; }
+    double uniform() { return double(bits() >> 11) * 0x1p-53; }
+    // Roughly normal: logits of a model.
+    double normal() { return 2.0 * (uniform() + uniform() + uniform() - 1.5); }
+};
+
+// Half precision as the core has it in memory: a number's leading digits, the others cut off.
+template <int exponent_bits, int mantissa_bits>
+struct Half {
+    std::uint16_t bits = 0;
+    Half() = default;
+    explicit Half(double x) {
+        constexpr int bias = (1 << (exponent_bits - 1)) - 1, infinity = ((1 << exponent_bits) - 1) << mantissa_bits;
+        int exponent = 0;
+        const double size = std::abs(x), fraction = 2.0 * std::frexp(size, &exponent) - 1.0;
+        exponent += bias - 1;
+        unsigned number = 0;
+        if (!(size - size == 0.0) || exponent >= 2 * bias + 1)
+            number = unsigned(infinity) + (x != x ? 1u << (mantissa_bits - 1) : 0u);
+        else if (exponent > 0)
+            number = (unsigned(exponent) << mantissa_bits) + unsigned(fraction * (1 << mantissa_bits));
+        bits = std::uint16_t(number | (std::signbit(x) ? 0x8000u : 0u));
+    }
+};
+using float16 = Half<5, 10>;
+using bfloat16 = Half<8, 7>;
+
+// Logits of type S with targets, weights and options, in arrays that are no longer than they must be.
+template <class S>
+struct Generated {
+    using RowValue = std::conditional_t<sizeof(S) == 8, double, float>;
+
+    Problem p;
+    Reduction reduction = Reduction::none;
+    std::vector<S> logits, matrix;
+    std::vector<RowValue> values;
+    std::vector<std::int64_t> indices, sparse_indices;
+    std::vector<double> sparse_probabilities, class_weight, sample_weight, grad_output;
+    std::vector<float> float_probabilities;
+    std::vector<unsigned char> probabilities;  // of some other type
+
+    Generated(Random& random, ElementType type, std::size_t most_rows) {
+        const std::size_t rows = random.below(most_rows);
+        const std::size_t classes = 1 + (random.below(20) == 0 ? random.below(9000) : random.below(300));
+        const double widths[] = {0.01, 1.0, 10.0, 1000.0};
+        const double width = widths[random.below(4)];
+        logits.resize(rows * classes);
+        matrix.resize(rows * classes);
+        values.resize(rows);
+        for (S& z : logits) {
+            z = S(width * random.normal());
+            const std::uint64_t special = random.below(500);
+            if (special == 0) z = S(-kInf);
+            if (special == 1 && random.below(20) == 0) z = S(random.below(2) ? kInf : kNaN);
+        }
+        for (std::size_t i = 0; i < rows; ++i) {
+            indices.push_back(random.below(8) == 0 ? -100 : std::int64_t(random.below(classes)));
+            sample_weight.push_back(random.below(5) == 0 ? 0.0 : random.uniform());
+            grad_output.push_back(random.normal() * (random.below(30) == 0 ? 1e40 : 1.0));
+        }
+        const bool extreme = random.below(10) == 0;
+        for (std::size_t c = 0; c < classes; ++c) class_weight.push_back(random.uniform() * (extreme ? 1e30 : 1.0));
+
+        p.rows = rows;
+        p.classes = classes;
+        if (rows > 1 && random.below(3) == 0)  // the class axis in the middle
+            for (p.inner = 1 + random.below(rows); rows % p.inner != 0;) --p.inner;
+        p.type = type;
+        p.logits = logits.data();
+        p.matrix = random.below(5) == 0 ? nullptr : random.below(4) == 0 ? logits.data() : matrix.data();
+        p.row_values = values.data();
+        const std::uint64_t targets = random.below(6);
+        if (targets == 0) {
+            p.output = random.below(2) ? Output::softmax : Output::log_softmax;
+            return;
+        }
+        if (targets == 1) {
+            for (std::size_t i = 0; i < rows * classes; ++i) float_probabilities.push_back(float(random.uniform()));
+            p.probabilities = float_probabilities.data();
+            p.probabilities_type = ElementType::float32;
+        } else if (targets == 2) {
+            constexpr std::size_t sizes[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
+            p.probabilities_type = ElementType(random.below(12));
+            probabilities.resize(rows * classes * sizes[int(p.probabilities_type)]);
+            for (unsigned char& byte : probabilities) byte = (unsigned char)(random.below(64));
+            p.probabilities = probabilities.data();
+        } else if (targets == 3) {
+            p.k = random.below(9);
+            for (std::size_t i = 0; i < rows * p.k; ++i) {
+                sparse_indices.push_back(std::int64_t(random.below(classes)));
+                sparse_probabilities.push_back(random.uniform());
+            }
+            sparse_indices.reserve(1);
+            p.sparse_indices = sparse_indices.data();
+            sparse_probabilities.reserve(1);
+            p.probabilities = sparse_probabilities.data();
+        } else {
+            p.indices = indices.data();
+            p.ignore_index = -100;
+        }
+        if (random.below(3) == 0) p.class_weight = class_weight.data();
+        if (random.below(3) == 0) p.sample_weight = sample_weight.data();
+        if (random.below(3) == 0) p.grad_output = grad_output.data();
+        if (random.below(3) == 0) p.label_smoothing = 0.1;
+        if (random.below(3) == 0) p.z_loss = 0.001;
+        if (random.below(3) == 0) p.softcap = 30.0;
+        if (random.below(3) == 0) p.set_temperature(0.7);
+        reduction = Reduction(int(random.below(3)));
+    }
+};
+
+// visit(problem, type) for a generated problem of any type of logits.
+template <class Visit>
+void generate(Random& random, std::size_t most_rows, const Visit& visit) {
+    const auto made = [&](auto element, ElementType type) {
+        Generated<decltype(element)> problem(random, type, most_rows);
+        visit(problem);
+    };
+    switch (random.below(4)) {
+        case 0:
+            made(float(), ElementType::float32);
+            break;
+        case 1:
+            made(double(), ElementType::float64);
+            break;
+        case 2:
+            made(float16(), ElementType::float16);
+            break;
+        default:
+            made(bfloat16(), ElementType::bfloat16);
+            break;
+    }
+}
+
+}  // namespace crossentropy

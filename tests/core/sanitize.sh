@@ -1,0 +1,18 @@
+#!/bin/sh
+# sanitize.sh BIN [SECONDS]: builds the core with sanitizers and drives every kernel of this CPU for so long with each;
+# then prints which lines of src/core the same problems reach, and fails below 95 %.
+set -eu
+bin=$1 seconds=${2:-20}
+for kind in address,undefined thread coverage; do
+    build=build/sanitize-$kind
+    "$bin/cmake" -S tests/core -B "$build" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" -DCMAKE_BUILD_TYPE=None \
+        -DCROSSENTROPY_OPTIMIZATION=-O1 -DCROSSENTROPY_SANITIZE=$kind >/dev/null
+    "$bin/cmake" --build "$build"
+    find "$build" -name '*.gcda' -delete
+    for set in baseline avx2 avx512 neon; do
+        CROSSENTROPY_ISA=$set "$build/bits" >/dev/null 2>&1 || { echo "$kind $set: not on this CPU"; continue; }
+        echo "$kind: $(CROSSENTROPY_ISA=$set "$build/fuzz" "$seconds")"
+    done
+done
+"$bin/gcovr" --root . --filter 'src/core/' --exclude-unreachable-branches --merge-mode-functions=separate \
+    --gcov-ignore-parse-errors=negative_hits.warn --fail-under-line 95 build/sanitize-coverage
