@@ -13,14 +13,14 @@ struct ExpConstants<float> {
     static constexpr double round = 0x1.8p23, ln2_high = 0x1.62e4p-1, ln2_low = 0x1.7f7d1cf79abcap-20;
     static constexpr double lowest = -87.33;  // just above ln(2^-126)
     static constexpr int mantissa = 23, degree = 7;
-    static constexpr int32_t one = 0x3f800000;
+    static constexpr uint32_t one = 0x3f800000;
 };
 template <>
 struct ExpConstants<double> {
     static constexpr double round = 0x1.8p52, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double lowest = -708.39;  // just above ln(2^-1022)
     static constexpr int mantissa = 52, degree = 13;
-    static constexpr int64_t one = 0x3ff0000000000000;
+    static constexpr uint64_t one = 0x3ff0000000000000;
 };
 
 // exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0].
@@ -38,7 +38,7 @@ CE_INLINE ExpParts<V> exp_parts(V x, V error) {
     V series = splat<V>(kInverseFactorial[C::degree]);
 #pragma GCC unroll 16
     for (int k = C::degree - 1; k >= 2; --k) series = fma(series, t, splat<V>(kInverseFactorial[k]));
-    return {(V)(((Integer<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
+    return {(V)(((Bits<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
 }
 
 // exp(x + error) for x <= 0 and a much smaller error: below 1 ULP. Exactly 1 at 0, exactly 0 below the normal range;
@@ -71,7 +71,7 @@ CE_INLINE f64 log1p(f64 r) {
     const f64 error = ((r - (u - t)) + (1.0 - t)) / u;
 
     const i64 bits = (i64)u;
-    const f64 fraction = (f64)((bits & 0x000fffffffffffff) | ExpConstants<double>::one);  // in [1, 2)
+    const f64 fraction = (f64)((bits & 0x000fffffffffffff) | int64_t(ExpConstants<double>::one));  // in [1, 2)
     const auto large = fraction > splat<f64>(0x1.6a09e667f3bcdp0);
     const f64 f = select<f64>(large, 0.5 * fraction, fraction) - 1.0;
     const i64 exponent = (bits >> 52) - 1023 - (i64)large;

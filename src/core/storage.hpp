@@ -48,7 +48,6 @@ constexpr bool kIsHalf = std::is_same_v<S, float16> || std::is_same_v<S, bfloat1
 template <class S>
 using RowValue = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
-typedef uint32_t u32 __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t u32_half __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint16_t u16_half __attribute__((vector_size(kVectorBytes / 2)));     // as many lanes as f32
 typedef uint16_t u16_quarter __attribute__((vector_size(kVectorBytes / 4)));  // as many lanes as f64, and as f32_half
@@ -58,10 +57,10 @@ CE_INLINE f32_half from_bits(u16_quarter bits, const bfloat16*) {
     return (f32_half)(__builtin_convertvector(bits, u32_half) << 16);
 }
 // By integers: the instruction for it flushes subnormal numbers. The canonical NaN stays what it is.
-template <class Bits, class Wide, class V>
-CE_INLINE Bits bfloat16_bits(V v) {
+template <class Packed, class Wide, class V>
+CE_INLINE Packed bfloat16_bits(V v) {
     const Wide bits = (Wide)v;
-    return __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Bits);
+    return __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Packed);
 }
 CE_INLINE u16_half to_bits(f32 v, const bfloat16*) { return bfloat16_bits<u16_half, u32>(v); }
 CE_INLINE u16_quarter to_bits(f32_half v, const bfloat16*) { return bfloat16_bits<u16_quarter, u32_half>(v); }
@@ -97,20 +96,20 @@ CE_INLINE u16_quarter to_bits(f32_half v, const float16*) {
     return bits;
 }
 #else
-template <class V, class Bits>
-CE_INLINE V float16_lanes(Bits bits) {
+template <class V, class Packed>
+CE_INLINE V float16_lanes(Packed bits) {
     V v;
-    for (int i = 0; i < int(sizeof(Bits) / 2); ++i) {
+    for (int i = 0; i < int(sizeof(Packed) / 2); ++i) {
         float16 h;
         h.bits = bits[i];
         v[i] = float(h);
     }
     return v;
 }
-template <class Bits, class V>
-CE_INLINE Bits float16_bits(V v) {
-    Bits bits;
-    for (int i = 0; i < int(sizeof(Bits) / 2); ++i) bits[i] = float16(double(v[i])).bits;
+template <class Packed, class V>
+CE_INLINE Packed float16_bits(V v) {
+    Packed bits;
+    for (int i = 0; i < int(sizeof(Packed) / 2); ++i) bits[i] = float16(double(v[i])).bits;
     return bits;
 }
 CE_INLINE f32 from_bits(u16_half bits, const float16*) { return float16_lanes<f32>(bits); }

@@ -17,6 +17,8 @@ typedef float f32 __attribute__((vector_size(kVectorBytes)));
 typedef double f64 __attribute__((vector_size(kVectorBytes)));
 typedef int32_t i32 __attribute__((vector_size(kVectorBytes)));
 typedef int64_t i64 __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t u32 __attribute__((vector_size(kVectorBytes)));
+typedef uint64_t u64 __attribute__((vector_size(kVectorBytes)));
 typedef float f32_half __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class V>
@@ -25,11 +27,13 @@ template <>
 struct vector_traits<f32> {
     using element = float;
     using integer = i32;
+    using bits = u32;
 };
 template <>
 struct vector_traits<f64> {
     using element = double;
     using integer = i64;
+    using bits = u64;
 };
 template <class T>
 struct vector_of;
@@ -48,6 +52,8 @@ template <class V>
 using Element = typename vector_traits<V>::element;
 template <class V>
 using Integer = typename vector_traits<V>::integer;
+template <class V>
+using Bits = typename vector_traits<V>::bits;
 
 template <class T>
 constexpr int kWidth = kVectorBytes / int(sizeof(T));  // lanes of one vector
