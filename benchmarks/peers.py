@@ -13,40 +13,74 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 Step = Callable[[], object]
 
-# rows, classes, whether the gradient is wanted, seconds of timing
-REGIMES: dict[str, tuple[int, int, bool, float]] = {
-    "2048 x 32000": (2048, 32000, True, 1.5),
-    "512 x 128256": (512, 128256, True, 1.5),
-    "4096 x 1000": (4096, 1000, True, 1.0),
-    "65536 x 10": (65536, 10, True, 1.0),
-    "32 x 10": (32, 10, True, 0.3),
-    "2048 x 32000, loss only": (2048, 32000, False, 1.0),
+
+class Regime(NamedTuple):
+    """What is computed."""
+
+    shape: tuple[int, ...]
+    seconds: float  # of timing
+    gradient: bool = True
+    dtype: str = "float32"
+    axis: int = -1
+    dense: bool = False  # targets are probabilities of the logits' dtype
+
+
+REGIMES = {
+    "2048 x 32000": Regime((2048, 32000), 1.5),
+    "512 x 128256": Regime((512, 128256), 1.5),
+    "4096 x 1000": Regime((4096, 1000), 1.0),
+    "65536 x 10": Regime((65536, 10), 1.0),
+    "32 x 10": Regime((32, 10), 0.3),
+    "2048 x 32000, loss only": Regime((2048, 32000), 1.0, gradient=False),
+    "512 x 128256, bfloat16": Regime((512, 128256), 1.5, dtype="bfloat16"),
+    "512 x 128256, float16": Regime((512, 128256), 1.5, dtype="float16"),
+    "8 x 21 x 256 x 256, axis 1": Regime((8, 21, 256, 256), 1.0, axis=1),
+    "4096 x 1000, probabilities": Regime((4096, 1000), 1.0, dense=True),
+    "4096 x 1000, probabilities, float64": Regime((4096, 1000), 1.0, dtype="float64", dense=True),
+    "16 x 4000003": Regime((16, 4000003), 1.5),
 }
 
 
-def inputs(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 logits of a model that has learnt something, and class indices."""
+class NotMadeForThisError(Exception):
+    """The peer has no such function."""
+
+
+def inputs(regime: Regime) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a model that has learnt something, and class indices or probabilities."""
     rng = np.random.default_rng(0)
-    return 4 * rng.standard_normal((rows, classes), dtype=np.float32), rng.integers(0, classes, rows)
+    dtype = np.dtype(regime.dtype) if regime.dtype != "bfloat16" else np.dtype(_bfloat16())
+    logits = (4 * rng.standard_normal(regime.shape, dtype=np.float32)).astype(dtype)
+    if regime.dense:
+        q = rng.random(regime.shape)
+        return logits, (q / q.sum(regime.axis, keepdims=True)).astype(dtype)
+    return logits, rng.integers(0, regime.shape[regime.axis], np.delete(regime.shape, regime.axis))
 
 
-def floor(rows: int, classes: int, gradient: bool) -> Step:
+def _bfloat16() -> type:
+    from ml_dtypes import bfloat16
+
+    return bfloat16
+
+
+def floor(regime: Regime) -> Step:
     """What memory allows: two threads copy the logits, or read them where only the loss is wanted."""
-    logits, _ = inputs(rows, classes)
+    logits = inputs(regime)[0].reshape(-1)
+    logits = logits.view(np.uint16) if logits.itemsize == 2 else logits
     out = np.zeros_like(logits)
 
     def half(part: slice) -> None:
-        if gradient:
+        if regime.gradient:
             np.copyto(out[part], logits[part])
         else:
             np.maximum.reduce(logits[part], axis=None)
 
-    middle = rows // 2
+    middle = logits.size // 2
     if logits.nbytes < 1 << 20:  # less than a thread costs
         return lambda: half(slice(None))
 
@@ -59,62 +93,79 @@ def floor(rows: int, classes: int, gradient: bool) -> Step:
     return step
 
 
-def ours(rows: int, classes: int, gradient: bool) -> Step:
+def ours(regime: Regime) -> Step:
     import crossentropy as ce
 
-    logits, targets = inputs(rows, classes)
-    if gradient:
-        return lambda: ce.cross_entropy_with_grad(logits, targets)
-    return lambda: ce.cross_entropy(logits, targets)
+    logits, targets = inputs(regime)
+    if regime.gradient:
+        return lambda: ce.cross_entropy_with_grad(logits, targets, axis=regime.axis)
+    return lambda: ce.cross_entropy(logits, targets, axis=regime.axis)
 
 
-def ours_out(rows: int, classes: int, gradient: bool) -> Step:
+def ours_out(regime: Regime) -> Step:
     import crossentropy as ce
 
-    logits, targets = inputs(rows, classes)
+    logits, targets = inputs(regime)
     out = np.zeros_like(logits)
-    return lambda: ce.cross_entropy_with_grad(logits, targets, out=out)
+    return lambda: ce.cross_entropy_with_grad(logits, targets, axis=regime.axis, out=out)
 
 
-def textbook(rows: int, classes: int, gradient: bool) -> Step:
-    logits, targets = inputs(rows, classes)
-    index = np.arange(rows)
+def textbook(regime: Regime) -> Step:
+    logits, targets = inputs(regime)
+    if logits.itemsize == 2:
+        raise NotMadeForThisError("NumPy computes half precision one number at a time")
+    axis = regime.axis
+    one_hot = np.expand_dims(targets, axis) if not regime.dense else None
+    rows = targets.size if not regime.dense else targets.size // regime.shape[axis]
 
     def step() -> object:
-        shifted = logits - logits.max(axis=1, keepdims=True)
+        shifted = logits - logits.max(axis=axis, keepdims=True)
         exponentials = np.exp(shifted)
-        sums = exponentials.sum(axis=1, keepdims=True)
-        loss = np.mean(np.log(sums[:, 0]) - shifted[index, targets])
-        if not gradient:
+        sums = exponentials.sum(axis=axis, keepdims=True)
+        if one_hot is None:
+            loss = (targets * (np.log(sums) - shifted)).sum() / rows
+        else:
+            loss = np.mean(np.log(sums) - np.take_along_axis(shifted, one_hot, axis))
+        if not regime.gradient:
             return loss
         softmax = exponentials / sums
-        softmax[index, targets] -= 1
+        if one_hot is None:
+            softmax -= targets
+        else:
+            np.put_along_axis(softmax, one_hot, np.take_along_axis(softmax, one_hot, axis) - 1, axis)
         return loss, softmax / rows
 
     return step
 
 
-def scikit_learn(rows: int, classes: int, gradient: bool) -> Step:
+def scikit_learn(regime: Regime) -> Step:
     from sklearn._loss import HalfMultinomialLoss
 
-    logits, targets = inputs(rows, classes)
-    loss = HalfMultinomialLoss(n_classes=classes)
-    labels = targets.astype(np.float32)
-    if gradient:
+    if regime.dense or len(regime.shape) > 2 or regime.dtype not in ("float32", "float64"):
+        raise NotMadeForThisError("class indices of rows in float32 or float64 only")
+    logits, targets = inputs(regime)
+    loss = HalfMultinomialLoss(n_classes=regime.shape[1])
+    labels = targets.astype(logits.dtype)
+    if regime.gradient:
         return lambda: loss.loss_gradient(labels, logits, n_threads=2)
     return lambda: loss.loss(labels, logits, n_threads=2)
 
 
-def torch_eager(rows: int, classes: int, gradient: bool, compiled: bool = False) -> Step:
+def torch_eager(regime: Regime, compiled: bool = False) -> Step:
     import torch
     from torch.nn.functional import cross_entropy
 
-    logits, targets = (torch.from_numpy(array) for array in inputs(rows, classes))
-    logits.requires_grad_(gradient)
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        if array.dtype.name == "bfloat16":
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    logits, targets = map(tensor, inputs(regime))
+    logits.requires_grad_(regime.gradient)
     function = torch.compile(cross_entropy) if compiled else cross_entropy
 
     def step() -> object:
-        if not gradient:
+        if not regime.gradient:
             with torch.no_grad():
                 return function(logits, targets)
         loss = function(logits, targets)
@@ -123,25 +174,28 @@ def torch_eager(rows: int, classes: int, gradient: bool, compiled: bool = False)
     return step
 
 
-def torch_compile(rows: int, classes: int, gradient: bool) -> Step:
-    return torch_eager(rows, classes, gradient, compiled=True)
+def torch_compile(regime: Regime) -> Step:
+    return torch_eager(regime, compiled=True)
 
 
-def jax_optax(rows: int, classes: int, gradient: bool) -> Step:
+def jax_optax(regime: Regime) -> Step:
     import jax
     import optax
 
-    logits, targets = (jax.numpy.asarray(array) for array in inputs(rows, classes))
+    jax.config.update("jax_enable_x64", regime.dtype == "float64")
+    logits, targets = (jax.numpy.asarray(array) for array in inputs(regime))
 
     def mean(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        if regime.dense:
+            return optax.softmax_cross_entropy(logits, targets, axis=regime.axis).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets, axis=regime.axis).mean()
 
-    function = jax.jit(jax.value_and_grad(mean) if gradient else mean)
+    function = jax.jit(jax.value_and_grad(mean) if regime.gradient else mean)
     return lambda: jax.block_until_ready(function(logits, targets))
 
 
 # The name shown, and the packages whose versions belong to it; the peer is missing where one is not installed.
-PEERS: dict[str, tuple[Callable[[int, int, bool], Step], tuple[str, ...]]] = {
+PEERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
     "copy": (floor, ("numpy",)),
     "crossentropy": (ours, ("crossentropy",)),
     "crossentropy, out=": (ours_out, ("crossentropy",)),
@@ -159,12 +213,14 @@ def measure(peer: str, regime: str) -> dict[str, object]:
         versions = {package: importlib.metadata.version(package) for package in packages}
     except importlib.metadata.PackageNotFoundError as error:
         return {"missing": f"{error.name} is not installed"}
-    rows, classes, gradient, seconds = REGIMES[regime]
-    step = make(rows, classes, gradient)
+    try:
+        step = make(REGIMES[regime])
+    except NotMadeForThisError as error:
+        return {"missing": str(error)}
     for _ in range(3):
         step()
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + REGIMES[regime].seconds
     while len(times) < 5 or time.perf_counter() < end:
         begin = time.perf_counter()
         step()

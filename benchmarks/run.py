@@ -65,7 +65,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, object]]] = {regime: {} for regime in regimes}
     for regime, peer in track(turns, "timing", console=Console(stderr=True), transient=True):
         known = results[regime].get(peer, {})
-        if "missing" in known or (peer == OURS[1] and not REGIMES[regime][2]):
+        if "missing" in known or (peer == OURS[1] and not REGIMES[regime].gradient):
             continue
         found = run(peer, regime)
         if "best" not in known or "missing" in found or found["best"] < known["best"]:
@@ -88,10 +88,12 @@ def main() -> None:
         print(markdown(results))
         return
     console = Console(width=max(120, Console().width), highlight=False)
-    console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32")
+    console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32 unless said")
     console.print("  ".join(f"{name} {version}" for name, version in versions.items()))
     for regime in regimes:
-        table = Table(title=f"{regime}{', loss and gradient' if REGIMES[regime][2] else ''}", title_justify="left")
+        table = Table(
+            title=f"{regime}{', loss and gradient' if REGIMES[regime].gradient else ''}", title_justify="left"
+        )
         for column in ("", "ms", "to the floor", "to crossentropy"):
             table.add_column(column, justify="left" if not column else "right")
         times = {peer: float(found["best"]) for peer, found in results[regime].items() if "best" in found}
@@ -100,7 +102,7 @@ def main() -> None:
                 table.add_row(peer, str(found["missing"]), "", "")
                 continue
             ratios = (f"{times[peer] / times[base]:.2f}" if base in times else "" for base in ("copy", "crossentropy"))
-            name = "floor: copy, 2 threads" if peer == "copy" and REGIMES[regime][2] else peer
+            name = "floor: copy, 2 threads" if peer == "copy" and REGIMES[regime].gradient else peer
             table.add_row("floor: read, 2 threads" if name == "copy" else name, f"{times[peer]:.4g}", *ratios)
         console.print(table)
     console.print(f"figures in {arguments.json}")

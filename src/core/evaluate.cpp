@@ -13,12 +13,13 @@
 
 namespace crossentropy {
 
-// Rows that one task takes: some sixteen thousand elements (more where a tile is copied while the one before it is
-// computed), a multiple of every tile. It depends on the number of
-// classes alone, so that losses are added in the same order whatever the number of threads.
+// Rows that one task takes: some sixteen thousand elements, or one row; more where a tile is copied while the one
+// before it is computed. It depends on the shape of a row alone, so that losses are added in the same order whatever
+// the number of threads. A multiple of every tile, where rows are computed side by side.
 static std::size_t rows_of_task(const Problem& p) {
-    const std::size_t elements = std::size_t(1) << (p.inner > 1 ? 16 : 14), tile = 32;
-    return std::max<std::size_t>(1, elements / p.classes / tile) * tile;
+    constexpr std::size_t tile = 32;
+    const std::size_t rows = (std::size_t(1) << (p.inner > 1 ? 16 : 14)) / p.classes;
+    return p.inner > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile : std::max<std::size_t>(1, rows);
 }
 
 // Fresh pages cost more than the kernel that fills them: ask for huge ones inside a large output.

@@ -38,7 +38,11 @@ class RowKernel {
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         for (std::size_t row = begin; row < end; ++row) {
-            const double value = p.has_targets() ? loss(row, outcome) : softmax(row);
+            double value;
+            if constexpr (transformed)  // without targets nothing is
+                value = loss(row, outcome);
+            else
+                value = p.has_targets() ? loss(row, outcome) : softmax(row);
             if (row_values != nullptr) row_values[row] = RowValue<S>(value);
             outcome.add(value);
         }
@@ -271,9 +275,11 @@ class RowKernel {
             // Scaled in float32 unless the factor does not fit.
             const double largest = std::max(std::abs(block.softmax), std::abs(block.target));
             const bool wide = largest > double(std::numeric_limits<T>::max());
-            if (transformed || wide)
+            if constexpr (transformed)
                 write_block<dense>(z, e, out, row, target, first, end, block);
-            else if (dense)
+            else if (wide)
+                write_block<dense>(z, e, out, row, target, first, end, block);
+            else if constexpr (dense)
                 difference_block(e, out, row, target, first, end, block);
             else
                 scale_block(e, first, end, T(block.softmax), out);
