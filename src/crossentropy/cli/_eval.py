@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .. import _scoring
+from .._arrays import row_type
 from .._options import loss_options
 from ._files import fail, load, whole_file
 from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
@@ -27,7 +28,7 @@ class Reduction(StrEnum):
 
 def evaluate(
     logits: Annotated[
-        Path, typer.Argument(help="Logits, float32 or float64, e.g. logits.npy of shape (rows, classes).")
+        Path, typer.Argument(help="Logits, float16, float32 or float64, e.g. logits.npy of shape (rows, classes).")
     ],
     targets: Annotated[
         Path,
@@ -86,7 +87,7 @@ def evaluate(
     try:
         options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction.value)
         with (
-            whole_file(per_row, row_shape, dtype) as losses,
+            whole_file(per_row, row_shape, row_type(dtype)) as losses,
             whole_file(grad, z.shape, dtype) as dlogits,
             Progress(
                 TextColumn("scoring"),
