@@ -17,18 +17,11 @@ except ModuleNotFoundError as error:
 from . import _reference as reference
 from ._arrays import TopKTargets
 from ._config import get_num_threads, set_num_threads, show_config
-from ._derivatives import (
-    cross_entropy_dtargets,
-    cross_entropy_hessian_diagonal,
-    cross_entropy_hvp,
-    softmax_jacobian,
-    softmax_jvp,
-    softmax_vjp,
-)
+from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._modules import CrossEntropyLoss
-from ._softmax import log_softmax, logsumexp, softmax
+from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 
 __all__ = [
     "CrossEntropyLoss",

@@ -1,8 +1,6 @@
-"""Further derivatives: of the softmax, of the loss a second time, and of the loss with respect to its targets.
+"""Further derivatives of the loss: the second, and that with respect to its targets.
 
-All are computed in float64 from what the core returns, and rounded once to the logits' dtype. None subtracts what
-nearly cancels: of the class j that has the maximum, 1 - p is the sum of the other probabilities, and p . x is taken of
-x - x_j.
+Computed in float64 from what the core returns, and rounded once to the logits' dtype.
 """
 
 import math
@@ -15,88 +13,7 @@ import numpy.typing as npt
 from ._arrays import Array, TopKTargets, as_array, as_logits, as_targets, as_weights
 from ._functional import evaluate
 from ._options import LossOptions, Reduction, loss_options
-from ._softmax import log_softmax, logsumexp, softmax
-
-
-def softmax_jacobian(logits: npt.ArrayLike) -> Array:
-    r"""Compute the Jacobian of the softmax, :math:`J_{ij} = a_i (\delta_{ij} - a_j)`.
-
-    Parameters
-    ----------
-    logits : array_like, shape (..., C)
-        As for `softmax`, the classes on the last axis.
-
-    Returns
-    -------
-    ndarray of shape (..., C, C)
-        Of the logits' dtype; symmetric. Its size is the square of the classes: `softmax_vjp` and `softmax_jvp`
-        multiply by it without making it.
-
-    Examples
-    --------
-    >>> import crossentropy as ce
-    >>> ce.softmax_jacobian([2.0, 1.0, 0.1]).round(4)
-    array([[ 0.2247, -0.1598, -0.065 ],
-           [-0.1598,  0.1837, -0.0239],
-           [-0.065 , -0.0239,  0.0889]])
-    """
-    given = as_logits(logits, -1)
-    p, rest = _probabilities(given.data.astype(np.float64))
-    jacobian: Array = -p[..., :, None] * p[..., None, :]
-    diagonal = np.arange(given.classes)
-    jacobian[..., diagonal, diagonal] = p * rest
-    return jacobian.astype(given.data.dtype)
-
-
-def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
-    r"""Multiply a vector by the Jacobian of the softmax: the gradient of :math:`v \cdot \sigma(z)`.
-
-    Parameters
-    ----------
-    logits : array_like, shape (..., C, ...)
-        As for `softmax`.
-    v : array_like of the logits' shape
-        The gradient of a later result with respect to the softmax.
-    axis : int
-        The class axis.
-
-    Returns
-    -------
-    ndarray
-        Of the logits' shape and dtype, in time proportional to their number.
-
-    Examples
-    --------
-    >>> import crossentropy as ce
-    >>> ce.softmax_vjp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
-    array([-0.1598,  0.1837, -0.0239])
-    """
-    given = as_logits(logits, axis)
-    p, _ = _probabilities(np.moveaxis(given.given, axis, -1).astype(np.float64))
-    centred, _ = _centred(p, np.moveaxis(_vector(v, given.given), axis, -1))
-    return np.ascontiguousarray(np.moveaxis(p * centred, -1, axis), given.data.dtype)
-
-
-def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
-    """Multiply the Jacobian of the softmax by a vector: how the softmax changes when the logits change by `v`.
-
-    Parameters
-    ----------
-    logits, v, axis
-        As for `softmax_vjp`; `v` is the change of the logits.
-
-    Returns
-    -------
-    ndarray
-        Of the logits' shape and dtype. The Jacobian is symmetric: this is `softmax_vjp`.
-
-    Examples
-    --------
-    >>> import crossentropy as ce
-    >>> ce.softmax_jvp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
-    array([-0.1598,  0.1837, -0.0239])
-    """
-    return softmax_vjp(logits, v, axis=axis)
+from ._softmax import centred, log_softmax, logsumexp, probabilities, vector
 
 
 def cross_entropy_hvp(
@@ -142,10 +59,10 @@ def cross_entropy_hvp(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
-    v = rows.last(_vector(v, rows.given))
+    v = rows.last(vector(v, rows.given))
     with np.errstate(all="ignore"):
-        centred, mean = _centred(rows.p, rows.slope * v)
-        hessian_u = rows.a * rows.p * centred + rows.tail * mean * rows.p
+        around_mean, mean = centred(rows.p, rows.slope * v)
+        hessian_u = rows.a * rows.p * around_mean + rows.tail * mean * rows.p
         return rows.result(rows.slope * hessian_u + rows.du * rows.curvature * v)
 
 
@@ -316,7 +233,7 @@ def _rows(
             u = np.where(np.isinf(A), A, k * th) / options.temperature
             slope = 1 / np.cosh(A / k) ** 2 / options.temperature
             curvature = -2 / k * th * slope
-        p, rest = _probabilities(u)
+        p, rest = probabilities(u)
         tail = 2 * options.z_loss * omega
         a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))
         plain = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
@@ -328,28 +245,3 @@ def _rows(
     return _Rows(
         given.given, axis, given.data.dtype, u, slope, curvature, p, rest, a[column], tail[column], du, scale[column]
     )
-
-
-def _probabilities(u: Array) -> tuple[Array, Array]:
-    """The softmax over the last axis, and one minus it."""
-    p = softmax(u)
-    top = np.arange(u.shape[-1]) == u.argmax(-1)[..., None]
-    return p, np.where(top, np.where(top, 0.0, p).sum(-1, keepdims=True), 1 - p)
-
-
-def _centred(p: Array, x: Array) -> tuple[Array, Array]:
-    """X minus its mean under p, and that mean."""
-    j = p.argmax(-1)[..., None]
-    at_top = np.take_along_axis(x, j, -1)
-    y = x - at_top
-    mean = np.where(p == 0, 0.0, p * y).sum(-1, keepdims=True)
-    return y - mean, at_top + mean
-
-
-def _vector(v: npt.ArrayLike, logits: Array) -> Array:
-    array = as_array(v)
-    if array.shape != logits.shape:
-        raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-        raise TypeError(f"v: expected real numbers, got {array.dtype}")
-    return array.astype(np.float64)

@@ -1,10 +1,14 @@
-"""Softmax, log-softmax and log-sum-exp."""
+"""Softmax, log-softmax, log-sum-exp, and the softmax's derivatives.
+
+The derivatives are computed in float64 and rounded once. None subtracts what nearly cancels: of the class j that has
+the maximum, 1 - p is the sum of the other probabilities, and p . x is taken of x - x_j.
+"""
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, Logits, as_logits, memory_of, row_type
+from ._arrays import Array, Logits, as_array, as_logits, memory_of, row_type
 from ._config import get_num_threads
 
 # The core's Output.
@@ -148,3 +152,109 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
         memory_of(z.data, z.code), z.rows, z.classes, z.inner, z.code, _SOFTMAX, values, None, get_num_threads()
     )
     return np.expand_dims(values, z.axis) if keepdims else values[()]
+
+
+def softmax_jacobian(logits: npt.ArrayLike) -> Array:
+    r"""Compute the Jacobian of the softmax, :math:`J_{ij} = a_i (\delta_{ij} - a_j)`.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C)
+        As for `softmax`, the classes on the last axis.
+
+    Returns
+    -------
+    ndarray of shape (..., C, C)
+        Of the logits' dtype; symmetric. Its size is the square of the classes: `softmax_vjp` and `softmax_jvp`
+        multiply by it without making it.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_jacobian([2.0, 1.0, 0.1]).round(4)
+    array([[ 0.2247, -0.1598, -0.065 ],
+           [-0.1598,  0.1837, -0.0239],
+           [-0.065 , -0.0239,  0.0889]])
+    """
+    given = as_logits(logits, -1)
+    p, rest = probabilities(given.data.astype(np.float64))
+    jacobian: Array = -p[..., :, None] * p[..., None, :]
+    diagonal = np.arange(given.classes)
+    jacobian[..., diagonal, diagonal] = p * rest
+    return jacobian.astype(given.data.dtype)
+
+
+def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
+    r"""Multiply a vector by the Jacobian of the softmax: the gradient of :math:`v \cdot \sigma(z)`.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C, ...)
+        As for `softmax`.
+    v : array_like of the logits' shape
+        The gradient of a later result with respect to the softmax.
+    axis : int
+        The class axis.
+
+    Returns
+    -------
+    ndarray
+        Of the logits' shape and dtype, in time proportional to their number.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_vjp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
+    array([-0.1598,  0.1837, -0.0239])
+    """
+    given = as_logits(logits, axis)
+    p, _ = probabilities(np.moveaxis(given.given, axis, -1).astype(np.float64))
+    around_mean, _ = centred(p, np.moveaxis(vector(v, given.given), axis, -1))
+    return np.ascontiguousarray(np.moveaxis(p * around_mean, -1, axis), given.data.dtype)
+
+
+def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
+    """Multiply the Jacobian of the softmax by a vector: how the softmax changes when the logits change by `v`.
+
+    Parameters
+    ----------
+    logits, v, axis
+        As for `softmax_vjp`; `v` is the change of the logits.
+
+    Returns
+    -------
+    ndarray
+        Of the logits' shape and dtype. The Jacobian is symmetric: this is `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.softmax_jvp([2.0, 1.0, 0.1], [0.0, 1.0, 0.0]).round(4)
+    array([-0.1598,  0.1837, -0.0239])
+    """
+    return softmax_vjp(logits, v, axis=axis)
+
+
+def probabilities(u: Array) -> tuple[Array, Array]:
+    """The softmax over the last axis, and one minus it."""
+    p = softmax(u)
+    top = np.arange(u.shape[-1]) == u.argmax(-1)[..., None]
+    return p, np.where(top, np.where(top, 0.0, p).sum(-1, keepdims=True), 1 - p)
+
+
+def centred(p: Array, x: Array) -> tuple[Array, Array]:
+    """X minus its mean under p, and that mean."""
+    j = p.argmax(-1)[..., None]
+    at_top = np.take_along_axis(x, j, -1)
+    y = x - at_top
+    mean = np.where(p == 0, 0.0, p * y).sum(-1, keepdims=True)
+    return y - mean, at_top + mean
+
+
+def vector(v: npt.ArrayLike, logits: Array) -> Array:
+    array = as_array(v)
+    if array.shape != logits.shape:
+        raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise TypeError(f"v: expected real numbers, got {array.dtype}")
+    return array.astype(np.float64)
