@@ -85,6 +85,8 @@ def test_renormalize(rng):
     assert losses[0] == pytest.approx(ce.cross_entropy(z[0], [0.5, 0.5, 0, 0, 0]), rel=1e-14)
     assert losses[1] == pytest.approx(ce.cross_entropy(z[1], 2), rel=1e-14)
     assert losses[2] == 0
+    mean = ce.cross_entropy(z, ce.TopKTargets(t, q, renormalize=True))
+    assert mean == pytest.approx(losses.sum() / 2, rel=1e-14), "the row without mass does not count"
     missing = ce.cross_entropy(z, ce.TopKTargets(t, q), reduction="none")
     assert missing[0] == pytest.approx(0.4 * losses[0], rel=1e-14)
     assert missing[2] == 0, "counted, with nothing to count"
