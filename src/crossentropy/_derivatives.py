@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ._arrays import Array, TopKTargets, as_array, as_logits, as_targets, as_weights
 from ._functional import evaluate
 from ._options import LossOptions, Reduction, loss_options
-from ._softmax import centred, log_softmax, logsumexp, probabilities, vector
+from ._softmax import centred, log_softmax, logsumexp, probabilities, scaled, vector
 
 
 def cross_entropy_hvp(
@@ -227,12 +227,7 @@ def _rows(
 
     A = np.moveaxis(given.given, axis, -1).astype(np.float64)
     with np.errstate(all="ignore"):
-        u, slope, curvature = A / options.temperature, np.full(A.shape, 1 / options.temperature), np.zeros(A.shape)
-        if options.softcap < math.inf:
-            k, th = options.softcap, np.tanh(A / options.softcap)
-            u = np.where(np.isinf(A), A, k * th) / options.temperature
-            slope = 1 / np.cosh(A / k) ** 2 / options.temperature
-            curvature = -2 / k * th * slope
+        u, slope, curvature = scaled(A, options)
         p, rest = probabilities(u)
         tail = 2 * options.z_loss * omega
         a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))

@@ -1,6 +1,5 @@
 """Losses as objects, with forward and backward."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 from ._arrays import Array, TopKTargets, as_array, as_grad_output
 from ._functional import evaluate
 from ._options import Reduction, loss_options
-from ._softmax import softmax
+from ._softmax import scaled, softmax
 
 
 class _Forward(NamedTuple):
@@ -129,10 +128,7 @@ class CrossEntropyLoss:
         """
         last = self._forward_done("softmax")
         self._require_unchanged("softmax")
-        u = last.logits
-        if self._options.softcap < math.inf:
-            u = np.where(np.isinf(u), u, self._options.softcap * np.tanh(u / self._options.softcap))
-        return softmax(u if self._options.temperature == 1.0 else u / self._options.temperature, axis=self._axis)
+        return softmax(scaled(last.logits, self._options)[0], axis=self._axis)
 
     def _require_unchanged(self, what: str) -> None:
         last = self._forward_done(what)

@@ -4,12 +4,15 @@ The derivatives are computed in float64 and rounded once. None subtracts what ne
 the maximum, 1 - p is the sum of the other probabilities, and p . x is taken of x - x_j.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
 from ._arrays import Array, Logits, as_array, as_logits, memory_of, row_type
 from ._config import get_num_threads
+from ._options import LossOptions
 
 # The core's Output.
 _SOFTMAX, _LOG_SOFTMAX = 1, 2
@@ -233,6 +236,17 @@ def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     array([-0.1598,  0.1837, -0.0239])
     """
     return softmax_vjp(logits, v, axis=axis)
+
+
+def scaled(logits: Array, options: LossOptions) -> tuple[Array, Array, Array]:
+    """What the softmax is taken of, after soft cap and temperature, and its first two derivatives by the logits."""
+    k, tau = options.softcap, options.temperature
+    if k == math.inf:
+        return logits / tau, np.full(logits.shape, 1 / tau), np.zeros(logits.shape)
+    with np.errstate(all="ignore"):
+        th = np.tanh(logits / k)
+        slope = 1 / np.cosh(logits / k) ** 2 / tau
+        return np.where(np.isinf(logits), logits, k * th) / tau, slope, -2 / k * th * slope
 
 
 def probabilities(u: Array) -> tuple[Array, Array]:

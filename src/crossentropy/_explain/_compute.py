@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._arrays import Array, Targets, TopKTargets, as_logits, as_targets, as_weights
 from .._functional import evaluate
 from .._options import LossOptions, Reduction, loss_options
-from .._softmax import log_softmax, logsumexp, softmax
+from .._softmax import log_softmax, logsumexp, scaled, softmax
 from ._explanation import Explanation
 
 MAX_ROWS, MAX_LOGITS = 32, 1 << 22
@@ -130,11 +130,9 @@ def explain(
         q = np.where(s[:, None] > 0, np.arange(C) == kept[:, None], 0.0)
         omega = w[kept]
 
-    k, tau, eps = options.softcap, options.temperature, options.label_smoothing
+    eps = options.label_smoothing
     with np.errstate(all="ignore"):
-        u, slope = A / tau, np.full((N, C), 1 / tau)
-        if k < math.inf:
-            u, slope = np.where(np.isinf(A), A, k * np.tanh(A / k)) / tau, 1 / np.cosh(A / k) ** 2 / tau
+        u, slope, _ = scaled(A, options)
         m = u.max(-1)
         shifted = u - m[:, None]
         e = np.exp(shifted)
