@@ -103,6 +103,10 @@ def test_errors(rng):
             ce.cross_entropy_with_grad(z, ce.TopKTargets(t, [[0.5, 0.5], [0.5, 0.5]]), out=out)
     with pytest.raises(IndexError, match="got 7"):
         ce.cross_entropy(z, ce.TopKTargets([[0, 7], [1, 2]], [[1.0, 0.0], [0.5, 0.5]]))
+    with pytest.raises(IndexError, match=r"\[0, 5\) or ignore_index 9 where the probability is 0, got 9 in row 0"):
+        ce.cross_entropy(z, ce.TopKTargets([[9], [1]], [[0.5], [0.5]]), ignore_index=9)
+    with pytest.raises(IndexError, match=r"expected class indices in \[0, 5\), got 9 in row 0"):
+        ce.cross_entropy(z, ce.TopKTargets([[9], [1]], [[0.0], [0.5]]), ignore_index=None)
     with pytest.raises(ValueError, match=r"shape \(2, K\), got shapes \(2,\) and \(2,\)"):
         ce.cross_entropy(z, ce.TopKTargets([0, 1], [0.5, 0.5]))
     with pytest.raises(ValueError, match=r"shape \(2, K\), got shapes \(2, 2\) and \(2, 1\)"):

@@ -204,10 +204,9 @@ def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -
     bad = ((t < 0) | (t >= logits.classes)) & ~empty
     if bad.any():
         row, slot = np.argwhere(bad)[0]
-        raise IndexError(
-            f"targets: expected {accepted_indices(logits.classes, ignore_index)} where the probability is 0, got "
-            f"{t[row, slot]} in row {row}"
-        )
+        accepted = accepted_indices(logits.classes, ignore_index)
+        accepted += "" if ignore_index is None else " where the probability is 0"
+        raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
     ignored = empty.all(-1)
     if targets.renormalize:
         mass = q.sum(-1)
