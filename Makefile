@@ -1,4 +1,4 @@
-# The commands a person needs. Each sets up what it uses in .venv; the first takes a minute, later ones start at once.
+# The commands a person needs. Each sets up what it uses in .venv; the first takes two minutes, later ones start at once.
 #   make demo      the loss explained, then a classifier trained on real data and scored
 #   make test      the tests
 #   make test-all  all tests
