@@ -10,9 +10,10 @@ namespace crossentropy {
 
 struct Kernels {
     const char* name;
-    // Rows [begin, end) of a problem, by ElementType of the logits.
-    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch,
-                             Outcome& outcome);
+    // Rows [begin, end) of a problem, by ElementType of the logits. With `tasks` the
+    // blocks of each row are shared out: rows longer than any kernel for few classes takes, classes contiguous.
+    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks,
+                             Scratch& scratch, Outcome& outcome);
     // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
 };

@@ -22,6 +22,12 @@ static std::size_t rows_of_task(const Problem& p) {
     return p.inner > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile : std::max<std::size_t>(1, rows);
 }
 
+// A few long rows that do not come out even: threads share the blocks of each row instead.
+static bool shares_rows(const Problem& p, int threads) {
+    return p.inner == 1 && p.classes >= 2 * kElementsPerThread && p.rows < 2 * std::size_t(std::max(threads, 1)) &&
+           p.rows % std::size_t(std::max(threads, 1)) != 0;
+}
+
 // Fresh pages cost more than the kernel that fills them: ask for huge ones inside a large output.
 static void advise_huge_pages(void* data, std::size_t bytes) {
 #if defined(__linux__)
@@ -87,9 +93,17 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
     const std::size_t step = rows_of_task(p), tasks = (p.rows + step - 1) / step;
     std::vector<Outcome> outcomes(tasks);
     const auto run = kernels().run[int(p.type)];
-    parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i, Scratch& scratch) {
-        run(p, i * step, std::min(p.rows, (i + 1) * step), scratch, outcomes[i]);
-    });
+    if (shares_rows(p, threads)) {
+        const Tasks share = [&](std::size_t count, const std::function<void(std::size_t)>& task) {
+            parallel_for(count, useful_threads(p.classes, threads), [&](std::size_t i, Scratch&) { task(i); });
+        };
+        Scratch scratch;
+        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &share, scratch, outcomes[i]);
+    } else {
+        parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i, Scratch& scratch) {
+            run(p, i * step, std::min(p.rows, (i + 1) * step), nullptr, scratch, outcomes[i]);
+        });
+    }
 
     Outcome total;
     for (const Outcome& outcome : outcomes) {

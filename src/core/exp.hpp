@@ -1,26 +1,30 @@
 // exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
 
-constexpr double kInverseFactorial[] = {
-    1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
-    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
-
-// ln 2 in two parts; the first is short enough that n times it is exact, even without a fused multiply-add.
+// exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2: the polynomial S with the smallest largest relative error of exp, found
+// by the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without a fused
+// multiply-add.
 template <class T>
 struct ExpConstants;
 template <>
 struct ExpConstants<float> {
     static constexpr double round = 0x1.8p23, ln2_high = 0x1.62e4p-1, ln2_low = 0x1.7f7d1cf79abcap-20;
     static constexpr double lowest = -87.33;  // just above ln(2^-126)
-    static constexpr int mantissa = 23, degree = 7;
+    static constexpr int mantissa = 23;
     static constexpr uint32_t one = 0x3f800000;
+    static constexpr double series[] = {0x1.fffffcp-2, 0x1.555492p-3, 0x1.5558f2p-5, 0x1.123a2p-7,
+                                        0x1.6a23dp-10};  // error 2^-28
 };
 template <>
 struct ExpConstants<double> {
     static constexpr double round = 0x1.8p52, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double lowest = -708.39;  // just above ln(2^-1022)
-    static constexpr int mantissa = 52, degree = 13;
+    static constexpr int mantissa = 52;
     static constexpr uint64_t one = 0x3ff0000000000000;
+    static constexpr double series[] = {0x1.000000000000ap-1,  0x1.55555555554f9p-3,  0x1.555555555083ep-5,
+                                        0x1.1111111127d0ep-7,  0x1.6c16c18438b08p-10, 0x1.a01a012a0f351p-13,
+                                        0x1.a01999e2633fdp-16, 0x1.71df25b3100a2p-19, 0x1.28ad9b8551757p-22,
+                                        0x1.ad7f3ee016e7dp-26};  // error 2^-56
 };
 
 // exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0].
@@ -35,9 +39,10 @@ CE_INLINE ExpParts<V> exp_parts(V x, V error) {
     const V n = shifted - splat<V>(C::round);
     V t = fma(n, splat<V>(-C::ln2_high), x);
     t = fma(n, splat<V>(-C::ln2_low), t) + error;
-    V series = splat<V>(kInverseFactorial[C::degree]);
+    constexpr int degree = int(std::size(C::series)) - 1;
+    V series = splat<V>(C::series[degree]);
 #pragma GCC unroll 16
-    for (int k = C::degree - 1; k >= 2; --k) series = fma(series, t, splat<V>(kInverseFactorial[k]));
+    for (int k = degree - 1; k >= 0; --k) series = fma(series, t, splat<V>(C::series[k]));
     return {(V)(((Bits<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
 }
 

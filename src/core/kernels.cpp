@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <type_traits>
 
@@ -53,6 +54,7 @@ namespace crossentropy::CE_NAMESPACE {
 #include "exp.hpp"
 #include "coefficients.hpp"
 #include "parts.hpp"
+#include "blocks.hpp"
 #include "rows.hpp"
 #include "tile.hpp"
 #include "columns.hpp"
@@ -60,20 +62,22 @@ namespace crossentropy::CE_NAMESPACE {
 // clang-format on
 
 template <class S, class T, bool transformed>
-void run(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
+void run(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks, Scratch& scratch,
+         Outcome& outcome) {
     if (problem.inner > 1)
         StridedKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
     else if (problem.classes <= std::size_t(kFewClasses))
         ColumnKernel<S, T, transformed>(problem).run(begin, end, outcome);
     else
-        RowKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
+        RowKernel<S, T, transformed>(problem, tasks, scratch).run(begin, end, outcome);
 }
 
 // T: what logits of type S are computed in, unless a soft cap or a temperature asks for float64.
 template <class S, class T>
-void run_type(const Problem& problem, std::size_t begin, std::size_t end, Scratch& scratch, Outcome& outcome) {
-    problem.transformed() ? run<S, double, true>(problem, begin, end, scratch, outcome)
-                          : run<S, T, false>(problem, begin, end, scratch, outcome);
+void run_type(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks, Scratch& scratch,
+              Outcome& outcome) {
+    problem.transformed() ? run<S, double, true>(problem, begin, end, tasks, scratch, outcome)
+                          : run<S, T, false>(problem, begin, end, tasks, scratch, outcome);
 }
 
 // Rows whose class index is not ignore_index; any of them out of range is told by `bad`.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -111,5 +112,8 @@ class Scratch {
     std::unique_ptr<std::uint64_t[]> data_;
     std::size_t size_ = 0;
 };
+
+// Calls a function for each number below the first argument, on several threads.
+using Tasks = std::function<void(std::size_t, const std::function<void(std::size_t)>&)>;
 
 }  // namespace crossentropy

@@ -1,0 +1,271 @@
+// One block of a row: its sums, and what is written of it.
+//
+// A block is looked at twice while it is in the nearest cache: for its maximum, then for its sums.
+
+template <class T>
+constexpr int kGroup = 4 * kLanes<T>;  // summed in T before it joins a float64 sum
+template <class T>
+constexpr int kWriteAhead = 4 * kGroup<T>;  // elements; measured
+template <class T>
+constexpr int kBlock = 16384 / int(sizeof(T));
+
+// The coefficients b of the classes of a block: of its whole groups, and of a last one that is not whole, padded.
+template <class T>
+struct BlockTargets {
+    const T *whole = nullptr, *last = nullptr;
+};
+
+// The gradient of a row is softmax * exp(u - m) - target * b, and at_highest at a unique maximum m.
+struct Coefficients {
+    double softmax, target, at_highest, highest;
+    bool unique;
+};
+
+template <class S, class T, bool transformed>
+class BlockKernel {
+ protected:
+    using V = Vector<T>;
+
+    const Problem& p;
+
+    explicit BlockKernel(const Problem& problem) : p(problem) {}
+
+    // A row and a block of it: `count` classes from `first` on.
+    struct Block {
+        std::size_t row;
+        std::int64_t target;
+        std::size_t first;
+        int count;
+    };
+
+    // Where the targets are the coefficients themselves they are read where they lie; else they are made in `made`.
+    BlockTargets<T> coefficients(const Block& block, T (&made)[kBlock<T>]) const {
+        const int whole = block.count / kGroup<T> * kGroup<T>, rest = block.count - whole;
+        constexpr ElementType own = std::is_same_v<T, float> ? ElementType::float32 : ElementType::float64;
+        if (p.probabilities == nullptr || p.sparse_indices != nullptr || p.probabilities_type != own ||
+            p.label_smoothing > 0.0 || p.class_weight != nullptr) {
+            target_coefficients(p, block.row, block.target, block.first, block.count, whole + (rest ? kGroup<T> : 0),
+                                made);
+            return {made, made + whole};
+        }
+        if (rest)
+            target_coefficients(p, block.row, block.target, block.first + std::size_t(whole), rest, kGroup<T>, made);
+        return {static_cast<const T*>(p.probabilities) + block.row * p.classes + block.first, made};
+    }
+
+    // The sums of a block of logits z. If `keep`, their exponentials, relative to the block's maximum, go to e; the
+    // matrix will be written at `out`.
+    template <bool dense, bool keep>
+    PartSums block_sums(const Block& block, const S* z, T* e, const S* out) const {
+        alignas(64) T made[dense ? kBlock<T> : 1];
+        BlockTargets<T> b;
+        if constexpr (dense) b = coefficients(block, made);
+        const int whole = block.count / kGroup<T>, rest = block.count - whole * kGroup<T>;
+        alignas(64) S last[kGroup<T>];  // the elements after the last whole group
+        if (rest) pad(z + whole * kGroup<T>, rest, kGroup<T>, last);
+
+        const double highest = block_maximum(z, whole, rest ? last : nullptr);
+        // Relative to zero, a block of nothing but -inf has no ties and no mass.
+        const V m = splat<V>(highest == -kInf ? 0.0 : highest);
+        Accumulated sums;
+        for (int g = 0; g < whole; ++g) {
+            const int at = g * kGroup<T>;
+#pragma GCC unroll 32
+            for (int i = 0; i < kGroup<T>; i += 64 / int(sizeof(S))) {
+                __builtin_prefetch(z + at + kBlock<T> + i);
+                if constexpr (keep) __builtin_prefetch(out + at + kWriteAhead<T> + i, 1);
+            }
+            add_group<dense, keep>(sums, z + at, m, b.whole + at, e + at);
+        }
+        if (rest) {
+            alignas(64) T last_e[kGroup<T>];
+            add_group<dense, keep>(sums, last, m, b.last, last_e);
+            if constexpr (keep) std::copy(last_e, last_e + rest, e + whole * kGroup<T>);
+        }
+#pragma GCC unroll 8
+        for (int part = 1; part < kParts; ++part) {
+            sums.below[0] += sums.below[part];
+            sums.b_signs[0] |= sums.b_signs[part];
+        }
+        const auto below = fold_lanes(sums.below[0], [](auto x, auto y) { return x + y; });
+        const auto count_highest = (rest ? whole + 1 : whole) * kGroup<T> - below;
+
+        PartSums result;
+        result.highest = highest;
+        result.rest = sums.rest.fold() + double(count_highest - 1);
+        result.unique = count_highest == 1;
+        if constexpr (dense) {
+            result.spread = -sums.spread.fold();
+            result.b_rest = sums.b_rest.fold();
+            result.b_highest = sums.b_highest.fold();
+            using Integers = Integer<V>;
+            const bool sign = fold_lanes((Integers)sums.b_signs[0], [](auto x, auto y) { return x | y; }) < 0;
+            if (sign || !(result.spread < kInf)) {
+                result.spread = wide_spread(block, z, highest);
+                if (result.spread != result.spread) result.b_rest = kNaN;
+            }
+        }
+        return result;
+    }
+
+    // The class of a block's maximum, counted from its first.
+    std::size_t highest_class(const S* z, int count, double highest) const {
+        int c = 0;
+        const auto missing = [&](const S* from) {
+            return none((i64)(capped(p, load_as<T>(from)) == splat<V>(highest)));
+        };
+        while (c + kWidth<T> <= count && missing(z + c)) c += kWidth<T>;
+        while (capped(p, splat<f64>(double(z[c])))[0] != highest) ++c;
+        return std::size_t(c);
+    }
+
+    template <bool dense>
+    void write_gradient(const Block& block, const S* z, const T* e, S* out, const Coefficients& c) const {
+        // Scaled in T unless a factor does not fit.
+        const double largest = std::max(std::abs(c.softmax), std::abs(c.target));
+        if (transformed || largest > double(std::numeric_limits<T>::max()))
+            write_wide<dense>(block, z, e, out, c);
+        else if constexpr (dense)
+            write_difference(block, e, out, c);
+        else
+            write_scaled(block.count, e, out, T(c.softmax));
+    }
+
+    void write_log_softmax(const S* z, int count, S* out, double highest, double rest) const {
+        const f64 m = splat<f64>(highest), log_total = log1p(splat<f64>(rest));
+        for (int first = 0; first < count; first += kWidth<double>) {
+            const int n = std::min(kWidth<double>, count - first);
+            S values[kWidth<double>];
+            std::fill(std::copy(z + first, z + first + n, values), std::end(values), S(0.0));
+            store_as(values, log_probability(load_as<double>(values), m, log_total));
+            std::copy(values, values + n, out + first);
+        }
+    }
+
+ private:
+    struct Accumulated {
+        LaneSums<T> rest, spread, b_rest, b_highest;
+        Integer<V> below[kParts] = {};  // how many are not the maximum
+        Bits<V> b_signs[kParts] = {};  // of all coefficients together
+    };
+
+    double block_maximum(const S* z, int whole, const S* last) const {
+        V high[4 * kParts];
+#pragma GCC unroll 32
+        for (int i = 0; i < 4 * kParts; ++i) high[i] = splat<V>(-kInf);
+        const auto look = [&](const S* group) {
+#pragma GCC unroll 32
+            for (int i = 0; i < 4 * kParts; ++i)
+                high[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), high[i]);
+        };
+        for (int g = 0; g < whole; ++g) look(z + g * kGroup<T>);
+        if (last != nullptr) look(last);
+#pragma GCC unroll 32
+        for (int i = 1; i < 4 * kParts; ++i) high[0] = highest(high[i], high[0]);
+        return double(fold_lanes(high[0], [](T a, T b) { return a > b ? a : b; }));
+    }
+
+    template <bool dense, bool keep>
+    CE_INLINE void add_group(Accumulated& sums, const S* z, V m, const T* b, T* exponentials) const {
+#pragma GCC unroll 8
+        for (int part = 0; part < kParts; ++part) {
+            V e[4], spread[4], below[4], at_highest[4];  // the last three weighed by b
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) {
+                const int at = j * kLanes<T> + part * kWidth<T>;
+                const V u = capped(p, load_as<T>(z + at));
+                const auto is_below = u != m;
+                sums.below[part] = count_lanes<V>(is_below, sums.below[part]);
+                e[j] = exp_below<transformed>(p, u, m);
+                if constexpr (keep) store(exponentials + at, e[j]);
+                e[j] = select<V>(is_below, e[j], V{});
+                if constexpr (dense) {
+                    const V bj = load<V>(b + at);
+                    sums.b_signs[part] |= (Bits<V>)bj;
+                    spread[j] = select<V>(bj != 0, bj * (u - m), V{});
+                    below[j] = select<V>(is_below, bj, V{});
+                    at_highest[j] = bj - below[j];
+                }
+            }
+            add_four(sums.rest, part, e);
+            if constexpr (dense) {
+                add_four(sums.spread, part, spread);
+                add_four(sums.b_rest, part, below);
+                add_four(sums.b_highest, part, at_highest);
+            }
+        }
+    }
+
+    static CE_INLINE void add_four(LaneSums<T>& sums, int part, const V (&v)[4]) {
+        f64 sum[kHalves<T>];
+        widen((v[0] + v[1]) + (v[2] + v[3]), sum);
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves<T>; ++h) sums.add(part * kHalves<T> + h, sum[h]);
+    }
+
+    // Sum of b_c (m - u_c) in float64, where it overflows T or has a term that is no number or a negative coefficient.
+    double wide_spread(const Block& block, const S* z, double highest) const {
+        double sum = 0.0;
+        for (int first = 0; first < block.count; first += kGroup<T>) {
+            const int count = std::min(kGroup<T>, block.count - first);
+            double b[kGroup<T>];
+            target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, count, b);
+            for (int i = 0; i < count; ++i) {
+                const double u = capped(p, splat<f64>(double(z[first + i])))[0];
+                if (b[i] != 0.0) sum += b[i] * (u == -kInf ? kInf : highest - u);
+            }
+        }
+        return sum;
+    }
+
+    void write_scaled(int count, const T* e, S* out, T factor) const {
+        const V scale = splat<V>(double(factor));
+        int i = 0;
+        for (; i + kWidth<T> <= count; i += kWidth<T>) store_as(out + i, load<V>(e + i) * scale);
+        for (; i < count; ++i) out[i] = S(double(e[i] * factor));
+    }
+
+    void write_difference(const Block& block, const T* e, S* out, const Coefficients& c) const {
+        alignas(64) T made[kBlock<T>];
+        const BlockTargets<T> b = coefficients(block, made);
+        const V softmax = splat<V>(c.softmax), minus = splat<V>(-c.target);
+        const auto write = [&](const T* from, const T* b_group, S* to) {
+#pragma GCC unroll 32
+            for (int i = 0; i < kGroup<T>; i += kWidth<T>)
+                store_as(to + i, fma(load<V>(from + i), softmax, minus * load<V>(b_group + i)));
+        };
+        int at = 0;
+        for (; at + kGroup<T> <= block.count; at += kGroup<T>) write(e + at, b.whole + at, out + at);
+        if (at < block.count) {
+            alignas(64) S last[kGroup<T>];
+            write(e + at, b.last, last);
+            std::copy(last, last + (block.count - at), out + at);
+        }
+    }
+
+    template <bool dense>
+    void write_wide(const Block& block, const S* z, const T* e, S* out, const Coefficients& c) const {
+        for (int first = 0; first < block.count; first += kGroup<T>) {
+            const int count = std::min(kGroup<T>, block.count - first);
+            alignas(64) S group[kGroup<T>];
+            alignas(64) double b[kGroup<T>];
+            pad(z + first, count, kGroup<T>, group);
+            if constexpr (dense)
+                target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
+#pragma GCC unroll 32
+            for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
+                const V logit = load_as<T>(group + i);
+                f64 g[kHalves<T>];
+                widen(load_first<V>(e + first + i, count - i), g);
+#pragma GCC unroll 2
+                for (int h = 0; h < kHalves<T>; ++h) {
+                    g[h] *= c.softmax;
+                    if constexpr (dense) g[h] -= c.target * load<f64>(b + i + h * kWidth<double>);
+                }
+                if constexpr (transformed) g[0] *= capped_slope(p, logit);
+                store_as(group + i, narrow_for<S>(g));
+            }
+            std::copy(group, group + count, out + first);
+        }
+    }
+};
