@@ -21,6 +21,37 @@ struct Coefficients {
     bool unique;
 };
 
+// Whether the differences between the logits of a group and a maximum are exact in T.
+template <class S, class T>
+struct Differences {
+    explicit Differences(double) {}
+    CE_INLINE bool exact(const S*) const { return false; }
+};
+// Those of half precision mostly are in float32, which has 24 digits. They need more where a logit is much smaller than
+// the maximum, by `small`; and everywhere where the maximum has digits below 2^-17, since those that count reach 2^7.
+template <int exponent_bits, int mantissa_bits>
+struct Differences<Half<exponent_bits, mantissa_bits>, float> {
+    using S = Half<exponent_bits, mantissa_bits>;
+    std::uint16_t small;  // the bits of a number below the maximum by 24 digits less those of S, less 1
+
+    explicit Differences(double maximum) {
+        const double size = std::abs(maximum);
+        const int exponent = (S(size).bits >> mantissa_bits) - (23 - mantissa_bits);
+        small = std::uint16_t(std::max(exponent << mantissa_bits, 1) - 1);
+        if (size != 0.0 && size < std::ldexp(1.0, mantissa_bits - 17)) small = 0xffff;
+    }
+    CE_INLINE bool exact(const S* group) const {
+        u16 least = ~u16{};
+#pragma GCC unroll 32
+        for (int i = 0; i < kGroup<float>; i += kVectorBytes / int(sizeof(S))) {
+            u16 bits;
+            __builtin_memcpy(&bits, group + i, sizeof bits);
+            least = lowest(least, (bits & 0x7fff) - 1);  // a zero is exact: it becomes the largest
+        }
+        return !any_below(least, small);
+    }
+};
+
 template <class S, class T, bool transformed>
 class BlockKernel {
  protected:
@@ -67,6 +98,7 @@ class BlockKernel {
         const double highest = block_maximum(z, whole, rest ? last : nullptr);
         // Relative to zero, a block of nothing but -inf has no ties and no mass.
         const V m = splat<V>(highest == -kInf ? 0.0 : highest);
+        const Differences<S, T> differences(highest);
         Accumulated sums;
         for (int g = 0; g < whole; ++g) {
             const int at = g * kGroup<T>;
@@ -75,11 +107,14 @@ class BlockKernel {
                 __builtin_prefetch(z + at + kBlock<T> + i);
                 if constexpr (keep) __builtin_prefetch(out + at + kWriteAhead<T> + i, 1);
             }
-            add_group<dense, keep>(sums, z + at, m, b.whole + at, e + at);
+            if (differences.exact(z + at))
+                add_group<dense, keep, true>(sums, z + at, m, b.whole + at, e + at);
+            else
+                add_group<dense, keep, false>(sums, z + at, m, b.whole + at, e + at);
         }
         if (rest) {
             alignas(64) T last_e[kGroup<T>];
-            add_group<dense, keep>(sums, last, m, b.last, last_e);
+            add_group<dense, keep, false>(sums, last, m, b.last, last_e);
             if constexpr (keep) std::copy(last_e, last_e + rest, e + whole * kGroup<T>);
         }
 #pragma GCC unroll 8
@@ -150,6 +185,10 @@ class BlockKernel {
     };
 
     double block_maximum(const S* z, int whole, const S* last) const {
+        if constexpr (kIsHalf<S> && !transformed) {
+            const double highest = half_maximum(z, whole, last);
+            if (highest == highest) return highest;
+        }
         V high[4 * kParts];
 #pragma GCC unroll 32
         for (int i = 0; i < 4 * kParts; ++i) high[i] = splat<V>(-kInf);
@@ -165,7 +204,30 @@ class BlockKernel {
         return double(fold_lanes(high[0], [](T a, T b) { return a > b ? a : b; }));
     }
 
-    template <bool dense, bool keep>
+    // By integers, twice as many at a time; NaN if there is one.
+    double half_maximum(const S* z, int whole, const S* last) const {
+        constexpr int vectors = kGroup<T> * int(sizeof(S)) / kVectorBytes;
+        i16 high[vectors];
+#pragma GCC unroll 32
+        for (int i = 0; i < vectors; ++i) high[i] = i16{} + ordered(std::int16_t(S(-kInf).bits));
+        const auto look = [&](const S* group) {
+#pragma GCC unroll 32
+            for (int i = 0; i < vectors; ++i) {
+                i16 bits;
+                __builtin_memcpy(&bits, group + i * kVectorBytes / int(sizeof(S)), sizeof bits);
+                high[i] = highest(ordered(bits), high[i]);
+            }
+        };
+        for (int g = 0; g < whole; ++g) look(z + g * kGroup<T>);
+        if (last != nullptr) look(last);
+#pragma GCC unroll 32
+        for (int i = 1; i < vectors; ++i) high[0] = highest(high[i], high[0]);
+        S result;
+        result.bits = std::uint16_t(ordered(fold_lanes(high[0], [](auto a, auto b) { return a > b ? a : b; })));
+        return double(result);
+    }
+
+    template <bool dense, bool keep, bool exact>
     CE_INLINE void add_group(Accumulated& sums, const S* z, V m, const T* b, T* exponentials) const {
 #pragma GCC unroll 8
         for (int part = 0; part < kParts; ++part) {
@@ -176,7 +238,7 @@ class BlockKernel {
                 const V u = capped(p, load_as<T>(z + at));
                 const auto is_below = u != m;
                 sums.below[part] = count_lanes<V>(is_below, sums.below[part]);
-                e[j] = exp_below<transformed>(p, u, m);
+                e[j] = exp_below<transformed, exact>(p, u, m);
                 if constexpr (keep) store(exponentials + at, e[j]);
                 e[j] = select<V>(is_below, e[j], V{});
                 if constexpr (dense) {

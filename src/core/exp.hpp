@@ -27,18 +27,18 @@ struct ExpConstants<double> {
                                         0x1.ad7f3ee016e7dp-26};  // error 2^-56
 };
 
-// exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0].
+// exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0]. Without an error, 0.
 template <class V>
 struct ExpParts {
     V power, rest;
 };
-template <class V>
-CE_INLINE ExpParts<V> exp_parts(V x, V error) {
+template <class V, class... Error>
+CE_INLINE ExpParts<V> exp_parts(V x, Error... error) {
     using C = ExpConstants<Element<V>>;
     const V shifted = fma(x, splat<V>(0x1.71547652b82fep0), splat<V>(C::round));  // log2(e) x + round
     const V n = shifted - splat<V>(C::round);
     V t = fma(n, splat<V>(-C::ln2_high), x);
-    t = fma(n, splat<V>(-C::ln2_low), t) + error;
+    t = (fma(n, splat<V>(-C::ln2_low), t) + ... + error);
     constexpr int degree = int(std::size(C::series)) - 1;
     V series = splat<V>(C::series[degree]);
 #pragma GCC unroll 16
@@ -48,9 +48,9 @@ CE_INLINE ExpParts<V> exp_parts(V x, V error) {
 
 // exp(x + error) for x <= 0 and a much smaller error: below 1 ULP. Exactly 1 at 0, exactly 0 below the normal range;
 // NaN stays NaN. An infinite x gives 0 whatever the error holds.
-template <class V>
-CE_INLINE V exp(V x, V error) {
-    const ExpParts<V> e = exp_parts(x, error);
+template <class V, class... Error>
+CE_INLINE V exp(V x, Error... error) {
+    const ExpParts<V> e = exp_parts(x, error...);
     return select<V>(x < splat<V>(ExpConstants<Element<V>>::lowest), V{}, fma(e.power, e.rest, e.power));
 }
 
@@ -61,7 +61,7 @@ struct Tanh {
 };
 CE_INLINE Tanh tanh(f64 x) {
     const f64 y = splat<f64>(-2.0) * select<f64>(x < 0, -x, x);
-    const ExpParts<f64> parts = exp_parts(y, f64{});
+    const ExpParts<f64> parts = exp_parts(y);
     const auto tiny = y < splat<f64>(ExpConstants<double>::lowest);
     const f64 e = select<f64>(tiny, f64{}, fma(parts.power, parts.rest, parts.power));
     const f64 minus = select<f64>(tiny, splat<f64>(-1.0), fma(parts.power, parts.rest, parts.power - 1.0));  // e - 1

@@ -3,7 +3,7 @@
 // A number of 16 bits: sign, exponent, mantissa.
 template <int exponent_bits, int mantissa_bits>
 struct Half {
-    static constexpr int bias = (1 << (exponent_bits - 1)) - 1;
+    static constexpr int bias = (1 << (exponent_bits - 1)) - 1, mantissa = mantissa_bits;
     static constexpr std::uint16_t infinity = ((1 << exponent_bits) - 1) << mantissa_bits;
 
     std::uint16_t bits;
@@ -27,20 +27,26 @@ struct Half {
         bits = std::uint16_t(wide | (std::signbit(x) && x == x ? 0x8000u : 0u));
     }
     explicit __attribute__((noinline)) operator double() const {
-        const int exponent = (bits & infinity) >> mantissa_bits, mantissa = bits & ((1 << mantissa_bits) - 1);
+        const int exponent = (bits & infinity) >> mantissa_bits, digits = bits & ((1 << mantissa_bits) - 1);
         double size;
         if ((bits & infinity) == infinity)
-            size = mantissa != 0 ? kNaN : kInf;
+            size = digits != 0 ? kNaN : kInf;
         else if (exponent == 0)
-            size = mantissa * std::ldexp(1.0, 1 - bias - mantissa_bits);
+            size = digits * std::ldexp(1.0, 1 - bias - mantissa_bits);
         else
-            size = std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
+            size = std::ldexp((1 << mantissa_bits) + digits, exponent - bias - mantissa_bits);
         return (bits & 0x8000) != 0 ? -size : size;
     }
     explicit operator float() const { return float(double(*this)); }
 };
 using float16 = Half<5, 10>;
 using bfloat16 = Half<8, 7>;
+
+// A half's number as an integer of the same order (NaN beyond infinity, -0 below 0), and back: it undoes itself.
+template <class I>
+CE_INLINE I ordered(I bits) {
+    return I(bits ^ ((bits >> 15) & 0x7fff));
+}
 
 template <class S>
 constexpr bool kIsHalf = std::is_same_v<S, float16> || std::is_same_v<S, bfloat16>;

@@ -19,6 +19,8 @@ typedef int32_t i32 __attribute__((vector_size(kVectorBytes)));
 typedef int64_t i64 __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t u32 __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t u64 __attribute__((vector_size(kVectorBytes)));
+typedef int16_t i16 __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t u16 __attribute__((vector_size(kVectorBytes)));
 typedef float f32_half __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class V>
@@ -159,6 +161,34 @@ CE_INLINE f32_half high(f32 v) { return f32_half{v[2], v[3]}; }
 CE_INLINE f32 join(f32_half a, f32_half b) { return f32{a[0], a[1], b[0], b[1]}; }
 CE_INLINE f64 widen(f32_half v) { return __builtin_convertvector(v, f64); }
 CE_INLINE f32_half narrow(f64 v) { return __builtin_convertvector(v, f32_half); }
+#endif
+
+// Of 16-bit numbers: the higher, the lower; whether any is below a limit.
+#if defined(CE_AVX512)
+CE_INLINE i16 highest(i16 a, i16 b) { return (i16)_mm512_max_epi16((__m512i)a, (__m512i)b); }
+CE_INLINE u16 lowest(u16 a, u16 b) { return (u16)_mm512_min_epu16((__m512i)a, (__m512i)b); }
+CE_INLINE bool any_below(u16 v, std::uint16_t limit) {
+    return _mm512_cmplt_epu16_mask((__m512i)v, _mm512_set1_epi16(short(limit))) != 0;
+}
+#elif defined(CE_AVX2)
+CE_INLINE i16 highest(i16 a, i16 b) { return (i16)_mm256_max_epi16((__m256i)a, (__m256i)b); }
+CE_INLINE u16 lowest(u16 a, u16 b) { return (u16)_mm256_min_epu16((__m256i)a, (__m256i)b); }
+CE_INLINE bool any_below(u16 v, std::uint16_t limit) {
+    const __m256i missing = _mm256_subs_epu16(_mm256_set1_epi16(short(limit)), (__m256i)v);
+    return _mm256_testz_si256(missing, missing) == 0;
+}
+#elif defined(CE_NEON)
+CE_INLINE i16 highest(i16 a, i16 b) { return (i16)vmaxq_s16((int16x8_t)a, (int16x8_t)b); }
+CE_INLINE u16 lowest(u16 a, u16 b) { return (u16)vminq_u16((uint16x8_t)a, (uint16x8_t)b); }
+CE_INLINE bool any_below(u16 v, std::uint16_t limit) { return vminvq_u16((uint16x8_t)v) < limit; }
+#else
+CE_INLINE i16 highest(i16 a, i16 b) { return a > b ? a : b; }
+CE_INLINE u16 lowest(u16 a, u16 b) { return a < b ? a : b; }
+CE_INLINE bool any_below(u16 v, std::uint16_t limit) {
+    bool any = false;
+    for (int i = 0; i < kVectorBytes / 2; ++i) any |= v[i] < limit;
+    return any;
+}
 #endif
 
 template <class T>
