@@ -28,7 +28,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
         (sums.highest < splat<f64>(kInf)) & (sums.highest > splat<f64>(-kInf)) & (sums.rest == sums.rest);
     const f64 b = sums.b_rest + sums.b_highest;
     const auto valid = finite & (b == b);
-    const f64 log_total = log1p(sums.rest);
+    const f64 inverse = 1.0 / (1.0 + sums.rest);
+    const f64 log_total = log1p(sums.rest, inverse);
     const f64 lse = fma(sums.highest, inverse_temperature, log_total);
 
     f64 loss = fma(b, log_total, sums.spread * inverse_temperature);
@@ -38,7 +39,7 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
         loss += select<f64>(factor > 0, factor * lse * lse, f64{});
         tail = select<f64>(factor > 0, 2.0 * factor * lse, f64{});
     }
-    const f64 per_total = row.scale / (1.0 + sums.rest);
+    const f64 per_total = row.scale * inverse;
     const f64 nan = splat<f64>(kNaN);
     RowResult result;
     // Without finite logits log-sum-exp is still -inf or +inf, unless one of them is NaN.

@@ -6,8 +6,8 @@
 constexpr int kFewClasses = 192;
 
 template <class S, class T, bool transformed>
-class ColumnKernel : TileKernel<S, T, transformed> {
-    using Base = TileKernel<S, T, transformed>;
+class ColumnKernel : TileKernel<S, T, T, T, transformed> {
+    using Base = TileKernel<S, T, T, T, transformed>;
     using Base::p, Base::classes, Base::logits, Base::matrix, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
     using Staged = std::conditional_t<kIsHalf<S>, T, S>;  // rows that become columns: half precision is widened first
@@ -17,8 +17,11 @@ class ColumnKernel : TileKernel<S, T, transformed> {
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         alignas(64) std::byte memory[Base::bytes_of_tile(kFewClasses)];
+        alignas(64) T columns[kFewClasses][kTile];
         Tile tile;
         Base::prepare(tile, memory);
+        tile.u = tile.out = *columns;
+        tile.u_stride = tile.out_stride = kTile;
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
@@ -26,14 +29,18 @@ class ColumnKernel : TileKernel<S, T, transformed> {
             Staged staged[kTile * kFewClasses];  // stands in for a whole tile at the end
             const bool whole = count == kTile && !kIsHalf<S>;
             if (!whole) stage(logits + offset, elements, staged);
-            transpose(whole ? tile_of(logits + offset) : staged, tile.u);
-            if constexpr (transformed) Base::transform(tile);
+            transpose(whole ? tile_of(logits + offset) : staged, columns);
+            if constexpr (transformed) Base::transform(tile, *columns, kTile, columns);
             Base::read_targets(tile, first, count, outcome);
             if (p.dense()) read_coefficients(tile, first);
             Base::compute(tile, total);
             if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
             if (matrix == nullptr) continue;
-            transpose_back(tile.e, whole ? tile_of(matrix + offset) : staged);
+            Staged* const rows = whole ? tile_of(matrix + offset) : staged;
+            transpose_back(columns, rows);
+            if (Base::has_single_targets())
+                for (int i = 0; i < kTile; ++i)
+                    rows[std::size_t(i) * p.classes + Base::class_of(tile, i)] = Staged(tile.at_target[i]);
             if (!whole) unstage(staged, elements, matrix + offset);
         }
         outcome.add(total.fold());

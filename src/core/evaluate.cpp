@@ -18,7 +18,7 @@ namespace crossentropy {
 // the number of threads. A multiple of every tile, where rows are computed side by side.
 static std::size_t rows_of_task(const Problem& p) {
     constexpr std::size_t tile = 32;
-    const std::size_t rows = (std::size_t(1) << (p.inner > 1 ? 16 : 14)) / p.classes;
+    const std::size_t rows = (std::size_t(1) << (p.inner > 1 ? 18 : 14)) / p.classes;
     return p.inner > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile : std::max<std::size_t>(1, rows);
 }
 

@@ -69,11 +69,11 @@ CE_INLINE Tanh tanh(f64 x) {
     return {select<f64>(x < 0, -value, value), 4.0 * e / ((1.0 + e) * (1.0 + e))};
 }
 
-// log(1 + r) for finite r >= 0: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 + f) from the series of atanh.
-CE_INLINE f64 log1p(f64 r) {
+// log(1 + r) for finite r >= 0, and 1 / (1 + r) if it is known: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 + f) from the series of atanh.
+CE_INLINE f64 log1p(f64 r, f64 inverse) {
     const f64 u = 1.0 + r;
     const f64 t = u - r;
-    const f64 error = ((r - (u - t)) + (1.0 - t)) / u;
+    const f64 error = ((r - (u - t)) + (1.0 - t)) * inverse;
 
     const i64 bits = (i64)u;
     const f64 fraction = (f64)((bits & 0x000fffffffffffff) | int64_t(ExpConstants<double>::one));  // in [1, 2)
@@ -90,3 +90,4 @@ CE_INLINE f64 log1p(f64 r) {
     const f64 rest = s * fma(z, -series, f) - fma(k, splat<f64>(ExpConstants<double>::ln2_low), error);
     return fma(k, splat<f64>(ExpConstants<double>::ln2_high), f - rest);
 }
+CE_INLINE f64 log1p(f64 r) { return log1p(r, 1.0 / (1.0 + r)); }

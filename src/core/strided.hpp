@@ -4,15 +4,16 @@
 // apart would evict each other from the cache.
 
 template <class S, class T, bool transformed>
-class StridedKernel : TileKernel<S, T, transformed> {
-    using Base = TileKernel<S, T, transformed>;
+class StridedKernel : TileKernel<S, T, std::conditional_t<transformed, T, S>, S, transformed> {
+    using Base = TileKernel<S, T, std::conditional_t<transformed, T, S>, S, transformed>;
     using Base::p, Base::classes, Base::logits, Base::matrix, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
 
     static constexpr std::size_t kTileBytes = 1 << 15, kMostPositions = 16 * kTile;
 
     std::size_t positions;  // of a copy: a multiple of kTile
-    S* copy;                // classes x positions
+    S* copies[2];           // classes x positions each
+    T (*transformed_logits)[kTile];  // of one tile
     void* memory;
 
     // Positions of one tile, `length` of them in one piece of memory.
@@ -25,61 +26,81 @@ class StridedKernel : TileKernel<S, T, transformed> {
         const std::size_t fitting = kTileBytes / (p.classes * sizeof(S)) / kTile * kTile;
         positions = std::clamp<std::size_t>(fitting, kTile, kMostPositions);
         const std::size_t bytes = (p.classes * positions * sizeof(S) + 63) / 64 * 64;
-        auto* const start = static_cast<std::byte*>(scratch.reserve(bytes + Base::bytes_of_tile(p.classes) + 64));
-        copy = reinterpret_cast<S*>(start + (64 - reinterpret_cast<std::uintptr_t>(start) % 64) % 64);
-        memory = reinterpret_cast<std::byte*>(copy) + bytes;
+        const std::size_t bytes_of_u = transformed ? p.classes * kTile * sizeof(T) : 0;
+        auto* const start = static_cast<std::byte*>(
+            scratch.reserve(2 * bytes + bytes_of_u + Base::bytes_of_tile(p.classes) + 64));
+        auto* const aligned = start + (64 - reinterpret_cast<std::uintptr_t>(start) % 64) % 64;
+        copies[0] = reinterpret_cast<S*>(aligned);
+        copies[1] = reinterpret_cast<S*>(aligned + bytes);
+        transformed_logits = reinterpret_cast<T(*)[kTile]>(aligned + 2 * bytes);
+        memory = aligned + 2 * bytes + bytes_of_u;
     }
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         Tile tile;
         Base::prepare(tile, memory);
         Sums<kSums<T>, true> total;
+        S *now = copies[0], *other = copies[1];
+        const auto count_from = [&](std::size_t first) { return first < end ? std::min(positions, end - first) : 0; };
+        copy_in(begin, count_from(begin), 0, classes, now);
         for (std::size_t first = begin; first < end; first += positions) {
-            const std::size_t count = std::min(positions, end - first);
-            for_segments(first, count, [&](const Segment& s) {
-                for (int c = 0; c < classes; ++c)
-                    std::memcpy(copied(c) + s.at, logits + s.offset + std::size_t(c) * p.inner, s.length * sizeof(S));
-            });
-            for (std::size_t at = 0; at < count; at += kTile) {
+            const std::size_t count = count_from(first), next = first + positions;
+            const int steps = int((count + kTile - 1) / kTile), share = (classes + steps - 1) / steps;
+            for (int step = 0; step < steps; ++step) {
+                // While this copy is computed the other one is written out and filled anew, some classes at each step.
+                const int some = std::min(step * share, classes), more = std::min(some + share, classes);
+                if (first > begin) copy_out(first - positions, positions, some, more, other);
+                copy_in(next, count_from(next), some, more, other);
+                const std::size_t at = std::size_t(step) * kTile;
                 const int rows = int(std::min<std::size_t>(kTile, count - at));
-                prefetch(first + at, std::min(first + at + positions, end - 1));
-                if (rows < kTile)
-                    for (int c = 0; c < classes; ++c) std::fill(copied(c) + at + rows, copied(c) + at + kTile, S(0.0));
-                for (int c = 0; c < classes; ++c)
-#pragma GCC unroll 16
-                    for (int i = 0; i < kTile; i += kWidth<T>) store(tile.u[c] + i, load_as<T>(copied(c) + at + i));
-                if constexpr (transformed) Base::transform(tile);
-                Base::read_targets(tile, first + at, rows, outcome);
-                if (p.dense()) read_coefficients(tile, first + at, rows);
-                Base::compute(tile, total);
-                if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first + at);
-                if (matrix == nullptr) continue;
-                for (int c = 0; c < classes; ++c)
-#pragma GCC unroll 16
-                    for (int i = 0; i < kTile; i += kWidth<T>) store_as(copied(c) + at + i, load<V>(tile.e[c] + i));
+                compute_tile(tile, first + at, rows, now + at, total, outcome);
             }
-            if (matrix == nullptr) continue;
-            for_segments(first, count, [&](const Segment& s) {
-                for (int c = 0; c < classes; ++c)
-                    std::memcpy(matrix + s.offset + std::size_t(c) * p.inner, copied(c) + s.at, s.length * sizeof(S));
-            });
+            std::swap(now, other);
         }
+        const std::size_t last = begin + (end - begin - 1) / positions * positions;
+        copy_out(last, count_from(last), 0, classes, other);
         outcome.add(total.fold());
     }
 
  private:
-    S* copied(int c) const { return copy + std::size_t(c) * positions; }
-
-    // What will be written soon, and what will be read in the next tile.
-    CE_INLINE void prefetch(std::size_t position, std::size_t next) const {
-        for (int c = 0; c < classes; ++c)
-            for (std::size_t i = 0; i < kTile; i += 64 / sizeof(S)) {
-                if (matrix != nullptr) __builtin_prefetch(matrix + offset_of(position, c) + i, 1);
-                __builtin_prefetch(logits + offset_of(next, c) + i);
-            }
+    // The tile of `rows` positions from `first` on; `at` is where they begin in a copy.
+    void compute_tile(Tile& tile, std::size_t first, int rows, S* at, Sums<kSums<T>, true>& total,
+                      Outcome& outcome) const {
+        if (rows < kTile)
+            for (int c = 0; c < classes; ++c) std::fill(row(at, c) + rows, row(at, c) + kTile, S(0.0));
+        tile.out = at;
+        tile.out_stride = positions;
+        if constexpr (transformed) {
+            Base::transform(tile, at, positions, transformed_logits);
+            tile.u = *transformed_logits;
+            tile.u_stride = kTile;
+        } else {
+            tile.u = at;
+            tile.u_stride = positions;
+        }
+        Base::read_targets(tile, first, rows, outcome);
+        if (p.dense()) read_coefficients(tile, first, rows);
+        Base::compute(tile, total);
+        if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first);
+        if (matrix != nullptr && Base::has_single_targets())
+            for (int i = 0; i < rows; ++i) row(at, int(Base::class_of(tile, i)))[i] = tile.at_target[i];
     }
-    CE_INLINE std::size_t offset_of(std::size_t position, int c) const {
-        return (position / p.inner * p.classes + std::size_t(c)) * p.inner + position % p.inner;
+
+    S* row(S* copy, int c) const { return copy + std::size_t(c) * positions; }
+
+    // Classes [begin, end) of `count` positions, into a copy and back.
+    void copy_in(std::size_t first, std::size_t count, int begin, int end, S* copy) const {
+        for_segments(first, count, [&](const Segment& s) {
+            for (int c = begin; c < end; ++c)
+                std::memcpy(row(copy, c) + s.at, logits + s.offset + std::size_t(c) * p.inner, s.length * sizeof(S));
+        });
+    }
+    void copy_out(std::size_t first, std::size_t count, int begin, int end, S* copy) const {
+        if (matrix == nullptr) return;
+        for_segments(first, count, [&](const Segment& s) {
+            for (int c = begin; c < end; ++c)
+                std::memcpy(matrix + s.offset + std::size_t(c) * p.inner, row(copy, c) + s.at, s.length * sizeof(S));
+        });
     }
 
     template <class Visit>

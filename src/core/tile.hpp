@@ -1,6 +1,7 @@
 // The loss of a tile of rows side by side, one a lane: nothing is folded across lanes.
 
-template <class S, class T, bool transformed>
+// Logits are read as U and computed in T; what is written is left as Out.
+template <class S, class T, class U, class Out, bool transformed>
 class TileKernel {
  protected:
     using V = Vector<T>;
@@ -14,27 +15,40 @@ class TileKernel {
 
     static constexpr std::int64_t kSkipped = -1;
 
-    // One tile: classes x rows, and what each row brings.
+    // One tile: classes x rows, and what each row brings and becomes.
     struct Tile {
-        T (*u)[kTile], (*e)[kTile];
+        const U* u;  // rows of a class next to each other, the classes `u_stride` apart
+        std::size_t u_stride;
+        Out* out;  // likewise; may be u
+        std::size_t out_stride;
+        T (*e)[kTile];
         T (*b)[kTile];           // if the targets are dense
         double (*slope)[kTile];  // du/dz, if transformed
-        alignas(64) double weight[kTile], sample[kTile], scale[kTile], target_u[kTile], value[kTile], at_target[kTile];
-        alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count; `classes`: no single target
+
+        alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count
+        alignas(64) double weight[kTile], sample[kTile], scale[kTile];
+        alignas(64) T highest[kTile], ties[kTile];
+        alignas(64) double rest[kTile], spread[kTile], b_rest[kTile], b_highest[kTile];
+        // The matrix is softmax_scale * e - target_scale * b, or `without` where softmax_scale is no number.
+        alignas(64) double softmax_scale[kTile], target_scale[kTile], at_highest[kTile], without[kTile];
+        alignas(64) double log_total[kTile], value[kTile];
+        alignas(64) T e_target[kTile];
+        alignas(64) Out at_target[kTile];  // for a single target: what belongs there in place of `out`
     };
 
     // Of the arrays of a tile, in the order that `prepare` lays them out.
     static constexpr std::size_t bytes_of_tile(std::size_t classes) {
-        return classes * kTile * (3 * sizeof(T) + (transformed ? sizeof(double) : 0));
+        return classes * kTile * (2 * sizeof(T) + (transformed ? sizeof(double) : 0));
     }
     void prepare(Tile& tile, void* memory) const {
-        tile.u = static_cast<T(*)[kTile]>(memory);
-        tile.e = tile.u + classes;
+        tile.e = static_cast<T(*)[kTile]>(memory);
         tile.b = tile.e + classes;
         tile.slope = reinterpret_cast<double (*)[kTile]>(tile.b + classes);
         std::fill(tile.weight, tile.weight + kTile, 1.0);
         std::fill(tile.sample, tile.sample + kTile, 1.0);
         std::fill(tile.scale, tile.scale + kTile, p.gradient_scale);
+        std::fill(tile.spread, tile.spread + kTile, 0.0);
+        std::fill(tile.e_target, tile.e_target + kTile, T(0));
     }
 
     explicit TileKernel(const Problem& problem)
@@ -44,46 +58,66 @@ class TileKernel {
           matrix(static_cast<S*>(problem.matrix)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)) {}
 
-    // With tile.u, its rows' targets and its coefficients filled in.
+    // With tile.u, its rows' targets and its coefficients filled in: the rows' values and what they write. Where a row has
+    // a single target, tile.at_target is to be put there when tile.out has been read: a store of one element would
+    // hold up the load of a vector around it.
     void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
-        for (int part = 0; part < kParts; ++part)
-            p.dense() ? compute<true>(tile, part, total) : compute<false>(tile, part, total);
+        p.dense() ? compute<true>(tile, total) : compute<false>(tile, total);
     }
 
-    void transform(Tile& tile) const {
+    bool has_single_targets() const { return !p.dense() && p.indices != nullptr; }
+
+    // (Capped) logits of a tile, and their slopes, from logits that lie likewise; in place if that is where they are.
+    template <class From>
+    void transform(Tile& tile, const From* from, std::size_t stride, T (*to)[kTile]) const {
         for (int c = 0; c < classes; ++c)
             for (int i = 0; i < kTile; i += kWidth<double>) {
-                const f64 logit = load<f64>(tile.u[c] + i);
-                store(tile.u[c] + i, capped(p, logit));
+                const f64 logit = load_as<double>(from + std::size_t(c) * stride + i);
+                store(to[c] + i, capped(p, logit));
                 store(tile.slope[c] + i, capped_slope(p, logit));
             }
     }
 
     void read_targets(Tile& tile, std::size_t first, int count, Outcome& outcome) const {
-        for (int i = 0; i < kTile; ++i) {
-            std::int64_t target = i < count ? std::int64_t(classes) : kSkipped;
-            if (p.indices != nullptr && i < count) {
-                target = p.indices[first + std::size_t(i)];  // read once: another thread may be writing it
-                const bool outside = std::uint64_t(target) >= p.classes, ignored = p.ignore_index == target;
-                if (outside && !ignored) outcome.bad_row = std::min(outcome.bad_row, first + std::size_t(i));
-                target = outside || ignored ? kSkipped : target;
+        std::fill(tile.target, tile.target + count, 0);
+        std::fill(tile.target + count, tile.target + kTile, kSkipped);
+        if (p.indices != nullptr) {
+            alignas(64) std::int64_t given[kTile];  // read once: another thread may be writing them
+            std::memcpy(given, p.indices + first, std::size_t(count) * sizeof *given);
+            std::fill(given + count, given + kTile, kSkipped);
+            const i64 may_ignore = i64{} - p.ignore_index.has_value();
+            i64 bad{};
+            for (int i = 0; i < kTile; i += kWidth<double>) {
+                const i64 target = load_lanes(given + i), outside = (target < 0) | (target >= std::int64_t(classes));
+                const i64 ignored = (target == p.ignore_index.value_or(0)) & may_ignore;
+                const i64 kept = outside | ignored ? i64{} + kSkipped : target;
+                __builtin_memcpy(tile.target + i, &kept, sizeof kept);
+                bad |= outside & ~ignored;
             }
-            if (p.sample_weight != nullptr && target != kSkipped) {
-                tile.sample[i] = p.sample_weight[first + std::size_t(i)];
-                target = tile.sample[i] == 0.0 ? kSkipped : target;
-            }
-            tile.target[i] = target;
+            if (!none(bad)) note_bad_row(given, first, count, outcome);
         }
-        for (int i = 0; i < kTile; ++i)
-            tile.target_u[i] = has_target(tile, i) ? double(tile.u[tile.target[i]][i]) : kNaN;
-        if (p.class_weight != nullptr)
-            for (int i = 0; i < kTile; ++i) tile.weight[i] = has_target(tile, i) ? p.class_weight[tile.target[i]] : 1.0;
+        if (p.sample_weight != nullptr)
+            for (int i = 0; i < count; ++i) {
+                if (tile.target[i] == kSkipped) continue;
+                tile.sample[i] = p.sample_weight[first + std::size_t(i)];
+                if (tile.sample[i] == 0.0) tile.target[i] = kSkipped;
+            }
+        if (p.class_weight != nullptr && p.indices != nullptr)
+            for (int i = 0; i < kTile; ++i) tile.weight[i] = p.class_weight[class_of(tile, i)];
         if (p.sample_weight != nullptr || p.grad_output != nullptr)
             for (int i = 0; i < count; ++i)
                 tile.scale[i] = p.gradient_scale * tile.sample[i] *
                                 (p.grad_output != nullptr ? p.grad_output[first + std::size_t(i)] : 1.0);
     }
-    bool has_target(const Tile& tile, int row) const { return std::uint64_t(tile.target[row]) < p.classes; }
+    void note_bad_row(const std::int64_t* given, std::size_t first, int count, Outcome& outcome) const {
+        for (int i = count - 1; i >= 0; --i)
+            if (p.ignore_index != given[i] && std::uint64_t(given[i]) >= p.classes)
+                outcome.bad_row = std::min(outcome.bad_row, first + std::size_t(i));
+    }
+    // The target of a row; some class where there is none.
+    static CE_INLINE std::size_t class_of(const Tile& tile, int row) {
+        return std::size_t(std::max<std::int64_t>(tile.target[row], 0));
+    }
 
     static CE_INLINE i64 load_lanes(const std::int64_t* lanes) {
         i64 v;
@@ -97,7 +131,7 @@ class TileKernel {
         for (int c = 0; c < classes; ++c) {
             f64 u, b;
             for (int i = 0; i < kWidth<double>; ++i) {
-                u[i] = double(tile.u[c][at + i]);
+                u[i] = double(tile.u[std::size_t(c) * tile.u_stride + std::size_t(at + i)]);
                 b[i] = double(tile.b[c][at + i]);
             }
             sum += select<f64>(b == 0, f64{}, b * (highest - u));
@@ -113,33 +147,53 @@ class TileKernel {
         for (int h = 0; h < kHalves<T>; ++h) sums.add(h, sum[h]);
     }
 
-    // The rows in one vector of T: their values, and what they write into the matrix, left in tile.e.
+    static CE_INLINE V u_of(const Tile& tile, int c, int lane) {
+        return load_as<T>(tile.u + std::size_t(c) * tile.u_stride + lane);
+    }
+
     template <bool dense>
-    CE_INLINE void compute(Tile& tile, int part, Sums<kSums<T>, true>& total) const {
-        const int lane = part * kWidth<T>;
+    void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
+        for (int lane = 0; lane < kTile; lane += kWidth<T>) add_up<dense>(tile, lane);
+        if (has_single_targets())
+            for (int i = 0; i < kTile; ++i) {
+                const std::size_t c = class_of(tile, i);
+                tile.spread[i] = double(tile.u[c * tile.u_stride + std::size_t(i)]);
+                tile.e_target[i] = tile.e[c][i];
+            }
+#pragma GCC unroll 2
+        for (int at = 0; at < kTile; at += kWidth<double>) {
+            const f64 value = finish<dense>(tile, at);
+            store(tile.value + at, value);
+            total.add(at / kWidth<double>, value);
+        }
+        if (matrix == nullptr) return;
+        for (int lane = 0; lane < kTile; lane += kWidth<T>) write<dense>(tile, lane);
+    }
+
+    // The sums over the classes, of the rows in one vector of T; their exponentials go to tile.e.
+    template <bool dense>
+    CE_INLINE void add_up(Tile& tile, int lane) const {
         V m = splat<V>(-kInf);
-        for (int c = 0; c < classes; ++c) m = highest(load<V>(tile.u[c] + lane), m);
-        f64 wide_m[kHalves<T>];
-        widen(m, wide_m);
+        for (int c = 0; c < classes; ++c) m = highest(u_of(tile, c, lane), m);
 
         Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
         Integer<V> ties{};
-        for (int c = 0; c < classes; c += 4) {
+        const auto add = [&](int c, int count) {
             V e[4] = {}, distance[4] = {}, below[4] = {}, at_m[4] = {};  // the last three weighed by b
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
-                if (c + j >= classes) break;
-                const V u = load<V>(tile.u[c + j] + lane);
-                const auto tie = u == m;
-                ties = count_lanes<V>(tie, ties);
+                if (j >= count) break;
+                const V u = u_of(tile, c + j, lane);
+                const auto is_below = u != m;
+                ties = count_lanes<V>(u == m, ties);
                 const V exponential = exp_below<transformed>(p, u, m);
                 store(tile.e[c + j] + lane, exponential);
-                e[j] = select<V>(tie, V{}, exponential);
+                e[j] = select<V>(is_below, exponential, V{});
                 if constexpr (dense) {
                     const V b = load<V>(tile.b[c + j] + lane);
-                    distance[j] = select<V>(b == 0, V{}, b * (m - u));
-                    below[j] = select<V>(tie, V{}, b);
-                    at_m[j] = select<V>(tie, b, V{});
+                    distance[j] = select<V>(b != 0, b * (m - u), V{});
+                    below[j] = select<V>(is_below, b, V{});
+                    at_m[j] = b - below[j];
                 }
             }
             add_four(rest, e);
@@ -148,105 +202,131 @@ class TileKernel {
                 add_four(b_rest, below);
                 add_four(b_highest, at_m);
             }
-        }
-        f64 wide_ties[kHalves<T>];
-        widen(__builtin_convertvector(ties, V), wide_ties);
+        };
+        int c = 0;
+        for (; c + 4 <= classes; c += 4) add(c, 4);
+        if (c < classes) add(c, classes - c);
 
-        // The matrix is scale * e - target_scale * b, or `without` where scale is no number.
-        f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], log_total[kHalves<T>],
-            without[kHalves<T>];
+        store(tile.highest + lane, m);
+        store(tile.ties + lane, __builtin_convertvector(ties, V));
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves<T>; ++h) {
+            const int at = lane + h * kWidth<double>;
+            store(tile.rest + at, rest.total(h));
+            if constexpr (dense) {
+                store(tile.spread + at, spread.total(h));
+                store(tile.b_rest + at, b_rest.total(h));
+                store(tile.b_highest + at, b_highest.total(h));
+            }
+        }
+    }
+
+    // From the sums of the rows in one vector of float64, their values and what scales their part of the matrix. Of a
+    // single target, tile.spread holds u.
+    template <bool dense>
+    CE_INLINE f64 finish(Tile& tile, int at) const {
+        const auto counted = load_lanes(tile.target + at) >= 0;
+        const f64 weight = load<f64>(tile.weight + at), row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
+        const f64 m = load_as<double>(tile.highest + at), ties = load_as<double>(tile.ties + at);
+        RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0), load<f64>(tile.spread + at)};
+        const f64 u = sums.spread;
+        if constexpr (dense) {
+            const auto kept = sums.spread < splat<f64>(kInf);
+            if (!none(~kept)) sums.spread = select<f64>(kept, sums.spread, wide_spread(tile, at, m));
+            sums.b_rest = load<f64>(tile.b_rest + at);
+            sums.b_highest = load<f64>(tile.b_highest + at);
+        } else {
+            sums.spread = select<f64>(weight == 0, f64{}, weight * (m - u));
+            sums.b_rest = select<f64>(u == m, f64{}, weight);
+            sums.b_highest = select<f64>(u == m, weight, f64{});
+        }
+        const RowResult result = row_result(p, sums, {weight, load<f64>(tile.sample + at), row_scale});
+        const f64 factor = result.softmax_scale * p.inverse_temperature;
+        const f64 scale = select<f64>((factor - factor == 0) & counted, factor, nan);
+        const f64 without = select<f64>(counted, nan, f64{});
+        const f64 target_scale = row_scale * p.inverse_temperature;
+        const f64 at_highest = select<f64>(ties == 1.0, result.at_highest * p.inverse_temperature, nan);
+        store(tile.softmax_scale + at, scale);
+        store(tile.without + at, without);
+        store(tile.target_scale + at, target_scale);
+        store(tile.at_highest + at, at_highest);
+        if (p.output == Output::log_softmax) store(tile.log_total + at, log1p(sums.rest));
+        if constexpr (!dense) {
+            f64 g = scale * load_as<double>(tile.e_target + at) - target_scale * weight;
+            g = select<f64>((u == m) & (ties == 1.0), at_highest, g);
+            if constexpr (transformed)
+                for (int i = 0; i < kWidth<double>; ++i) g[i] *= tile.slope[class_of(tile, at + i)][at + i];
+            g = select<f64>(scale == scale, g, without);
+            if constexpr (kIsHalf<S> && std::is_same_v<Out, float>) {
+                const f32_half rounded = narrow_to_odd(g);
+                __builtin_memcpy(tile.at_target + at, &rounded, sizeof rounded);
+            } else {
+                store_as(tile.at_target + at, g);
+            }
+        }
+        return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
+    }
+
+    // What the rows in one vector of T write into the matrix, from their exponentials.
+    static CE_INLINE Out* out_of(const Tile& tile, int c, int lane) {
+        return tile.out + std::size_t(c) * tile.out_stride + lane;
+    }
+    template <bool dense>
+    CE_INLINE void write(Tile& tile, int lane) const {
+        const V m = load<V>(tile.highest + lane);
+        f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], without[kHalves<T>];
         f64 fits[kHalves<T>];  // 1 where T holds the scales
         bool all_fit = true;
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
-            const auto counted = load_lanes(tile.target + at) >= 0;
-            const f64 weight = load<f64>(tile.weight + at), u = load<f64>(tile.target_u + at);
-            const f64 row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
-            RowSums sums{wide_m[h], rest.total(h) + (wide_ties[h] - 1.0), spread.total(h), b_rest.total(h),
-                         b_highest.total(h)};
-            if constexpr (dense) {
-                const auto kept = sums.spread < splat<f64>(kInf);
-                if (!none(~kept)) sums.spread = select<f64>(kept, sums.spread, wide_spread(tile, at, wide_m[h]));
-            } else {
-                sums.spread = select<f64>(weight == 0, f64{}, weight * (wide_m[h] - u));
-                sums.b_rest = select<f64>(u == wide_m[h], f64{}, weight);
-                sums.b_highest = select<f64>(u == wide_m[h], weight, f64{});
-            }
-            const RowResult result = row_result(p, sums, {weight, load<f64>(tile.sample + at), row_scale});
-            const f64 value = select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
-            total.add(part * kHalves<T> + h, value);
-            store(tile.value + at, value);
-
-            const f64 factor = result.softmax_scale * p.inverse_temperature;
-            scale[h] = select<f64>((factor - factor == 0) & counted, factor, nan);
-            without[h] = select<f64>(counted, nan, f64{});
-            target_scale[h] = row_scale * p.inverse_temperature;
-            at_highest[h] = select<f64>(wide_ties[h] == 1.0, result.at_highest * p.inverse_temperature, nan);
-            log_total[h] = log1p(sums.rest);
+            scale[h] = load<f64>(tile.softmax_scale + at);
+            target_scale[h] = load<f64>(tile.target_scale + at);
+            at_highest[h] = load<f64>(tile.at_highest + at);
+            without[h] = load<f64>(tile.without + at);
             const f64 largest = splat<f64>(double(std::numeric_limits<T>::max()));
-            const f64 size = select<f64>(target_scale[h] < 0, -target_scale[h], target_scale[h]);
-            const auto beyond = (scale[h] > largest) | (scale[h] < -largest) | (size > largest);
+            const auto beyond = (scale[h] > largest) | (scale[h] < -largest) | (target_scale[h] > largest) |
+                                (target_scale[h] < -largest);
             fits[h] = select<f64>(beyond, f64{}, splat<f64>(1.0));
             all_fit &= none(beyond);
-            if constexpr (!dense) {
-                // At the one target of each row.
-                for (int i = at; i < at + kWidth<double>; ++i)
-                    tile.at_target[i] = has_target(tile, i) ? double(tile.e[tile.target[i]][i]) : 0.0;
-                const f64 g = scale[h] * load<f64>(tile.at_target + at) - target_scale[h] * weight;
-                const auto confident = (u == wide_m[h]) & (wide_ties[h] == 1.0);
-                store(tile.at_target + at,
-                      select<f64>(scale[h] == scale[h], select<f64>(confident, at_highest[h], g), without[h]));
-            }
         }
-        if (matrix == nullptr) return;
-
-        const bool plain = !transformed && p.output != Output::log_softmax;
-        const V plain_scale = narrow(scale), plain_target = narrow(target_scale), plain_without = narrow(without);
-        const V plain_highest = narrow_for<S>(at_highest), plain_fits = narrow(fits);
-        for (int c = 0; c < classes; ++c) {
-            const V e = load<V>(tile.e[c] + lane), b = dense ? load<V>(tile.b[c] + lane) : V{};
-            V narrow_g{};
-            if (plain) {
-                narrow_g = e * plain_scale;
-                if constexpr (dense) {
-                    const auto confident = (load<V>(tile.u[c] + lane) == m) & (plain_highest == plain_highest);
-                    narrow_g = select<V>(confident, plain_highest, fma(e, plain_scale, -plain_target * b));
-                }
-                narrow_g = select<V>(plain_scale == plain_scale, narrow_g, plain_without);
-                if (all_fit) {
-                    store(tile.e[c] + lane, narrow_g);
-                    continue;
-                }
+        const V softmax = narrow(scale), minus_target = -narrow(target_scale), missing = narrow(without);
+        const V confident = narrow_for<S>(at_highest), narrow_fits = narrow(fits);
+        const auto plain = [&](int c) {
+            const V e = load<V>(tile.e[c] + lane);
+            V g = e * softmax;
+            if constexpr (dense) {
+                const auto at_m = (u_of(tile, c, lane) == m) & (confident == confident);
+                g = select<V>(at_m, confident, fma(e, softmax, minus_target * load<V>(tile.b[c] + lane)));
             }
-            f64 g[kHalves<T>], u[kHalves<T>], wide_b[kHalves<T>];
-            widen(e, g);
-            widen(b, wide_b);
-            widen(load<V>(tile.u[c] + lane), u);
+            return select<V>(softmax == softmax, g, missing);
+        };
+        const auto wide = [&](int c) {
+            f64 g[kHalves<T>];
 #pragma GCC unroll 2
             for (int h = 0; h < kHalves<T>; ++h) {
                 const int at = lane + h * kWidth<double>;
+                const f64 u = load_as<double>(tile.u + std::size_t(c) * tile.u_stride + at);
+                const f64 row_m = load_as<double>(tile.highest + at);
                 if (p.output == Output::log_softmax) {
-                    g[h] = log_probability(u[h], wide_m[h], log_total[h]);
+                    g[h] = log_probability(u, row_m, load<f64>(tile.log_total + at));
                 } else {
-                    g[h] *= scale[h];
+                    g[h] = load_as<double>(tile.e[c] + at) * scale[h];
                     if constexpr (dense) {
-                        g[h] -= target_scale[h] * wide_b[h];
-                        g[h] = select<f64>((u[h] == wide_m[h]) & (wide_ties[h] == 1.0), at_highest[h], g[h]);
+                        g[h] -= target_scale[h] * load_as<double>(tile.b[c] + at);
+                        g[h] = select<f64>((u == row_m) & (at_highest[h] == at_highest[h]), at_highest[h], g[h]);
                     }
                     if constexpr (transformed) g[h] *= load<f64>(tile.slope[c] + at);
                 }
                 g[h] = select<f64>(scale[h] == scale[h], g[h], without[h]);
             }
-            const V wide_g = narrow_for<S>(g);
-            store(tile.e[c] + lane, plain ? select<V>(plain_fits == 1, narrow_g, wide_g) : wide_g);
-        }
-        if constexpr (!dense)
-            for (int i = lane; i < lane + kWidth<T>; ++i)
-                if (has_target(tile, i)) {
-                    double g = tile.at_target[i];
-                    if constexpr (transformed) g *= tile.slope[tile.target[i]][i];
-                    tile.e[tile.target[i]][i] = T(kIsHalf<S> ? double(S(g)) : g);
-                }
+            return narrow_for<S>(g);
+        };
+        const bool scaled = !transformed && p.output != Output::log_softmax;
+        if (scaled && all_fit)
+            for (int c = 0; c < classes; ++c) store_as(out_of(tile, c, lane), plain(c));
+        else
+            for (int c = 0; c < classes; ++c)
+                store_as(out_of(tile, c, lane), scaled ? select<V>(narrow_fits == 1, plain(c), wide(c)) : wide(c));
     }
 };
