@@ -79,9 +79,9 @@ class BlockKernel {
                                 made);
             return {made, made + whole};
         }
-        if (rest)
-            target_coefficients(p, block.row, block.target, block.first + std::size_t(whole), rest, kGroup<T>, made);
-        return {static_cast<const T*>(p.probabilities) + block.row * p.classes + block.first, made};
+        const T* const given = static_cast<const T*>(p.probabilities) + block.row * p.classes + block.first;
+        std::fill(std::copy(given + whole, given + block.count, made), made + kGroup<T>, T(0));
+        return {given, made};
     }
 
     // The sums of a block of logits z. If `keep`, their exponentials, relative to the block's maximum, go to e; the
@@ -132,7 +132,7 @@ class BlockKernel {
         if constexpr (dense) {
             result.spread = -sums.spread.fold();
             result.b_rest = sums.b_rest.fold();
-            result.b_highest = sums.b_highest.fold();
+            add_highest(result, block, z, b, count_highest);
             using Integers = Integer<V>;
             const bool sign = fold_lanes((Integers)sums.b_signs[0], [](auto x, auto y) { return x | y; }) < 0;
             if (sign || !(result.spread < kInf)) {
@@ -141,17 +141,6 @@ class BlockKernel {
             }
         }
         return result;
-    }
-
-    // The class of a block's maximum, counted from its first.
-    std::size_t highest_class(const S* z, int count, double highest) const {
-        int c = 0;
-        const auto missing = [&](const S* from) {
-            return none((i64)(capped(p, load_as<T>(from)) == splat<V>(highest)));
-        };
-        while (c + kWidth<T> <= count && missing(z + c)) c += kWidth<T>;
-        while (capped(p, splat<f64>(double(z[c])))[0] != highest) ++c;
-        return std::size_t(c);
     }
 
     template <bool dense>
@@ -179,9 +168,9 @@ class BlockKernel {
 
  private:
     struct Accumulated {
-        LaneSums<T> rest, spread, b_rest, b_highest;
+        LaneSums<T> rest, spread, b_rest;
         Integer<V> below[kParts] = {};  // how many are not the maximum
-        Bits<V> b_signs[kParts] = {};  // of all coefficients together
+        Bits<V> b_signs[kParts] = {};   // of all coefficients together
     };
 
     double block_maximum(const S* z, int whole, const S* last) const {
@@ -231,7 +220,7 @@ class BlockKernel {
     CE_INLINE void add_group(Accumulated& sums, const S* z, V m, const T* b, T* exponentials) const {
 #pragma GCC unroll 8
         for (int part = 0; part < kParts; ++part) {
-            V e[4], spread[4], below[4], at_highest[4];  // the last three weighed by b
+            V e[4], spread[4], below[4];  // the last two weighed by b
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
                 const int at = j * kLanes<T> + part * kWidth<T>;
@@ -246,15 +235,27 @@ class BlockKernel {
                     sums.b_signs[part] |= (Bits<V>)bj;
                     spread[j] = select<V>(bj != 0, bj * (u - m), V{});
                     below[j] = select<V>(is_below, bj, V{});
-                    at_highest[j] = bj - below[j];
                 }
             }
             add_four(sums.rest, part, e);
             if constexpr (dense) {
                 add_four(sums.spread, part, spread);
                 add_four(sums.b_rest, part, below);
-                add_four(sums.b_highest, part, at_highest);
             }
+        }
+    }
+
+    // What the classes that attain the maximum, as many as `ties`, add to the sums.
+    void add_highest(PartSums& sums, const Block& block, const S* z, const BlockTargets<T>& b, int ties) const {
+        const int whole = block.count / kGroup<T> * kGroup<T>;
+        for (int c = 0, found = 0; found < ties; c += kWidth<T>) {
+            const int end = std::min(c + kWidth<T>, block.count);
+            if (end == c + kWidth<T> && none((i64)(capped(p, load_as<T>(z + c)) == splat<V>(sums.highest)))) continue;
+            for (int i = c; i < end; ++i)
+                if (capped(p, splat<f64>(double(z[i])))[0] == sums.highest) {
+                    if (found++ == 0) sums.class_highest = block.first + std::size_t(i);
+                    sums.b_highest += double(i < whole ? b.whole[i] : b.last[i - whole]);
+                }
         }
     }
 

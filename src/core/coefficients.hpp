@@ -75,7 +75,8 @@ CE_INLINE f64 log_probability(f64 u, f64 m, f64 log_total) {
 }
 
 // exp((u - m) / temperature), with the rounding errors of the difference and of the quotient carried along:
-// alone, rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no error.
+// alone, rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no
+// error.
 template <bool transformed, bool exact = false, class V>
 CE_INLINE V exp_below(const Problem& p, V u, V highest) {
     if constexpr (exact && !transformed) return exp(u - highest);

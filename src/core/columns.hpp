@@ -20,8 +20,8 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
         alignas(64) T columns[kFewClasses][kTile];
         Tile tile;
         Base::prepare(tile, memory);
-        tile.u = tile.out = *columns;
-        tile.u_stride = tile.out_stride = kTile;
+        tile.in = {*columns, kTile};
+        tile.out = {*columns, kTile};
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
@@ -30,7 +30,9 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             const bool whole = count == kTile && !kIsHalf<S>;
             if (!whole) stage(logits + offset, elements, staged);
             transpose(whole ? tile_of(logits + offset) : staged, columns);
-            if constexpr (transformed) Base::transform(tile, *columns, kTile, columns);
+            const std::size_t next = std::min(first + kTile, end - 1) * p.classes;
+            tile.next_in = {logits + next, kTile};
+            tile.next_out = {matrix + next, kTile};
             Base::read_targets(tile, first, count, outcome);
             if (p.dense()) read_coefficients(tile, first);
             Base::compute(tile, total);
@@ -38,9 +40,6 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             if (matrix == nullptr) continue;
             Staged* const rows = whole ? tile_of(matrix + offset) : staged;
             transpose_back(columns, rows);
-            if (Base::has_single_targets())
-                for (int i = 0; i < kTile; ++i)
-                    rows[std::size_t(i) * p.classes + Base::class_of(tile, i)] = Staged(tile.at_target[i]);
             if (!whole) unstage(staged, elements, matrix + offset);
         }
         outcome.add(total.fold());

@@ -1,9 +1,9 @@
 // exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
 
-// exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2: the polynomial S with the smallest largest relative error of exp, found
-// by the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without a fused
-// multiply-add.
+// exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2: the polynomial S with the smallest largest relative error of exp,
+// found by the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without
+// a fused multiply-add.
 template <class T>
 struct ExpConstants;
 template <>
@@ -69,7 +69,8 @@ CE_INLINE Tanh tanh(f64 x) {
     return {select<f64>(x < 0, -value, value), 4.0 * e / ((1.0 + e) * (1.0 + e))};
 }
 
-// log(1 + r) for finite r >= 0, and 1 / (1 + r) if it is known: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 + f) from the series of atanh.
+// log(1 + r) for finite r >= 0, and 1 / (1 + r) if it is known: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 +
+// f) from the series of atanh.
 CE_INLINE f64 log1p(f64 r, f64 inverse) {
     const f64 u = 1.0 + r;
     const f64 t = u - r;

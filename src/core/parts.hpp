@@ -6,6 +6,7 @@ struct PartSums {
     double rest_error = 0.0;  // what rounding left out of `rest` when parts were joined
     double spread = 0.0, b_rest = 0.0, b_highest = 0.0;
     bool unique = false;
+    std::size_t class_highest = 0;  // the first class with the maximum, if the targets are dense
 
     CE_INLINE RowSums lanes() const {
         return {splat<f64>(highest), splat<f64>(rest), splat<f64>(spread), splat<f64>(b_rest), splat<f64>(b_highest)};

@@ -59,10 +59,10 @@ class RowKernel : BlockKernel<S, T, transformed> {
         }
         if (sample == 0.0) return nothing(row);
 
+        const bool dense = p.dense();
         const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
         const double scale = p.gradient_scale * sample * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
-        const bool dense = p.dense();
-        const f64 at_target = splat<f64>(double(z[target]));  // read before the gradient may overwrite it
+        const f64 at_target = splat<f64>(dense ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
         T* const e = matrix == nullptr ? nullptr : dense ? scratch_row : row_for_exponentials(row);
         PartSums sums = dense ? row_sums<true>(e, row, target) : row_sums<false>(e, row, target);
         const f64 u = capped(p, at_target);
@@ -80,12 +80,11 @@ class RowKernel : BlockKernel<S, T, transformed> {
             if (!(c.softmax - c.softmax == 0.0)) {
                 std::fill(gradient, gradient + p.classes, S(kNaN));
             } else if (dense) {
-                const std::size_t confident = c.unique ? highest_class(z, c.highest) : p.classes;
                 double g = c.at_highest;
-                if (transformed && confident < p.classes)  // before the logits may be overwritten
-                    g *= capped_slope(p, splat<f64>(double(z[confident])))[0];
+                if constexpr (transformed)  // before the logits may be overwritten
+                    g *= capped_slope(p, splat<f64>(double(z[sums.class_highest])))[0];
                 write_gradient<true>(e, row, target, c);
-                if (confident < p.classes) gradient[confident] = S(g);
+                if (c.unique) gradient[sums.class_highest] = S(g);
             } else {
                 write_gradient<false>(e, row, target, c);
                 double g = c.softmax * exp_below<transformed>(p, u, splat<f64>(c.highest))[0] - c.target * weight;
@@ -154,21 +153,14 @@ class RowKernel : BlockKernel<S, T, transformed> {
     PartSums row_sums(T* e, std::size_t row, std::int64_t target) const {
         for_blocks(row, target, [&](const Block& block, std::size_t at) {
             PartSums& part = parts[block.first / kBlock<T>];
-            part = e != nullptr ? Base::template block_sums<dense, true>(block, logits + at, e + block.first, matrix + at)
-                                : Base::template block_sums<dense, false>(block, logits + at, nullptr, nullptr);
+            part = e != nullptr
+                       ? Base::template block_sums<dense, true>(block, logits + at, e + block.first, matrix + at)
+                       : Base::template block_sums<dense, false>(block, logits + at, nullptr, nullptr);
         });
         PartSums sums = parts[0];
         for (std::size_t i = 1; i < blocks; ++i) sums = joined<transformed>(p, sums, parts[i]);
         sums.rest += sums.rest_error;
         return sums;
-    }
-
-    // The class of a row's maximum.
-    std::size_t highest_class(const S* z, double highest) const {
-        std::size_t i = 0;
-        while (parts[i].highest != highest) ++i;
-        const std::size_t first = i * kBlock<T>;
-        return first + Base::highest_class(z + first, int(std::min<std::size_t>(kBlock<T>, p.classes - first)), highest);
     }
 
     template <bool dense>

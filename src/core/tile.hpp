@@ -1,10 +1,19 @@
 // The loss of a tile of rows side by side, one a lane: nothing is folded across lanes.
 
-// Logits are read as U and computed in T; what is written is left as Out.
-template <class S, class T, class U, class Out, bool transformed>
+// Where a tile lies: rows of a class next to each other, the classes `stride` apart.
+template <class E>
+struct Strided {
+    E* data;
+    std::size_t stride;
+    CE_INLINE E* at(int c, int row) const { return data + std::size_t(c) * stride + row; }
+};
+
+// Logits of storage S are read as In, computed in T and written as Out.
+template <class S, class T, class In, class Out, bool transformed>
 class TileKernel {
  protected:
     using V = Vector<T>;
+    using Index = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int64_t>;
     static constexpr int kTile = kLanes<T>;
 
     const Problem& p;
@@ -17,11 +26,10 @@ class TileKernel {
 
     // One tile: classes x rows, and what each row brings and becomes.
     struct Tile {
-        const U* u;  // rows of a class next to each other, the classes `u_stride` apart
-        std::size_t u_stride;
-        Out* out;  // likewise; may be u
-        std::size_t out_stride;
-        T (*e)[kTile];
+        Strided<const In> in;
+        Strided<Out> out;                    // may be `in`
+        Strided<const S> next_in, next_out;  // what the next tile will touch
+        T (*u)[kTile], (*e)[kTile];
         T (*b)[kTile];           // if the targets are dense
         double (*slope)[kTile];  // du/dz, if transformed
 
@@ -32,23 +40,26 @@ class TileKernel {
         // The matrix is softmax_scale * e - target_scale * b, or `without` where softmax_scale is no number.
         alignas(64) double softmax_scale[kTile], target_scale[kTile], at_highest[kTile], without[kTile];
         alignas(64) double log_total[kTile], value[kTile];
-        alignas(64) T e_target[kTile];
-        alignas(64) Out at_target[kTile];  // for a single target: what belongs there in place of `out`
+        // For a single target: its logit, exponential, class and part of the matrix.
+        alignas(64) T u_target[kTile], e_target[kTile];
+        alignas(64) Index class_target[kTile];
+        alignas(64) T at_target[kTile];
     };
 
     // Of the arrays of a tile, in the order that `prepare` lays them out.
     static constexpr std::size_t bytes_of_tile(std::size_t classes) {
-        return classes * kTile * (2 * sizeof(T) + (transformed ? sizeof(double) : 0));
+        return classes * kTile * (3 * sizeof(T) + (transformed ? sizeof(double) : 0));
     }
     void prepare(Tile& tile, void* memory) const {
-        tile.e = static_cast<T(*)[kTile]>(memory);
+        tile.u = static_cast<T(*)[kTile]>(memory);
+        tile.e = tile.u + classes;
         tile.b = tile.e + classes;
         tile.slope = reinterpret_cast<double (*)[kTile]>(tile.b + classes);
         std::fill(tile.weight, tile.weight + kTile, 1.0);
         std::fill(tile.sample, tile.sample + kTile, 1.0);
         std::fill(tile.scale, tile.scale + kTile, p.gradient_scale);
-        std::fill(tile.spread, tile.spread + kTile, 0.0);
-        std::fill(tile.e_target, tile.e_target + kTile, T(0));
+        std::fill(tile.u_target, tile.u_target + kTile, T(0));
+        std::fill(tile.class_target, tile.class_target + kTile, kSkipped);
     }
 
     explicit TileKernel(const Problem& problem)
@@ -58,25 +69,12 @@ class TileKernel {
           matrix(static_cast<S*>(problem.matrix)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)) {}
 
-    // With tile.u, its rows' targets and its coefficients filled in: the rows' values and what they write. Where a row has
-    // a single target, tile.at_target is to be put there when tile.out has been read: a store of one element would
-    // hold up the load of a vector around it.
+    // With tile.in, its rows' targets and its coefficients filled in: the rows' values and what they write.
     void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
         p.dense() ? compute<true>(tile, total) : compute<false>(tile, total);
     }
 
     bool has_single_targets() const { return !p.dense() && p.indices != nullptr; }
-
-    // (Capped) logits of a tile, and their slopes, from logits that lie likewise; in place if that is where they are.
-    template <class From>
-    void transform(Tile& tile, const From* from, std::size_t stride, T (*to)[kTile]) const {
-        for (int c = 0; c < classes; ++c)
-            for (int i = 0; i < kTile; i += kWidth<double>) {
-                const f64 logit = load_as<double>(from + std::size_t(c) * stride + i);
-                store(to[c] + i, capped(p, logit));
-                store(tile.slope[c] + i, capped_slope(p, logit));
-            }
-    }
 
     void read_targets(Tile& tile, std::size_t first, int count, Outcome& outcome) const {
         std::fill(tile.target, tile.target + count, 0);
@@ -102,6 +100,7 @@ class TileKernel {
                 tile.sample[i] = p.sample_weight[first + std::size_t(i)];
                 if (tile.sample[i] == 0.0) tile.target[i] = kSkipped;
             }
+        if (has_single_targets()) std::copy(tile.target, tile.target + kTile, tile.class_target);
         if (p.class_weight != nullptr && p.indices != nullptr)
             for (int i = 0; i < kTile; ++i) tile.weight[i] = p.class_weight[class_of(tile, i)];
         if (p.sample_weight != nullptr || p.grad_output != nullptr)
@@ -131,7 +130,7 @@ class TileKernel {
         for (int c = 0; c < classes; ++c) {
             f64 u, b;
             for (int i = 0; i < kWidth<double>; ++i) {
-                u[i] = double(tile.u[std::size_t(c) * tile.u_stride + std::size_t(at + i)]);
+                u[i] = double(tile.u[c][at + i]);
                 b[i] = double(tile.b[c][at + i]);
             }
             sum += select<f64>(b == 0, f64{}, b * (highest - u));
@@ -147,19 +146,13 @@ class TileKernel {
         for (int h = 0; h < kHalves<T>; ++h) sums.add(h, sum[h]);
     }
 
-    static CE_INLINE V u_of(const Tile& tile, int c, int lane) {
-        return load_as<T>(tile.u + std::size_t(c) * tile.u_stride + lane);
-    }
-
     template <bool dense>
     void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
-        for (int lane = 0; lane < kTile; lane += kWidth<T>) add_up<dense>(tile, lane);
+        for (int lane = 0; lane < kTile; lane += kWidth<T>) read(tile, lane);
+        // One by one, and long before they are loaded as vectors: a vector must wait for the stores that it spans.
         if (has_single_targets())
-            for (int i = 0; i < kTile; ++i) {
-                const std::size_t c = class_of(tile, i);
-                tile.spread[i] = double(tile.u[c * tile.u_stride + std::size_t(i)]);
-                tile.e_target[i] = tile.e[c][i];
-            }
+            for (int i = 0; i < kTile; ++i) tile.u_target[i] = tile.u[class_of(tile, i)][i];
+        for (int lane = 0; lane < kTile; lane += kWidth<T>) add_up<dense>(tile, lane);
 #pragma GCC unroll 2
         for (int at = 0; at < kTile; at += kWidth<double>) {
             const f64 value = finish<dense>(tile, at);
@@ -170,22 +163,34 @@ class TileKernel {
         for (int lane = 0; lane < kTile; lane += kWidth<T>) write<dense>(tile, lane);
     }
 
+    // The (capped) logits of the rows in one vector of T, and their maximum.
+    CE_INLINE void read(Tile& tile, int lane) const {
+        V m = splat<V>(-kInf);
+        for (int c = 0; c < classes; ++c) {
+            const V z = load_as<T>(tile.in.at(c, lane)), u = capped(p, z);
+            if constexpr (transformed) store(tile.slope[c] + lane, capped_slope(p, z));
+            store(tile.u[c] + lane, u);
+            m = highest(u, m);
+        }
+        store(tile.highest + lane, m);
+    }
+
     // The sums over the classes, of the rows in one vector of T; their exponentials go to tile.e.
     template <bool dense>
     CE_INLINE void add_up(Tile& tile, int lane) const {
-        V m = splat<V>(-kInf);
-        for (int c = 0; c < classes; ++c) m = highest(u_of(tile, c, lane), m);
-
+        const V m = load<V>(tile.highest + lane);
         Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
-        Integer<V> ties{};
+        Integer<V> count_below{};
         const auto add = [&](int c, int count) {
             V e[4] = {}, distance[4] = {}, below[4] = {}, at_m[4] = {};  // the last three weighed by b
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
                 if (j >= count) break;
-                const V u = u_of(tile, c + j, lane);
+                const V u = load<V>(tile.u[c + j] + lane);
+                __builtin_prefetch(tile.next_in.at(c + j, lane));
+                __builtin_prefetch(tile.next_out.at(c + j, lane), 1);
                 const auto is_below = u != m;
-                ties = count_lanes<V>(u == m, ties);
+                count_below = count_lanes<V>(is_below, count_below);
                 const V exponential = exp_below<transformed>(p, u, m);
                 store(tile.e[c + j] + lane, exponential);
                 e[j] = select<V>(is_below, exponential, V{});
@@ -207,8 +212,8 @@ class TileKernel {
         for (; c + 4 <= classes; c += 4) add(c, 4);
         if (c < classes) add(c, classes - c);
 
-        store(tile.highest + lane, m);
-        store(tile.ties + lane, __builtin_convertvector(ties, V));
+        store(tile.ties + lane, __builtin_convertvector(classes - count_below, V));
+        if constexpr (!dense) store(tile.e_target + lane, exp_below<transformed>(p, load<V>(tile.u_target + lane), m));
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
@@ -221,16 +226,16 @@ class TileKernel {
         }
     }
 
-    // From the sums of the rows in one vector of float64, their values and what scales their part of the matrix. Of a
-    // single target, tile.spread holds u.
+    // From the sums of the rows in one vector of float64, their values and what scales their part of the matrix.
     template <bool dense>
     CE_INLINE f64 finish(Tile& tile, int at) const {
         const auto counted = load_lanes(tile.target + at) >= 0;
         const f64 weight = load<f64>(tile.weight + at), row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
         const f64 m = load_as<double>(tile.highest + at), ties = load_as<double>(tile.ties + at);
-        RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0), load<f64>(tile.spread + at)};
-        const f64 u = sums.spread;
+        const f64 u = load_as<double>(tile.u_target + at);
+        RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0)};
         if constexpr (dense) {
+            sums.spread = load<f64>(tile.spread + at);
             const auto kept = sums.spread < splat<f64>(kInf);
             if (!none(~kept)) sums.spread = select<f64>(kept, sums.spread, wide_spread(tile, at, m));
             sums.b_rest = load<f64>(tile.b_rest + at);
@@ -257,23 +262,22 @@ class TileKernel {
             if constexpr (transformed)
                 for (int i = 0; i < kWidth<double>; ++i) g[i] *= tile.slope[class_of(tile, at + i)][at + i];
             g = select<f64>(scale == scale, g, without);
-            if constexpr (kIsHalf<S> && std::is_same_v<Out, float>) {
-                const f32_half rounded = narrow_to_odd(g);
-                __builtin_memcpy(tile.at_target + at, &rounded, sizeof rounded);
+            if constexpr (std::is_same_v<T, float>) {
+                const f32_half narrow_g = kIsHalf<S> ? narrow_to_odd(g) : narrow(g);
+                __builtin_memcpy(tile.at_target + at, &narrow_g, sizeof narrow_g);
             } else {
-                store_as(tile.at_target + at, g);
+                store(tile.at_target + at, g);
             }
         }
         return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
     }
 
     // What the rows in one vector of T write into the matrix, from their exponentials.
-    static CE_INLINE Out* out_of(const Tile& tile, int c, int lane) {
-        return tile.out + std::size_t(c) * tile.out_stride + lane;
-    }
     template <bool dense>
     CE_INLINE void write(Tile& tile, int lane) const {
-        const V m = load<V>(tile.highest + lane);
+        const V m = load<V>(tile.highest + lane), at_target = load<V>(tile.at_target + lane);
+        Integer<V> target;
+        __builtin_memcpy(&target, tile.class_target + lane, sizeof target);
         f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], without[kHalves<T>];
         f64 fits[kHalves<T>];  // 1 where T holds the scales
         bool all_fit = true;
@@ -296,17 +300,19 @@ class TileKernel {
             const V e = load<V>(tile.e[c] + lane);
             V g = e * softmax;
             if constexpr (dense) {
-                const auto at_m = (u_of(tile, c, lane) == m) & (confident == confident);
+                const auto at_m = (load<V>(tile.u[c] + lane) == m) & (confident == confident);
                 g = select<V>(at_m, confident, fma(e, softmax, minus_target * load<V>(tile.b[c] + lane)));
             }
-            return select<V>(softmax == softmax, g, missing);
+            g = select<V>(softmax == softmax, g, missing);
+            if constexpr (!dense) g = select<V>(target == c, at_target, g);
+            return g;
         };
         const auto wide = [&](int c) {
             f64 g[kHalves<T>];
 #pragma GCC unroll 2
             for (int h = 0; h < kHalves<T>; ++h) {
                 const int at = lane + h * kWidth<double>;
-                const f64 u = load_as<double>(tile.u + std::size_t(c) * tile.u_stride + at);
+                const f64 u = load_as<double>(tile.u[c] + at);
                 const f64 row_m = load_as<double>(tile.highest + at);
                 if (p.output == Output::log_softmax) {
                     g[h] = log_probability(u, row_m, load<f64>(tile.log_total + at));
@@ -320,13 +326,15 @@ class TileKernel {
                 }
                 g[h] = select<f64>(scale[h] == scale[h], g[h], without[h]);
             }
-            return narrow_for<S>(g);
+            V narrow_g = narrow_for<S>(g);
+            if constexpr (!dense) narrow_g = select<V>(target == c, at_target, narrow_g);
+            return narrow_g;
         };
         const bool scaled = !transformed && p.output != Output::log_softmax;
         if (scaled && all_fit)
-            for (int c = 0; c < classes; ++c) store_as(out_of(tile, c, lane), plain(c));
+            for (int c = 0; c < classes; ++c) store_as(tile.out.at(c, lane), plain(c));
         else
             for (int c = 0; c < classes; ++c)
-                store_as(out_of(tile, c, lane), scaled ? select<V>(narrow_fits == 1, plain(c), wide(c)) : wide(c));
+                store_as(tile.out.at(c, lane), scaled ? select<V>(narrow_fits == 1, plain(c), wide(c)) : wide(c));
     }
 };

@@ -112,11 +112,13 @@ CE_INLINE Integer<V> count_lanes(Integer<V> mask, Integer<V> counts) {
 }
 
 CE_INLINE bool none(i64 mask) {
-    std::int64_t lane[kWidth<double>], any = 0;
-    __builtin_memcpy(lane, &mask, sizeof lane);
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth<double>; ++i) any |= lane[i];
-    return any == 0;
+#if defined(CE_AVX512)
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) == 0;
+#elif defined(CE_AVX2)
+    return _mm256_testz_si256((__m256i)mask, (__m256i)mask) != 0;
+#else
+    return (mask[0] | mask[1]) == 0;
+#endif
 }
 
 // fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
