@@ -56,6 +56,41 @@ def test_hessian_against_differences_of_the_gradient(options, weighted, rng):
         np.testing.assert_array_equal(dlogits, again[1])
 
 
+# One row at a time (one block of classes, several), side by side, and the class axis in the middle: whole tiles, others.
+SHAPES = [((3, 300), -1), ((2, 9001), -1), ((70, 17), -1), ((2, 5, 100), 1), ((3, 40, 7), 1)]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_diagonal_of_every_kernel(shape, axis, dtype, options, rng):
+    z = (3 * rng.standard_normal(shape)).astype(dtype)
+    classes = shape[axis]
+    rows = tuple(np.delete(shape, axis))
+    indices = rng.integers(0, classes, rows)
+    indices.flat[0] = -100
+    confident = z.copy()
+    np.moveaxis(confident, axis, -1)[..., 1] = 25
+    for logits in (z, confident):
+        for targets in (indices, rng.random(shape)):
+            diagonal = ce.cross_entropy_hessian_diagonal(logits, targets, axis=axis, **options)[2]
+            assert diagonal.dtype == dtype
+            wide = {"axis": axis, **options}
+            # A column of the Hessian for each of a few classes.
+            for c in (0, 1, classes - 1):
+                v = np.zeros(shape)
+                np.moveaxis(v, axis, -1)[..., c] = 1
+                column = ce.cross_entropy_hvp(logits.astype(float), targets, v, **wide)
+                exact = np.moveaxis(column, axis, -1)[..., c]
+                got = np.moveaxis(diagonal, axis, -1)[..., c]
+                info = np.finfo(dtype)
+                rtol = 4 * float(info.eps) if dtype != np.float64 else 1e-13  # the column is computed in float64
+                # Where the two terms of a soft cap's second derivative cancel, to the precision of the larger.
+                atol = float(np.abs(exact).max()) * rtol if "softcap" in options else 0.0
+                atol += float(info.smallest_subnormal if dtype == np.float16 else info.smallest_normal)
+                np.testing.assert_allclose(got, exact, rtol=rtol, atol=atol)
+
+
 def test_hessian_from_the_dense_jacobian(rng):
     z, t = rng.standard_normal((6, 4)), rng.integers(0, 4, 6)
     v = rng.standard_normal((6, 4))

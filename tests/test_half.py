@@ -224,3 +224,17 @@ def test_module_multiplies_before_it_rounds(dtype, rng):
     z[0] = 0
     with pytest.raises(RuntimeError, match="backward: the logits or targets of the last forward have been changed"):
         loss.backward()
+
+
+@pytest.mark.parametrize("others", [0.003, 0.0003, 1e-5, 0.0])
+@pytest.mark.parametrize("top", [12.0, 30.0, 80.0, -0.001, -1e-5])
+def test_differences_that_float32_does_not_hold(dtype, top, others, rng):
+    # A logit thousands of times smaller than the maximum, or a maximum much smaller than the logits: their difference
+    # is rounded in float32, and what is lost there would be lost from the loss of a confident row.
+    z = (others * rng.standard_normal((20, 900))).astype(dtype)
+    if top < 0:
+        z = (-rng.uniform(16, 30, (20, 900))).astype(dtype)
+    z[:, 5] = top
+    loss = ce.cross_entropy(z, np.full(20, 5), reduction="none")
+    exact = ce.reference.cross_entropy_with_grad(z, np.full(20, 5), reduction="none")[0]
+    np.testing.assert_allclose(loss, exact, rtol=4 * 2.0**-23)

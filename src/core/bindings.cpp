@@ -46,10 +46,11 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
             nb::handle probabilities, int probabilities_type, nb::handle sparse_indices, std::size_t k,
             nb::handle class_weight, nb::handle sample_weight, std::optional<std::int64_t> ignore_index,
             double label_smoothing, double z_loss, double softcap, double temperature, int reduction,
-            double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits, int num_threads) {
+            double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits, nb::handle diagonal,
+            int num_threads) {
     const Buffer z(logits), t(indices), q(probabilities), sparse(sparse_indices), w(class_weight), s(sample_weight),
         g(grad_output);
-    const Buffer values(losses, PyBUF_WRITABLE), matrix(dlogits, PyBUF_WRITABLE);
+    const Buffer values(losses, PyBUF_WRITABLE), matrix(dlogits, PyBUF_WRITABLE), second(diagonal, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
     p.classes = classes;
@@ -72,6 +73,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     p.grad_output = g.data<double>();
     p.row_values = values.data();
     p.matrix = matrix.data();
+    p.diagonal = second.data();
     Evaluation result;
     {
         const nb::gil_scoped_release released;
@@ -131,10 +133,9 @@ NB_MODULE(_core, m) {
           nb::arg("sample_weight").none(), nb::arg("ignore_index").none(), nb::arg("label_smoothing"),
           nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"), nb::arg("reduction"),
           nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(), nb::arg("dlogits").none(),
-          nb::arg("num_threads"),
-          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses and dlogits "
-          "where "
-          "given.");
+          nb::arg("diagonal").none(), nb::arg("num_threads"),
+          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses, dlogits and "
+          "the diagonal of the Hessian where given.");
     m.def(
         "bfloat16_bits",
         [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },

@@ -52,6 +52,12 @@ struct Differences<Half<exponent_bits, mantissa_bits>, float> {
     }
 };
 
+// What the diagonal of the Hessian needs beside: p = probability * exp(u - m), 1 - p = rest / (1 + rest) at a unique
+// maximum, and the factor of p exp(u - m) that the z-loss adds.
+struct DiagonalFactors {
+    double probability, tail, rest;
+};
+
 template <class S, class T, bool transformed>
 class BlockKernel {
  protected:
@@ -155,6 +161,38 @@ class BlockKernel {
             write_scaled(block.count, e, out, T(c.softmax));
     }
 
+    // Before the gradient, which may overwrite logits and exponentials.
+    void write_diagonal(const Block& block, const S* z, const T* e, S* out, const Coefficients& c,
+                        const DiagonalFactors& factors) const {
+        for (int first = 0; first < block.count; first += kGroup<T>) {
+            const int count = std::min(kGroup<T>, block.count - first);
+            alignas(64) S group[kGroup<T>];
+            alignas(64) T group_e[kGroup<T>] = {};
+            alignas(64) double b[kGroup<T>];
+            pad(z + first, count, kGroup<T>, group);
+            std::copy(e + first, e + first + count, group_e);
+            if constexpr (transformed)
+                target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
+            for (int i = 0; i < kGroup<T>; i += kWidth<double>) {
+                const f64 logit = load_as<double>(group + i), u = capped(p, logit);
+                const f64 exponential = load_as<double>(group_e + i);
+                const f64 probability = exponential * factors.probability;
+                const auto confident = (u == c.highest) & (i64{} - c.unique);
+                const f64 rest =
+                    select<f64>(confident, splat<f64>(factors.rest / (1.0 + factors.rest)), 1.0 - probability);
+                f64 d = exponential * (c.softmax * rest + factors.tail * probability);
+                if constexpr (transformed) {
+                    const f64 g = select<f64>(confident, splat<f64>(c.at_highest),
+                                              exponential * c.softmax - c.target * load<f64>(b + i));
+                    const f64 slope = capped_slope(p, logit);
+                    d = d * p.inverse_temperature * slope * slope + g * slope * capped_curvature(p, u);
+                }
+                store_as(group + i, d);
+            }
+            std::copy(group, group + count, out + first);
+        }
+    }
+
     void write_log_softmax(const S* z, int count, S* out, double highest, double rest) const {
         const f64 m = splat<f64>(highest), log_total = log1p(splat<f64>(rest));
         for (int first = 0; first < count; first += kWidth<double>) {
@@ -248,7 +286,7 @@ class BlockKernel {
     // What the classes that attain the maximum, as many as `ties`, add to the sums.
     void add_highest(PartSums& sums, const Block& block, const S* z, const BlockTargets<T>& b, int ties) const {
         const int whole = block.count / kGroup<T> * kGroup<T>;
-        for (int c = 0, found = 0; found < ties; c += kWidth<T>) {
+        for (int c = 0, found = 0; found < ties && c < block.count; c += kWidth<T>) {
             const int end = std::min(c + kWidth<T>, block.count);
             if (end == c + kWidth<T> && none((i64)(capped(p, load_as<T>(z + c)) == splat<V>(sums.highest)))) continue;
             for (int i = c; i < end; ++i)

@@ -20,6 +20,8 @@ struct RowResult {
     f64 lse, loss;
     f64 softmax_scale;  // the gradient is softmax_scale * exp(u - m) - scale * b
     f64 at_highest;     // the gradient at a unique maximum, without the cancellation of p - 1
+    f64 probability;    // p = probability * exp(u - m)
+    f64 tail_scale;     // the diagonal of the Hessian in u is exp(u - m) (softmax_scale (1 - p) + tail_scale p)
 };
 
 CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
@@ -46,6 +48,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
     result.lse = select<f64>(finite, lse, select<f64>(sums.rest == sums.rest, sums.highest, nan));
     result.loss = select<f64>(valid, row.sample * loss, nan);
     result.softmax_scale = select<f64>(valid, per_total * (b + tail), nan);
+    result.probability = inverse;
+    result.tail_scale = per_total * 2.0 * p.z_loss * row.weight;
     result.at_highest = per_total * ((sums.b_rest - sums.b_highest * sums.rest) + tail);
     return result;
 }
@@ -66,6 +70,13 @@ CE_INLINE V capped(const Problem& p, V z) {
 // du/dz before the temperature.
 CE_INLINE f64 capped_slope(const Problem& p, f64 z) {
     return p.softcap < kInf ? tanh(z / p.softcap).slope : splat<f64>(1.0);
+}
+
+// The second derivative over the first, from the capped logit u.
+CE_INLINE f64 capped_curvature(const Problem& p, f64 u) {
+    if (!(p.softcap < kInf)) return f64{};
+    const f64 tanh = u / p.softcap;
+    return -2.0 / p.softcap * select<f64>(tanh < -1, splat<f64>(-1.0), tanh);
 }
 
 // log p = u - lse, from u - m and log1p(r); -inf stays -inf.

@@ -8,7 +8,7 @@ constexpr int kFewClasses = 192;
 template <class S, class T, bool transformed>
 class ColumnKernel : TileKernel<S, T, T, T, transformed> {
     using Base = TileKernel<S, T, T, T, transformed>;
-    using Base::p, Base::classes, Base::logits, Base::matrix, Base::row_values, Base::kTile;
+    using Base::p, Base::classes, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
     using Staged = std::conditional_t<kIsHalf<S>, T, S>;  // rows that become columns: half precision is widened first
 
@@ -17,11 +17,12 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         alignas(64) std::byte memory[Base::bytes_of_tile(kFewClasses)];
-        alignas(64) T columns[kFewClasses][kTile];
+        alignas(64) T columns[kFewClasses][kTile], columns_of_diagonal[kFewClasses][kTile];
         Tile tile;
         Base::prepare(tile, memory);
         tile.in = {*columns, kTile};
         tile.out = {*columns, kTile};
+        tile.diagonal = {*columns_of_diagonal, kTile};
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
@@ -38,9 +39,12 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             Base::compute(tile, total);
             if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
             if (matrix == nullptr) continue;
-            Staged* const rows = whole ? tile_of(matrix + offset) : staged;
-            transpose_back(columns, rows);
-            if (!whole) unstage(staged, elements, matrix + offset);
+            const auto write = [&](const T(*from)[kTile], S* to) {
+                transpose_back(from, whole ? tile_of(to) : staged);
+                if (!whole) unstage(staged, elements, to);
+            };
+            write(columns, matrix + offset);
+            if (diagonal != nullptr) write(columns_of_diagonal, diagonal + offset);
         }
         outcome.add(total.fold());
     }

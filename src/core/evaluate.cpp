@@ -82,10 +82,11 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes,
                                         [](double w) { return w != 0.0 && !(w > 0x1p-60 && w < 0x1p60); });
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
-    advise_huge_pages(p.matrix, bytes);
+    for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
     if (reduction == Reduction::mean) {
         if (result.total_weight == 0.0) {  // nothing to learn from
-            if (p.matrix != nullptr) std::memset(p.matrix, 0, bytes);
+            for (void* const out : {p.matrix, p.diagonal})
+                if (out != nullptr) std::memset(out, 0, bytes);
             return result;
         }
         p.gradient_scale /= result.total_weight;

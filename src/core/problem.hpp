@@ -66,6 +66,7 @@ struct Problem {
 
     Output output = Output::gradient;
     void* matrix = nullptr;      // gradient, softmax or log-softmax, of the logits' type; may be the logits
+    void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
     void set_temperature(double temperature) {

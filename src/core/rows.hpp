@@ -12,6 +12,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
 
     const S* const logits;
     S* const matrix;
+    S* const diagonal;
     RowValue<S>* const row_values;
     const Tasks* const shared;  // what shares a row's blocks out, if threads are to share each row
     const std::size_t blocks;
@@ -23,6 +24,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
         : Base(problem),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
+          diagonal(static_cast<S*>(problem.diagonal)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)),
           shared(tasks),
           blocks((problem.classes + kBlock<T> - 1) / kBlock<T>) {
@@ -78,8 +80,13 @@ class RowKernel : BlockKernel<S, T, transformed> {
             const Coefficients c{result.softmax_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
                                  result.at_highest[0] * p.inverse_temperature, sums.highest, sums.unique};
             if (!(c.softmax - c.softmax == 0.0)) {
-                std::fill(gradient, gradient + p.classes, S(kNaN));
-            } else if (dense) {
+                fill(row, kNaN);
+                return result.loss[0];
+            }
+            if (diagonal != nullptr)
+                write_diagonal(e, row, target, c,
+                               {result.probability[0], result.tail_scale[0] * p.inverse_temperature, sums.rest});
+            if (dense) {
                 double g = c.at_highest;
                 if constexpr (transformed)  // before the logits may be overwritten
                     g *= capped_slope(p, splat<f64>(double(z[sums.class_highest])))[0];
@@ -97,8 +104,13 @@ class RowKernel : BlockKernel<S, T, transformed> {
 
     // A row that does not count, whatever it holds.
     double nothing(std::size_t row) const {
-        if (matrix != nullptr) std::fill(matrix + row * p.classes, matrix + (row + 1) * p.classes, S(0.0));
+        if (matrix != nullptr) fill(row, 0.0);
         return 0.0;
+    }
+
+    void fill(std::size_t row, double value) const {
+        for (S* const out : {matrix, diagonal})
+            if (out != nullptr) std::fill(out + row * p.classes, out + (row + 1) * p.classes, S(value));
     }
 
     T* row_for_exponentials(std::size_t row) const {
@@ -169,6 +181,19 @@ class RowKernel : BlockKernel<S, T, transformed> {
             Coefficients of_block = c;
             of_block.softmax *= decay<transformed>(p, parts[block.first / kBlock<T>].highest, c.highest);
             Base::template write_gradient<dense>(block, logits + at, e + block.first, matrix + at, of_block);
+        });
+    }
+
+    void write_diagonal(const T* e, std::size_t row, std::int64_t target, const Coefficients& c,
+                        const DiagonalFactors& factors) const {
+        for_blocks(row, target, [&](const Block& block, std::size_t at) {
+            Coefficients of_block = c;
+            DiagonalFactors factors_of_block = factors;
+            const double scale = decay<transformed>(p, parts[block.first / kBlock<T>].highest, c.highest);
+            of_block.softmax *= scale;
+            factors_of_block.probability *= scale;
+            factors_of_block.tail *= scale;
+            Base::write_diagonal(block, logits + at, e + block.first, diagonal + at, of_block, factors_of_block);
         });
     }
 };

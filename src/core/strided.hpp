@@ -7,10 +7,10 @@
 template <class S, class T, bool transformed>
 class StridedKernel : TileKernel<S, T, S, S, transformed> {
     using Base = TileKernel<S, T, S, S, transformed>;
-    using Base::p, Base::classes, Base::logits, Base::matrix, Base::row_values, Base::kTile;
+    using Base::p, Base::classes, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
 
-    S* staged;  // classes x kTile: stands in for a tile that is not in one piece
+    S *staged, *staged_diagonal;  // classes x kTile: stand in for a tile that is not in one piece
     void* memory;
 
     // Positions of one tile, `length` of them in one piece of memory.
@@ -21,10 +21,11 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
  public:
     StridedKernel(const Problem& problem, Scratch& scratch) : Base(problem) {
         const std::size_t bytes = p.classes * kTile * sizeof(S);
-        auto* const start = static_cast<std::byte*>(scratch.reserve(bytes + Base::bytes_of_tile(p.classes) + 64));
+        auto* const start = static_cast<std::byte*>(scratch.reserve(2 * bytes + Base::bytes_of_tile(p.classes) + 64));
         auto* const aligned = start + (64 - reinterpret_cast<std::uintptr_t>(start) % 64) % 64;
         memory = aligned;
         staged = reinterpret_cast<S*>(aligned + Base::bytes_of_tile(p.classes));
+        staged_diagonal = staged + p.classes * kTile;
     }
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
@@ -37,6 +38,7 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
             const std::size_t offset = offset_of(first), next = offset_of(std::min(first + kTile, end - 1));
             tile.in = whole ? Strided<const S>{logits + offset, p.inner} : Strided<const S>{staged, kTile};
             tile.out = whole ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
+            tile.diagonal = whole ? Strided<S>{diagonal + offset, p.inner} : Strided<S>{staged_diagonal, kTile};
             tile.next_in = {logits + next, p.inner};
             tile.next_out = {matrix + next, p.inner};
             if (!whole) stage(first, rows);
@@ -44,7 +46,8 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
             if (p.dense()) read_coefficients(tile, first, rows);
             Base::compute(tile, total);
             if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first);
-            if (matrix != nullptr && !whole) unstage(first, rows);
+            if (matrix != nullptr && !whole) unstage(first, rows, staged, matrix);
+            if (diagonal != nullptr && !whole) unstage(first, rows, staged_diagonal, diagonal);
         }
         outcome.add(total.fold());
     }
@@ -61,10 +64,10 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
                 std::memcpy(staged + c * kTile + s.at, logits + s.offset + c * p.inner, s.length * sizeof(S));
         });
     }
-    void unstage(std::size_t first, int rows) const {
+    void unstage(std::size_t first, int rows, const S* from, S* to) const {
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
             for (std::size_t c = 0; c < p.classes; ++c)
-                std::memcpy(matrix + s.offset + c * p.inner, staged + c * kTile + s.at, s.length * sizeof(S));
+                std::memcpy(to + s.offset + c * p.inner, from + c * kTile + s.at, s.length * sizeof(S));
         });
     }
 

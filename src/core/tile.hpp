@@ -20,6 +20,7 @@ class TileKernel {
     const int classes;
     const S* const logits;
     S* const matrix;
+    S* const diagonal;
     RowValue<S>* const row_values;
 
     static constexpr std::int64_t kSkipped = -1;
@@ -28,6 +29,7 @@ class TileKernel {
     struct Tile {
         Strided<const In> in;
         Strided<Out> out;                    // may be `in`
+        Strided<Out> diagonal;               // if that is wanted
         Strided<const S> next_in, next_out;  // what the next tile will touch
         T (*u)[kTile], (*e)[kTile];
         T (*b)[kTile];           // if the targets are dense
@@ -40,6 +42,8 @@ class TileKernel {
         // The matrix is softmax_scale * e - target_scale * b, or `without` where softmax_scale is no number.
         alignas(64) double softmax_scale[kTile], target_scale[kTile], at_highest[kTile], without[kTile];
         alignas(64) double log_total[kTile], value[kTile];
+        // For the diagonal: p = probability * e, 1 - p at a unique maximum, and what the z-loss adds.
+        alignas(64) double probability[kTile], rest_highest[kTile], tail_scale[kTile];
         // For a single target: its logit, exponential, class and part of the matrix.
         alignas(64) T u_target[kTile], e_target[kTile];
         alignas(64) Index class_target[kTile];
@@ -67,6 +71,7 @@ class TileKernel {
           classes(int(problem.classes)),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
+          diagonal(static_cast<S*>(problem.diagonal)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)) {}
 
     // With tile.in, its rows' targets and its coefficients filled in: the rows' values and what they write.
@@ -160,7 +165,10 @@ class TileKernel {
             total.add(at / kWidth<double>, value);
         }
         if (matrix == nullptr) return;
-        for (int lane = 0; lane < kTile; lane += kWidth<T>) write<dense>(tile, lane);
+        for (int lane = 0; lane < kTile; lane += kWidth<T>) {
+            if (diagonal != nullptr) write_diagonal<dense>(tile, lane);
+            write<dense>(tile, lane);
+        }
     }
 
     // The (capped) logits of the rows in one vector of T, and their maximum.
@@ -255,6 +263,9 @@ class TileKernel {
         store(tile.without + at, without);
         store(tile.target_scale + at, target_scale);
         store(tile.at_highest + at, at_highest);
+        store(tile.probability + at, result.probability);
+        store(tile.rest_highest + at, select<f64>(ties == 1.0, sums.rest * result.probability, nan));
+        store(tile.tail_scale + at, result.tail_scale * p.inverse_temperature);
         if (p.output == Output::log_softmax) store(tile.log_total + at, log1p(sums.rest));
         if constexpr (!dense) {
             f64 g = scale * load_as<double>(tile.e_target + at) - target_scale * weight;
@@ -336,5 +347,34 @@ class TileKernel {
         else
             for (int c = 0; c < classes; ++c)
                 store_as(tile.out.at(c, lane), scaled ? select<V>(narrow_fits == 1, plain(c), wide(c)) : wide(c));
+    }
+
+    // What the rows in one vector of T write of the diagonal of the Hessian: before `write`, which may overwrite
+    // logits.
+    template <bool dense>
+    void write_diagonal(Tile& tile, int lane) const {
+        for (int c = 0; c < classes; ++c) {
+            f64 d[kHalves<T>];
+            for (int h = 0; h < kHalves<T>; ++h) {
+                const int at = lane + h * kWidth<double>;
+                const f64 u = load_as<double>(tile.u[c] + at), e = load_as<double>(tile.e[c] + at);
+                const f64 scale = load<f64>(tile.softmax_scale + at), highest = load<f64>(tile.rest_highest + at);
+                const f64 probability = e * load<f64>(tile.probability + at);
+                const auto confident = (u == load_as<double>(tile.highest + at)) & (highest == highest);
+                const f64 rest = select<f64>(confident, highest, 1.0 - probability);
+                d[h] = e * (scale * rest + load<f64>(tile.tail_scale + at) * probability);
+                if constexpr (transformed) {
+                    const f64 target_scale = load<f64>(tile.target_scale + at), slope = load<f64>(tile.slope[c] + at);
+                    f64 g = e * scale;
+                    if constexpr (dense) g -= target_scale * load<f64>(tile.b[c] + at);
+                    g = select<f64>(confident, load<f64>(tile.at_highest + at), g) * slope;
+                    if constexpr (!dense)
+                        g = select<f64>(load_lanes(tile.target + at) == c, load<f64>(tile.at_target + at), g);
+                    d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
+                }
+                d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.without + at));
+            }
+            store_as(tile.diagonal.at(c, lane), narrow_for<S>(d));
+        }
     }
 };

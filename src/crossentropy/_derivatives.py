@@ -105,12 +105,13 @@ def cross_entropy_hessian_diagonal(
     array([[0.2247, 0.1837, 0.0889]])
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    loss, dlogits = evaluate(options, logits, targets, axis, class_weight, sample_weight, None, True)
+    z = as_logits(logits, axis)
+    diagonal = np.empty(z.given.shape, z.data.dtype)
+    loss, dlogits = evaluate(
+        options, z.given, targets, axis, class_weight, sample_weight, None, True, diagonal=diagonal
+    )
     assert dlogits is not None
-    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
-    with np.errstate(all="ignore"):
-        diagonal_u = rows.a * rows.p * rows.rest + rows.tail * rows.p * rows.p
-        return loss, dlogits, rows.result(rows.slope * rows.slope * diagonal_u + rows.du * rows.curvature)
+    return loss, dlogits, diagonal
 
 
 def cross_entropy_dtargets(
@@ -175,7 +176,6 @@ class _Rows(NamedTuple):
     slope: Array  # du/dz
     curvature: Array  # its derivative
     p: Array
-    rest: Array  # 1 - p
     a: Array  # B + 2 zeta omega lse
     tail: Array  # 2 zeta omega
     du: Array  # the gradient of a row's loss with respect to u
@@ -228,7 +228,7 @@ def _rows(
     A = np.moveaxis(given.given, axis, -1).astype(np.float64)
     with np.errstate(all="ignore"):
         u, slope, curvature = scaled(A, options)
-        p, rest = probabilities(u)
+        p = probabilities(u)[0]
         tail = 2 * options.z_loss * omega
         a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))
         plain = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
@@ -238,5 +238,5 @@ def _rows(
     scale = s / total if total else np.zeros_like(s)
     column = (..., None)
     return _Rows(
-        given.given, axis, given.data.dtype, u, slope, curvature, p, rest, a[column], tail[column], du, scale[column]
+        given.given, axis, given.data.dtype, u, slope, curvature, p, a[column], tail[column], du, scale[column]
     )

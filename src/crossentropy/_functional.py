@@ -35,8 +35,12 @@ def evaluate(
     gradient: bool,
     grad_output: npt.ArrayLike = 1.0,
     out: Array | None = None,
+    diagonal: Array | None = None,
 ) -> tuple[float | Array, Array | None]:
-    """Validate, allocate, call the core: what every front end does."""
+    """Validate, allocate, call the core: what every front end does.
+
+    `diagonal` receives that of the Hessian: of the logits' shape and dtype, contiguous; the gradient is needed then.
+    """
     z = as_logits(logits, axis)
     t = as_targets(targets, z, options.ignore_index)
     data = z.data
@@ -54,6 +58,7 @@ def evaluate(
             in_place = out.flags.carray
         if z.moved or not in_place:
             matrix = np.empty(data.shape, data.dtype)
+    second = diagonal if diagonal is None or not z.moved else np.empty(data.shape, data.dtype)
     weights = None if sample_weight is None else as_weights("sample_weight", sample_weight, z.row_shape)
     if t.ignored is not None:
         weights = np.where(t.ignored, 0.0, 1.0 if weights is None else weights)
@@ -80,10 +85,13 @@ def evaluate(
         row_scale,
         losses,
         None if matrix is None else memory_of(matrix, z.code),
+        None if second is None else memory_of(second, z.code),
         resolve_threads(num_threads),
     )
     if dlogits is not None and matrix is not None and matrix is not dlogits:
         np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis) if z.moved else matrix)
+    if diagonal is not None and second is not None and second is not diagonal:
+        np.copyto(diagonal, np.moveaxis(second, -1, z.axis))
     return loss if losses is None else losses[()], dlogits
 
 

@@ -26,7 +26,7 @@ int main() {
         generate(random, 40, [&](auto& problem) {
             const Evaluation result = evaluate(problem.p, problem.reduction, 1);
             hash.add(&result.loss, sizeof result.loss);
-            for (const auto* array : {&problem.logits, &problem.matrix})
+            for (const auto* array : {&problem.logits, &problem.matrix, &problem.diagonal})
                 hash.add(array->data(), array->size() * sizeof(*array)[0]);
             hash.add(problem.values.data(), problem.values.size() * sizeof problem.values[0]);
         });

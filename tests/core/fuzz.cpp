@@ -33,12 +33,13 @@ int main(int argc, char** argv) {
         generate(random, most_rows, [&](auto& problem) {
             const auto logits = problem.logits;
             const Evaluation one = evaluate(problem.p, problem.reduction, 1);
-            const auto matrix = problem.matrix, written = problem.logits;
+            const auto matrix = problem.matrix, diagonal = problem.diagonal, written = problem.logits;
             const auto values = problem.values;
             problem.logits = logits;
             const Evaluation many = evaluate(problem.p, problem.reduction, 2 + int(random.below(4)));
             if (std::memcmp(&one.loss, &many.loss, sizeof one.loss) != 0) fail("another loss with more threads", count);
-            if (!same(matrix, problem.matrix) || !same(written, problem.logits) || !same(values, problem.values))
+            if (!same(matrix, problem.matrix) || !same(diagonal, problem.diagonal) || !same(written, problem.logits) ||
+                !same(values, problem.values))
                 fail("another output with more threads", count);
             if (problem.p.indices == nullptr || problem.p.rows == 0) return;
             const std::size_t row = random.below(problem.p.rows);

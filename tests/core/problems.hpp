@@ -52,7 +52,7 @@ struct Generated {
 
     Problem p;
     Reduction reduction = Reduction::none;
-    std::vector<S> logits, matrix;
+    std::vector<S> logits, matrix, diagonal;
     std::vector<RowValue> values;
     std::vector<std::int64_t> indices, sparse_indices;
     std::vector<double> sparse_probabilities, class_weight, sample_weight, grad_output;
@@ -126,6 +126,11 @@ struct Generated {
         if (random.below(3) == 0) p.softcap = 30.0;
         if (random.below(3) == 0) p.set_temperature(0.7);
         reduction = Reduction(int(random.below(3)));
+        if (p.matrix != nullptr && random.below(3) == 0) {
+            diagonal.resize(rows * classes);
+            diagonal.reserve(1);
+            p.diagonal = diagonal.data();
+        }
     }
 };
 
