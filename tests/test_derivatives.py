@@ -56,7 +56,7 @@ def test_hessian_against_differences_of_the_gradient(options, weighted, rng):
         np.testing.assert_array_equal(dlogits, again[1])
 
 
-# One row at a time (one block of classes, several), side by side, and the class axis in the middle: whole tiles, others.
+# One row at a time (one block of classes, several), side by side, the class axis in the middle: whole tiles, others.
 SHAPES = [((3, 300), -1), ((2, 9001), -1), ((70, 17), -1), ((2, 5, 100), 1), ((3, 40, 7), 1)]
 
 

@@ -37,7 +37,7 @@ struct Differences<Half<exponent_bits, mantissa_bits>, float> {
     explicit Differences(double maximum) {
         const double size = std::abs(maximum);
         const int exponent = (S(size).bits >> mantissa_bits) - (23 - mantissa_bits);
-        small = std::uint16_t(std::max(exponent << mantissa_bits, 1) - 1);
+        small = std::uint16_t(std::max(std::max(exponent, 0) << mantissa_bits, 1) - 1);
         if (size != 0.0 && size < std::ldexp(1.0, mantissa_bits - 17)) small = 0xffff;
     }
     CE_INLINE bool exact(const S* group) const {
