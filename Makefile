@@ -3,6 +3,7 @@
 #   make test      the tests
 #   make test-all  all tests
 #   make bench     timings beside other libraries (those installed in .venv)
+#   make picture   draws timings against the numbers of classes and rows: docs/speed.png
 #   make compare   what other libraries return where digits are lost (those installed in .venv)
 #   make accuracy  measures errors against mpmath and writes docs/accuracy.md
 #   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
@@ -17,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo test test-all bench picture compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +55,9 @@ bench: .venv/with-bench
 
 compare: .venv/with-bench
 	$(BIN)/python benchmarks/compare.py
+
+picture: .venv/with-bench
+	$(BIN)/python benchmarks/picture.py
 
 accuracy: .venv/with-test
 	$(BIN)/python tests/accuracy.py docs/accuracy.md

@@ -1,18 +1,26 @@
 """What other libraries return where digits are easily lost, beside ours and the exact value.
 
-    make compare
+    make compare                                        prints the table
+    python benchmarks/compare.py docs/accuracy.md       writes it into that page too
 
-Peers that are not installed in .venv are left out. Everything in float32.
+Peers that are not installed in .venv are left out.
 """
 
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import mpmath
 import numpy as np
 
 import crossentropy as ce
+
+
+class NotMadeForThisError(Exception):
+    """The peer has no such function."""
+
 
 # Loss and gradient of the mean over the rows whose target is not -100.
 Answer = tuple[float, np.ndarray]
@@ -36,6 +44,8 @@ def textbook(logits: np.ndarray, targets: np.ndarray) -> Answer:
 def scikit_learn(logits: np.ndarray, targets: np.ndarray) -> Answer:
     from sklearn._loss import HalfMultinomialLoss
 
+    if logits.dtype == np.float16 or (targets >= logits.shape[1]).any():
+        raise NotMadeForThisError  # half precision, and indices that it does not check
     weight = (targets != -100).astype(np.float32)
     labels = np.maximum(targets, 0).astype(np.float32)
     losses, gradient = HalfMultinomialLoss(n_classes=logits.shape[1]).loss_gradient(labels, logits, weight)
@@ -65,17 +75,18 @@ def optax(logits: np.ndarray, targets: np.ndarray) -> Answer:
     return float(loss), np.asarray(gradient)
 
 
-PEERS: dict[str, Callable[[np.ndarray, np.ndarray], Answer]] = {
-    "crossentropy": ours,
-    "NumPy, textbook": textbook,
-    "scikit-learn": scikit_learn,
-    "torch": torch,
-    "jax + optax": optax,
+# The name shown, and the packages whose versions belong to it.
+PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Answer], tuple[str, ...]]] = {
+    "crossentropy": (ours, ("crossentropy",)),
+    "NumPy, textbook": (textbook, ("numpy",)),
+    "scikit-learn": (scikit_learn, ("scikit-learn",)),
+    "torch": (torch, ("torch",)),
+    "jax + optax": (optax, ("jax", "optax")),
 }
 
 
 def exact(logits: np.ndarray, targets: np.ndarray) -> tuple[mpmath.mpf, mpmath.mpf]:
-    """The mean loss, and the gradient at the target of the first row."""
+    """The mean loss, and the gradient at the target of the first row; zeros where no row counts."""
     with mpmath.workprec(200):
         losses, first = [], None
         for row, target in zip(logits, targets, strict=True):
@@ -85,33 +96,70 @@ def exact(logits: np.ndarray, targets: np.ndarray) -> tuple[mpmath.mpf, mpmath.m
             others = mpmath.fsum(x for c, x in enumerate(e) if c != target)
             losses.append(mpmath.log1p(others))
             first = -others / (1 + others) if first is None else first
+        if first is None:
+            return mpmath.mpf(0), mpmath.mpf(0)
         return mpmath.fsum(losses) / len(losses), first / len(losses)
 
 
-nan_row = [np.nan, np.nan, np.nan]
-CASES = {
-    "a confident row, `[20, 0, 0]`, target 0": ([[20, 0, 0]], [0]),
-    "a more confident row, `[60, 0, 0]`, target 0": ([[60, 0, 0]], [0]),
-    "an ignored row of NaN beside `[2, 1, 0.1]`, target 1": ([[2, 1, 0.1], nan_row], [1, -100]),
+row, nan_row = [2, 1, 0.1], [np.nan, np.nan, np.nan]
+CASES: dict[str, tuple[list[list[float]], list[int], type]] = {
+    "a confident row, `[20, 0, 0]`, target 0": ([[20, 0, 0]], [0], np.float32),
+    "a more confident row, `[60, 0, 0]`, target 0": ([[60, 0, 0]], [0], np.float32),
+    "a confident row far from zero, `[1000020, 1000000, 1000000]`, target 0": (
+        [[1000020, 1000000, 1000000]],
+        [0],
+        np.float32,
+    ),
+    "70 000 rows of `[2, 1, 0.1]`, target 1, in float16": ([row] * 70000, [1] * 70000, np.float16),
+    "an ignored row of NaN beside `[2, 1, 0.1]`, target 1": ([row, nan_row], [1, -100], np.float32),
+    "nothing but ignored rows": ([row, row], [-100, -100], np.float32),
+    "a target out of range: `[2, 1, 0.1]`, target 3": ([row], [3], np.float32),
 }
+HEADING = "## What others return\n"
+
+
+def table() -> str:
+    lines = ["| | mean loss | gradient at the target |", "|---|---:|---:|"]
+    versions: dict[str, str] = {}
+    for name, (rows, indices, dtype) in CASES.items():
+        logits, targets = np.array(rows, dtype), np.array(indices)
+        lines.append(f"| *{name}* | | |")
+        at = max(targets[0], 0)
+        if at < logits.shape[1]:
+            loss, at_target = exact(logits, targets)
+            lines.append(f"| exact | {mpmath.nstr(loss, 7)} | {mpmath.nstr(at_target, 7)} |")
+        for peer, (function, packages) in PEERS.items():
+            try:
+                versions |= {package: importlib.metadata.version(package) for package in packages}
+                found, gradient = function(logits.copy(), targets)
+            except importlib.metadata.PackageNotFoundError as error:
+                print(f"{peer}: {error.name} is not installed", file=sys.stderr)
+                continue
+            except NotMadeForThisError:
+                continue
+            except Exception as error:  # whatever a peer raises is its answer
+                lines.append(f"| {peer} | {type(error).__name__} | |")
+                continue
+            of_target = f"{float(gradient[0, at]):.7g}" if at < logits.shape[1] else f"{gradient[0].tolist()} (all)"
+            lines.append(f"| {peer} | {float(found):.7g} | {of_target} |")
+    used = ", ".join(f"{package} {version}" for package, version in versions.items())
+    return "\n".join(lines) + f"\n\nWith {used}.\n"
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    print("| | mean loss | gradient at the target |\n|---|---:|---:|")
-    for name, (rows, indices) in CASES.items():
-        logits, targets = np.array(rows, np.float32), np.array(indices)
-        print(f"| *{name}* | | |")
-        loss, at_target = exact(logits, targets)
-        print(f"| exact | {mpmath.nstr(loss, 7)} | {mpmath.nstr(at_target, 7)} |")
-        for peer, function in PEERS.items():
-            try:
-                found, gradient = function(logits.copy(), targets)
-            except ModuleNotFoundError as error:
-                print(f"{peer}: {error.name} is not installed", file=sys.stderr)
-                continue
-            print(f"| {peer} | {float(found):.7g} | {float(gradient[0, targets[0]]):.7g} |")
+    text = table()
+    print(text, end="")
+    for path in sys.argv[1:]:
+        page = Path(path)
+        page.write_text(page.read_text().partition(HEADING)[0] + HEADING + INTRODUCTION + text)
 
+
+INTRODUCTION = """
+In float32 unless said: the mean loss, and its gradient at the target of the first row. *exact* is mpmath's; where no
+row counts it is this library's convention. `make compare` prints this table for the libraries installed.
+
+"""
 
 if __name__ == "__main__":
     main()

@@ -83,6 +83,21 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     return result.loss;
 }
 
+double total_weight(std::size_t rows, std::size_t classes, nb::handle indices, std::optional<std::int64_t> ignore_index,
+                    nb::handle class_weight, nb::handle sample_weight) {
+    const Buffer t(indices), w(class_weight), s(sample_weight);
+    Problem p;
+    p.rows = rows;
+    p.classes = classes;
+    p.indices = t.data<std::int64_t>();
+    p.ignore_index = ignore_index;
+    p.class_weight = w.data<double>();
+    p.sample_weight = s.data<double>();
+    const Evaluation result = check_targets(p);
+    if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
+    return result.total_weight;
+}
+
 void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output,
              nb::handle logsumexp, nb::handle out, int num_threads) {
     const Buffer z(logits), values(logsumexp, PyBUF_WRITABLE), matrix(out, PyBUF_WRITABLE);
@@ -140,6 +155,9 @@ NB_MODULE(_core, m) {
         "bfloat16_bits",
         [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
+    m.def("total_weight", &total_weight, nb::arg("rows"), nb::arg("classes"), nb::arg("indices").none(),
+          nb::arg("ignore_index").none(), nb::arg("class_weight").none(), nb::arg("sample_weight").none(),
+          "What the mean divides by.");
     m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
           nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
           nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");

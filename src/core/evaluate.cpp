@@ -42,8 +42,7 @@ static void advise_huge_pages(void* data, std::size_t bytes) {
 #endif
 }
 
-// The total weight of the rows that count, and the first of them whose class index is out of range.
-static Evaluation check_targets(const Problem& p) {
+Evaluation check_targets(const Problem& p) {
     Evaluation result;
     bool bad = false;
     if (p.indices != nullptr) {

@@ -13,6 +13,9 @@ struct Evaluation {
     std::size_t bad_row = kNoRow;  // first row whose class index is out of range
 };
 
+// The total weight of the rows that count, and the first of them whose class index is out of range.
+Evaluation check_targets(const Problem& problem);
+
 // Fills problem.matrix, problem.diagonal and problem.row_values. A class index out of range is found before anything is
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
 Evaluation evaluate(Problem problem, Reduction reduction, int threads);

@@ -241,7 +241,7 @@ class TileKernel {
         const f64 weight = load<f64>(tile.weight + at), row_scale = load<f64>(tile.scale + at), nan = splat<f64>(kNaN);
         const f64 m = load_as<double>(tile.highest + at), ties = load_as<double>(tile.ties + at);
         const f64 u = load_as<double>(tile.u_target + at);
-        RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0)};
+        RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0), f64{}, f64{}, f64{}};
         if constexpr (dense) {
             sums.spread = load<f64>(tile.spread + at);
             const auto kept = sums.spread < splat<f64>(kInf);

@@ -20,12 +20,15 @@ from ._config import get_num_threads, set_num_threads, show_config
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
-from ._modules import CrossEntropyLoss
+from ._linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_with_grad
+from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 
 __all__ = [
     "CrossEntropyLoss",
     "Explanation",
+    "LinearCrossEntropyLoss",
+    "LinearGradients",
     "TopKTargets",
     "__version__",
     "cross_entropy",
@@ -35,6 +38,8 @@ __all__ = [
     "cross_entropy_with_grad",
     "explain",
     "get_num_threads",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
     "reference",

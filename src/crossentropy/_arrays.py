@@ -92,7 +92,7 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
         )
     code = _LOGIT_TYPES.get(data.dtype)
     if code is None:
-        data, code = _converted(given)
+        data, code = _converted("logits", given)
     axis %= ndim
     flags = data.flags
     shape = data.shape
@@ -113,12 +113,28 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     return Logits(data, moved, code, data.size // classes, classes, inner, row_shape, given, axis)
 
 
-def _converted(given: Array) -> tuple[Array, int]:
-    """Logits of a type that the core does not read as it is."""
+def rows_of(row_shape: Shape, classes: int, dtype: np.dtype[Any]) -> Logits:
+    """Logits that are not there: what `as_targets` must know of them."""
+    shape = (*row_shape, classes)
+    nothing = np.broadcast_to(np.zeros((), dtype), shape)
+    return Logits(nothing, False, -1, math.prod(row_shape), classes, 1, row_shape, nothing, len(row_shape))
+
+
+def as_matrix(name: str, values: npt.ArrayLike) -> Array:
+    """An array of one of the logits' types, of native byte order, however it is strided."""
+    given = as_array(values)
+    if given.ndim == 0:
+        raise ValueError(f"{name}: expected at least one axis, got a scalar")
+    data = given if given.dtype in _LOGIT_TYPES else _converted(name, given)[0]
+    return np.require(data, None, ["A"])
+
+
+def _converted(name: str, given: Array) -> tuple[Array, int]:
+    """An array of a type that is not read as it is."""
     dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
     code = _element_type(dtype, _LOGIT_TYPES)
     if code is None:
-        raise TypeError(f"logits: expected float16, bfloat16, float32, float64 or integers, got {given.dtype}")
+        raise TypeError(f"{name}: expected float16, bfloat16, float32, float64 or integers, got {given.dtype}")
     return given.astype(dtype, copy=False), code
 
 
@@ -288,6 +304,21 @@ def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
     if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in inputs):
         raise ValueError("out: expected memory of its own, got an array that overlaps another input")
+    return out
+
+
+def check_memory(name: str, out: object, like: Array, others: tuple[object, ...]) -> Array:
+    """An array to be written, of the shape and dtype of another, and of memory of its own."""
+    if not isinstance(out, np.ndarray):
+        raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
+    if out.shape != like.shape or out.dtype != like.dtype:
+        raise ValueError(
+            f"{name}: expected shape {like.shape} and dtype {like.dtype}, got shape {out.shape} and dtype {out.dtype}"
+        )
+    if not out.flags.carray:
+        raise ValueError(f"{name}: expected a writable, C-contiguous array")
+    if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in others):
+        raise ValueError(f"{name}: expected memory of its own, got an array that overlaps another")
     return out
 
 

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from . import _core
 from ._arrays import (
     Array,
+    Logits,
+    Targets,
     TopKTargets,
     as_grad_output,
     as_logits,
@@ -93,6 +95,19 @@ def evaluate(
     if diagonal is not None and second is not None and second is not diagonal:
         np.copyto(diagonal, np.moveaxis(second, -1, z.axis))
     return loss if losses is None else losses[()], dlogits
+
+
+def total_weight(
+    targets: Targets,
+    rows: Logits,
+    ignore_index: int | None,
+    class_weight: Array | None,
+    sample_weight: Array | None,
+) -> float:
+    """What the mean divides by; a class index out of range raises IndexError."""
+    if targets.ignored is not None:
+        sample_weight = np.where(targets.ignored, 0.0, 1.0 if sample_weight is None else sample_weight)
+    return _core.total_weight(rows.rows, rows.classes, targets.indices, ignore_index, class_weight, sample_weight)
 
 
 class _Options(TypedDict, total=False):

@@ -1,12 +1,14 @@
 """Losses as objects, with forward and backward."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, TopKTargets, as_array, as_grad_output
 from ._functional import evaluate
+from ._linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_with_grad
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
 
@@ -140,3 +142,124 @@ class CrossEntropyLoss:
         if self._last is None:
             raise RuntimeError(f"{what}: call forward(logits, targets) first")
         return self._last
+
+
+class _LinearForward(NamedTuple):
+    """What the last forward of a head was given, and its gradients if they were computed with it."""
+
+    data: tuple[Array, Array, Array | TopKTargets]
+    bias: Array | None
+    sample_weight: npt.ArrayLike | None
+    gradients: LinearGradients | None
+
+
+class LinearCrossEntropyLoss:
+    """The linear head and its loss as an object that remembers its last call.
+
+    Parameters
+    ----------
+    class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+        As for `linear_cross_entropy`.
+
+    Notes
+    -----
+    For 'mean' and 'sum' `forward` computes loss and gradients together: three products. For 'none', and in half
+    precision for a `grad_output` that is not 1, `backward` computes them anew: hidden states and classifier must not
+    have been changed since.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import crossentropy as ce
+    >>> criterion = ce.LinearCrossEntropyLoss()
+    >>> loss = criterion([[1.0, 0.5]], [[1.0, 0.0], [0.0, 1.0]], [0])
+    >>> criterion.backward().hidden.round(4)
+    array([[-0.3775,  0.3775]])
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: npt.ArrayLike | None = None,
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        temperature: float = 1.0,
+        reduction: Reduction = "mean",
+        num_threads: int | None = None,
+        max_logits_bytes: int | None = None,
+    ) -> None:
+        loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+        self._per_row = reduction == "none"
+        self._options: dict[str, Any] = {
+            "class_weight": class_weight,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "z_loss": z_loss,
+            "softcap": softcap,
+            "temperature": temperature,
+            "reduction": reduction,
+            "num_threads": num_threads,
+            "max_logits_bytes": max_logits_bytes,
+        }
+        self._last: _LinearForward | None = None
+
+    def forward(
+        self,
+        hidden: npt.ArrayLike,
+        classifier: npt.ArrayLike,
+        targets: npt.ArrayLike | TopKTargets,
+        bias: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float | Array:
+        """Return the loss, as `linear_cross_entropy` does."""
+        data = (
+            as_array(hidden),
+            as_array(classifier),
+            targets if isinstance(targets, TopKTargets) else as_array(targets),
+        )
+        bias = None if bias is None else as_array(bias)
+        options = {"bias": bias, "sample_weight": sample_weight, **self._options}
+        gradients = None
+        if self._per_row:
+            loss: float | Array = linear_cross_entropy(*data, **options)
+        else:
+            loss, gradients = linear_cross_entropy_with_grad(*data, **options)
+        self._last = _LinearForward(data, bias, sample_weight, gradients)
+        return loss
+
+    __call__ = forward
+
+    def backward(self, grad_output: npt.ArrayLike = 1.0) -> LinearGradients:
+        """Return the gradients of the last loss, times `grad_output`.
+
+        Parameters
+        ----------
+        grad_output : float, or for reduction 'none' also an array with one number a row
+
+        Returns
+        -------
+        LinearGradients
+            New arrays for each call.
+
+        Raises
+        ------
+        RuntimeError
+            There was no forward yet.
+        """
+        last = self._last
+        if last is None:
+            raise RuntimeError("backward: call forward(hidden, classifier, targets) first")
+        scale = as_grad_output(grad_output, (), False)[0] if last.gradients is not None else 0.0
+        half = last.gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in last.gradients)
+        if last.gradients is None or (half and scale != 1.0):
+            options = {"bias": last.bias, "sample_weight": last.sample_weight, **self._options}
+            return linear_cross_entropy_with_grad(*last.data, grad_output=grad_output, **options)[1]
+        scale = scale if math.isfinite(scale) else math.nan
+        # A zero stays one whatever it is multiplied by: its row may not count.
+        scaled = (
+            None if g is None else np.multiply(g, scale, out=np.zeros_like(g), where=g != 0, casting="same_kind")
+            for g in last.gradients
+        )
+        return LinearGradients(*scaled)

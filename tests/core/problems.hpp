@@ -1,6 +1,7 @@
 // Generated problems: the same on every machine, from integer arithmetic alone.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -56,12 +57,17 @@ struct Generated {
     std::vector<RowValue> values;
     std::vector<std::int64_t> indices, sparse_indices;
     std::vector<double> sparse_probabilities, class_weight, sample_weight, grad_output;
-    std::vector<float> float_probabilities;
+    std::vector<RowValue> own_probabilities;   // of the type that logits are computed in
     std::vector<unsigned char> probabilities;  // of some other type
 
     Generated(Random& random, ElementType type, std::size_t most_rows) {
-        const std::size_t rows = random.below(most_rows);
-        const std::size_t classes = 1 + (random.below(20) == 0 ? random.below(9000) : random.below(300));
+        std::size_t rows = random.below(most_rows);
+        std::size_t classes = 1 + (random.below(20) == 0 ? random.below(9000) : random.below(300));
+        rows = std::min<std::size_t>(rows, 100000 / classes);
+        if (random.below(100) == 0) {  // long enough for threads to share it
+            rows = 1;
+            classes = (1 << 19) + random.below(9000);
+        }
         const double widths[] = {0.01, 1.0, 10.0, 1000.0};
         const double width = widths[random.below(4)];
         logits.resize(rows * classes);
@@ -95,9 +101,10 @@ struct Generated {
             return;
         }
         if (targets == 1) {
-            for (std::size_t i = 0; i < rows * classes; ++i) float_probabilities.push_back(float(random.uniform()));
-            p.probabilities = float_probabilities.data();
-            p.probabilities_type = ElementType::float32;
+            for (std::size_t i = 0; i < rows * classes; ++i)
+                own_probabilities.push_back(RowValue(random.uniform() - (random.below(20000) == 0 ? 1.0 : 0.0)));
+            p.probabilities = own_probabilities.data();
+            p.probabilities_type = sizeof(RowValue) == 8 ? ElementType::float64 : ElementType::float32;
         } else if (targets == 2) {
             constexpr std::size_t sizes[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
             p.probabilities_type = ElementType(random.below(12));

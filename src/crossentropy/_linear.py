@@ -1,0 +1,471 @@
+"""The linear head: loss and gradients from hidden states, the logits never held all at once.
+
+Rows of logits are made in one buffer, a chunk at a time; the core turns them into their own gradient there, and two
+products take it from there to the hidden states and the classifier.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple, TypedDict, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import (
+    Array,
+    Targets,
+    TopKTargets,
+    as_array,
+    as_grad_output,
+    as_matrix,
+    as_targets,
+    as_weights,
+    check_memory,
+    row_type,
+    rows_of,
+)
+from ._functional import evaluate, total_weight
+from ._options import LossOptions, Reduction, loss_options
+
+# At most so many bytes of logits at a time by default: more does not make the products faster, and all that is beside
+# inputs and gradients stays below 70 MiB.
+MAX_LOGITS_BYTES = 1 << 26
+# Blocks of the classifier, converted or to be added to its gradient: large enough for the products' full speed.
+BLOCK_BYTES = 1 << 21
+
+Wrt = Literal["hidden", "classifier", "bias"]
+
+
+class LinearGradients(NamedTuple):
+    """Gradients of the loss, None where not asked for."""
+
+    hidden: Array | None = None
+    classifier: Array | None = None
+    bias: Array | None = None
+
+
+class _Head:
+    """A validated problem: hidden states as rows, their targets, and what is computed of them."""
+
+    def __init__(
+        self,
+        options: LossOptions,
+        hidden: npt.ArrayLike,
+        classifier: npt.ArrayLike,
+        targets: npt.ArrayLike | TopKTargets,
+        bias: npt.ArrayLike | None,
+        class_weight: npt.ArrayLike | None,
+        sample_weight: npt.ArrayLike | None,
+        num_threads: int | None,
+        max_logits_bytes: int | None,
+    ) -> None:
+        self.options, self.num_threads = options, num_threads
+        self.hidden, self.classifier = as_matrix("hidden", hidden), as_matrix("classifier", classifier)
+        shape, classes_shape = self.hidden.shape, self.classifier.shape
+        if len(classes_shape) != 2 or not classes_shape[0] or shape[-1] != classes_shape[1]:
+            raise ValueError(
+                f"classifier: expected shape (C, {shape[-1]}) for hidden states of shape {shape} and at least one "
+                f"class, got {classes_shape}"
+            )
+        self.classes, self.width = classes_shape
+        self.row_shape = shape[:-1]
+        self.bias = None if bias is None else as_matrix("bias", bias)
+        if self.bias is not None and self.bias.shape != (self.classes,):
+            raise ValueError(f"bias: expected shape ({self.classes},), got {self.bias.shape}")
+        self.rows = self.hidden.reshape(-1, self.width)
+        wide = np.dtype(np.float64) in (self.hidden.dtype, self.classifier.dtype)
+        self.dtype = np.dtype(np.float64 if wide else np.float32)  # of the products
+        self.class_weight = None if class_weight is None else as_weights("class_weight", class_weight, (self.classes,))
+        given = rows_of(self.row_shape, self.classes, self.dtype)
+        self.targets = as_targets(targets, given, options.ignore_index)
+        self.sample_weight = None
+        if sample_weight is not None:
+            self.sample_weight = as_weights("sample_weight", sample_weight, self.row_shape)
+        self.inputs = (self.hidden, self.classifier, self.bias, *self.targets.given, class_weight, sample_weight)
+        self.total = total_weight(self.targets, given, options.ignore_index, self.class_weight, self.sample_weight)
+        self.kept = self._kept()
+        row_bytes = self.classes * self.dtype.itemsize
+        if isinstance(self.kept, np.ndarray) and self._dense is not None:  # a chunk of them is copied
+            row_bytes += self.classes * self._dense.itemsize
+        self.chunk = _rows_of_chunk(max_logits_bytes, row_bytes)
+
+    @property
+    def _dense(self) -> Array | None:
+        """The probabilities of all classes, one row each."""
+        if self.targets.probabilities is None or self.targets.sparse_indices is not None:
+            return None
+        return as_array(self.targets.given[0]).reshape(-1, self.classes)  # type: ignore[arg-type]
+
+    def _kept(self) -> Array | None:
+        """The rows that count, or None for all of them."""
+        t: Targets = self.targets
+        kept = np.ones(len(self.rows), bool)
+        if t.indices is not None and self.options.ignore_index is not None:
+            kept &= t.indices.reshape(-1) != self.options.ignore_index
+        if t.ignored is not None:
+            kept &= ~t.ignored.reshape(-1)
+        if self.sample_weight is not None:
+            kept &= self.sample_weight.reshape(-1) > 0
+        return None if kept.all() else np.flatnonzero(kept)
+
+    def chunks(self) -> Iterator[slice | Array]:
+        """Rows that count, a chunk at a time."""
+        count = len(self.rows) if self.kept is None else len(self.kept)
+        for begin in range(0, count, self.chunk):
+            rows = slice(begin, min(begin + self.chunk, count))
+            yield rows if self.kept is None else self.kept[rows]
+
+    def targets_of(self, rows: slice | Array) -> Array | TopKTargets:
+        t = self.targets
+        if t.indices is not None:
+            return t.indices.reshape(-1)[rows]
+        if t.sparse_indices is not None and t.probabilities is not None:
+            return TopKTargets(t.sparse_indices[rows], t.probabilities[rows])
+        dense = self._dense
+        assert dense is not None
+        return dense[rows]
+
+    def classifier_blocks(self) -> Iterator[tuple[slice, Array]]:
+        """The classifier in the dtype of the products: as it is, or block by block."""
+        if self.classifier.dtype == self.dtype:
+            yield slice(0, self.classes), self.classifier
+            return
+        step = self.block
+        for begin in range(0, self.classes, step):
+            block = slice(begin, min(begin + step, self.classes))
+            yield block, self.classifier[block].astype(self.dtype)
+
+    @property
+    def block(self) -> int:
+        """Classes of a block."""
+        return max(1, BLOCK_BYTES // (max(self.width, 1) * self.dtype.itemsize))
+
+
+def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
+    if max_logits_bytes is None:
+        max_logits_bytes = MAX_LOGITS_BYTES
+    elif isinstance(max_logits_bytes, bool) or not isinstance(max_logits_bytes, int) or max_logits_bytes < 1:
+        raise ValueError(f"max_logits_bytes: expected a positive integer or None, got {max_logits_bytes!r}")
+    rows = max(1, max_logits_bytes // row_bytes)
+    return rows // 64 * 64 or rows  # whole tiles of the products
+
+
+def _evaluate(
+    head: _Head, wrt: Sequence[Wrt] = (), grad_output: npt.ArrayLike = 1.0, out: LinearGradients | None = None
+) -> tuple[float | Array, LinearGradients]:
+    options = head.options
+    per_row = options.reduction == "none"
+    scale, row_scale = as_grad_output(grad_output, head.row_shape, per_row)
+    gradients = _outputs(head, wrt, out)
+    losses = np.zeros(len(head.rows), row_type(head.dtype)) if per_row else None
+    mean = options.reduction == "mean"
+    if mean:
+        scale = scale / head.total if head.total else 0.0
+    total = _Total(head, gradients)
+    of_chunk = options if per_row else replace(options, reduction="sum")
+    logits = np.empty((0, head.classes), head.dtype)
+    sums = []
+    for rows in head.chunks():
+        hidden = head.rows[rows].astype(head.dtype, copy=False)
+        if len(logits) < len(hidden):
+            logits = np.empty((len(hidden), head.classes), head.dtype)
+        z = logits[: len(hidden)]
+        for block, weights in head.classifier_blocks():
+            np.matmul(hidden, weights.T, out=z[:, block])
+        if head.bias is not None:
+            z += head.bias.astype(head.dtype, copy=False)
+        weight = None if head.sample_weight is None else head.sample_weight.reshape(-1)[rows]
+        upstream = scale if row_scale is None else row_scale.reshape(-1)[rows]
+        loss, dz = evaluate(
+            of_chunk,
+            z,
+            head.targets_of(rows),
+            -1,
+            head.class_weight,
+            weight,
+            head.num_threads,
+            bool(wrt),
+            upstream,
+            z if wrt else None,
+        )
+        if losses is not None:
+            losses[rows] = loss
+        else:
+            sums.append(float(loss))
+        if dz is not None:
+            total.add(rows, hidden, dz)
+    total.finish()
+    if losses is not None:
+        return losses.reshape(head.row_shape)[()], gradients
+    loss = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
+    if mean:
+        loss = loss / head.total if head.total else 0.0
+    return loss, gradients
+
+
+class _Total:
+    """Gradients of the head, added up chunk by chunk in the dtype of the products or a wider one."""
+
+    def __init__(self, head: _Head, gradients: LinearGradients) -> None:
+        self.head, self.gradients = head, gradients
+        self.started = False
+        classifier = gradients.classifier
+        if classifier is not None and classifier.dtype != head.dtype:
+            classifier = np.empty(classifier.shape, head.dtype)
+        self.classifier = classifier
+        self.bias = None if gradients.bias is None else np.zeros(head.classes)
+
+    def add(self, rows: slice | Array, hidden: Array, dz: Array) -> None:
+        head = self.head
+        if self.gradients.hidden is not None:
+            self.gradients.hidden.reshape(-1, head.width)[rows] = self._to_hidden(dz)
+        if self.classifier is not None and not self.started:
+            np.matmul(dz.T, hidden, out=self.classifier)
+        elif self.classifier is not None:
+            # Products add to nothing in NumPy: a block at a time is made and added while it is in the cache.
+            product = np.empty((min(head.block, head.classes), head.width), head.dtype)
+            for begin in range(0, head.classes, head.block):
+                block = self.classifier[begin : begin + head.block]
+                block += np.matmul(dz[:, begin : begin + head.block].T, hidden, out=product[: len(block)])
+        if self.bias is not None:
+            self.bias += np.ones(len(dz), head.dtype) @ dz
+        self.started = True
+
+    def _to_hidden(self, dz: Array) -> Array:
+        blocks = self.head.classifier_blocks()
+        block, weights = next(blocks)
+        total: Array = dz[:, block] @ weights
+        for block, weights in blocks:
+            total += dz[:, block] @ weights
+        return total
+
+    def finish(self) -> None:
+        for total, gradient in ((self.classifier, self.gradients.classifier), (self.bias, self.gradients.bias)):
+            if total is None or gradient is None:
+                continue
+            if not self.started:
+                gradient[...] = 0
+            elif total is not gradient:
+                np.copyto(gradient, total, casting="same_kind")
+
+
+def _outputs(head: _Head, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
+    """Where the gradients asked for go: arrays of `out`, or new ones; rows that do not count are zero."""
+    like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
+    if isinstance(wrt, str) or not set(wrt) <= set(like):
+        raise ValueError(f"wrt: expected some of {tuple(like)}, got {wrt!r}")
+    if out is not None and not isinstance(out, LinearGradients):
+        raise TypeError(f"out: expected LinearGradients or None, got {type(out).__name__}")
+    found: dict[str, Array] = {}
+    for name, array in like.items():
+        given = None if out is None else getattr(out, name)
+        if name not in wrt or array is None:
+            if given is not None:
+                raise ValueError(f"out: expected no array for {name}, whose gradient is not asked for")
+        elif given is None:
+            found[name] = np.empty(array.shape, array.dtype)
+        else:
+            found[name] = check_memory(f"out.{name}", given, array, (*head.inputs, *found.values()))
+    if "hidden" in found and head.kept is not None:
+        found["hidden"][...] = 0
+    return LinearGradients(**found)
+
+
+class _Options(TypedDict, total=False):
+    bias: npt.ArrayLike | None
+    class_weight: npt.ArrayLike | None
+    sample_weight: npt.ArrayLike | None
+    ignore_index: int | None
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    temperature: float
+    num_threads: int | None
+    max_logits_bytes: int | None
+
+
+@overload
+def linear_cross_entropy(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[_Options],
+) -> float: ...
+@overload
+def linear_cross_entropy(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["none"],
+    **options: Unpack[_Options],
+) -> Array: ...
+def linear_cross_entropy(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    bias: npt.ArrayLike | None = None,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
+    num_threads: int | None = None,
+    max_logits_bytes: int | None = None,
+) -> float | Array:
+    r"""Compute the cross-entropy, in nats, of the logits ``hidden @ classifier.T + bias`` without holding them all.
+
+    Parameters
+    ----------
+    hidden : array_like of float16, bfloat16, float32 or float64, shape (..., D)
+        Hidden states, one a row. Lists and integers are taken as float64.
+    classifier : array_like of such a dtype, shape (C, D)
+        Also called the output embedding or the head's weight. A transposed view is used as it is.
+    targets : array_like
+        Class indices of shape (...), probabilities of shape (..., C), or `TopKTargets`; as for `cross_entropy`.
+    bias : array_like of such a dtype, shape (C,), optional
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+        As for `cross_entropy`. Threads of the products are those of NumPy's BLAS.
+    max_logits_bytes : int, optional
+        At most so many bytes of logits at a time, but at least one row; 64 MiB by default.
+
+    Returns
+    -------
+    float or ndarray
+        For 'mean' and 'sum' a float. For 'none' one loss a row, of shape (...): float64 where the products are, else
+        float32.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As for `cross_entropy`; also for hidden states, a classifier and a bias whose shapes do not fit.
+
+    See Also
+    --------
+    linear_cross_entropy_with_grad : the gradients too.
+
+    Notes
+    -----
+    Logits are made by NumPy's matrix product, in float64 if the hidden states or the classifier are, else in float32:
+    half precision is converted block by block. The loss is as exact as that of `cross_entropy` for these logits. Rows
+    that do not count are left out of the products. Bits are the same for the same BLAS and `max_logits_bytes` only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import crossentropy as ce
+    >>> hidden = np.array([[1.0, 0.5], [-1.0, 2.0]])
+    >>> classifier = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> round(ce.linear_cross_entropy(hidden, classifier, [0, 1]), 6)
+    0.736829
+    >>> round(ce.cross_entropy(hidden @ classifier.T, [0, 1]), 6)
+    0.736829
+    """
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
+    return _evaluate(_Head(options, *data))[0]
+
+
+class _GradientOptions(_Options, total=False):
+    grad_output: npt.ArrayLike
+    wrt: Sequence[Wrt]
+    out: LinearGradients | None
+
+
+@overload
+def linear_cross_entropy_with_grad(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[_GradientOptions],
+) -> tuple[float, LinearGradients]: ...
+@overload
+def linear_cross_entropy_with_grad(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["none"],
+    **options: Unpack[_GradientOptions],
+) -> tuple[Array, LinearGradients]: ...
+def linear_cross_entropy_with_grad(
+    hidden: npt.ArrayLike,
+    classifier: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    bias: npt.ArrayLike | None = None,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
+    num_threads: int | None = None,
+    max_logits_bytes: int | None = None,
+    grad_output: npt.ArrayLike = 1.0,
+    wrt: Sequence[Wrt] = ("hidden", "classifier", "bias"),
+    out: LinearGradients | None = None,
+) -> tuple[float | Array, LinearGradients]:
+    r"""Compute the loss of `linear_cross_entropy` and its gradients, without holding the logits or their gradient.
+
+    Parameters
+    ----------
+    hidden, classifier, targets, bias, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, \
+    temperature, reduction, num_threads, max_logits_bytes
+        As for `linear_cross_entropy`.
+    grad_output : float, or for reduction 'none' also an array with one number a row
+        What the gradients are multiplied by: each row's, before rows are added up.
+    wrt : sequence of 'hidden', 'classifier', 'bias'
+        The gradients to compute; each one left out saves its product.
+    out : LinearGradients, optional
+        Where to write gradients: for each, an array of the shape and dtype of what it belongs to, C-contiguous, of
+        memory that nothing else shares; or None for a new one.
+
+    Returns
+    -------
+    loss : float or ndarray
+        As `linear_cross_entropy` returns it.
+    gradients : LinearGradients
+        Each of the shape and dtype of what it belongs to; None where not asked for, or where there is no bias. Hidden
+        states that do not count have a gradient of zero.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As for `linear_cross_entropy`; also for an `out` that does not fit. Nothing has been written then.
+
+    Notes
+    -----
+    With the gradient :math:`G` of the logits (see `cross_entropy_with_grad`) those of hidden states, classifier and
+    bias are :math:`G W`, :math:`G^T H` and the sum of the rows of :math:`G`. A classifier in half precision has its
+    gradient added up in float32, which takes 4 C D bytes.
+
+    Beside inputs and gradients it takes `max_logits_bytes` and a few MiB.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import crossentropy as ce
+    >>> hidden = np.array([[1.0, 0.5], [-1.0, 2.0]])
+    >>> classifier = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> loss, gradients = ce.linear_cross_entropy_with_grad(hidden, classifier, [0, 1])
+    >>> gradients.hidden.round(4)
+    array([[-0.0922,  0.3447],
+           [ 0.1489, -0.0177]])
+    >>> gradients.bias is None
+    True
+    """
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
+    return _evaluate(_Head(options, *data), wrt, grad_output, out)
