@@ -32,7 +32,7 @@ from ._options import LossOptions, Reduction, loss_options
 # inputs and gradients stays below 70 MiB.
 MAX_LOGITS_BYTES = 1 << 26
 # Blocks of the classifier, converted or to be added to its gradient: large enough for the products' full speed.
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 22
 
 Wrt = Literal["hidden", "classifier", "bias"]
 
