@@ -1,16 +1,18 @@
 # The commands a person needs. Each sets up what it uses in .venv; the first takes two minutes, later ones start at once.
-#   make demo      the loss explained, then a classifier trained on real data and scored
-#   make test      the tests
-#   make test-all  all tests
-#   make bench     timings beside other libraries (those installed in .venv)
-#   make picture   draws timings against the numbers of classes and rows: docs/speed.png
-#   make compare   what other libraries return where digits are lost (those installed in .venv)
-#   make accuracy  measures errors against mpmath and writes docs/accuracy.md
-#   make test-neon the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
-#   make sanitize  the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
-#   make docs      fills the pages of docs/ with what the library computes
-#   make lint      ruff, mypy, clang-format, and the core without compiler warnings
-#   make clean     removes .venv and everything built
+#   make demo       the loss explained, then a classifier trained on real data and scored
+#   make words      a next-word model trained through the linear head on the docstrings of Python's own library
+#   make test       the tests
+#   make test-all   all tests
+#   make bench      timings beside other libraries (those installed in .venv)
+#   make bench-head the linear head beside torch and the matrix products alone
+#   make picture    draws timings against the numbers of classes and rows: docs/speed.png
+#   make compare    what other libraries return where digits are lost (those installed in .venv)
+#   make accuracy   measures errors against mpmath and writes docs/accuracy.md
+#   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
+#   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
+#   make docs       fills the pages of docs/ with what the library computes
+#   make lint       ruff, mypy, clang-format, and the core without compiler warnings
+#   make clean      removes .venv and everything built
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +20,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench picture compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo words test test-all bench bench-head picture compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,7 +45,12 @@ demo: .venv/with-demo
 	@mkdir -p demo-output
 	$(BIN)/crossentropy explain --names cat,dog,bird --plot demo-output/explain.png
 	$(BIN)/python examples/digits.py demo-output
-	$(BIN)/crossentropy eval demo-output/logits.npy demo-output/targets.npy
+	$(BIN)/crossentropy eval --hidden demo-output/hidden.npy --head demo-output/head.npy demo-output/targets.npy
+
+words: .venv/with-demo
+	$(BIN)/python examples/word_model.py words-output
+	$(BIN)/crossentropy eval --hidden words-output/hidden.npy --head words-output/head.npy \
+	  --bias words-output/bias.npy words-output/targets.npy
 
 test: .venv/with-test
 	$(BIN)/python -m pytest tests
@@ -55,6 +62,9 @@ bench: .venv/with-bench
 
 compare: .venv/with-bench
 	$(BIN)/python benchmarks/compare.py
+
+bench-head: .venv/with-bench
+	$(BIN)/python benchmarks/head.py
 
 picture: .venv/with-bench
 	$(BIN)/python benchmarks/picture.py
@@ -86,4 +96,4 @@ lint: .venv/with-lint
 	$(BIN)/cmake --build build/lint
 
 clean:
-	rm -rf .venv build demo-output src/crossentropy/_core.pyi
+	rm -rf .venv build demo-output words-output src/crossentropy/_core.pyi

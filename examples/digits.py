@@ -2,7 +2,8 @@
 
     python examples/digits.py [FOLDER]
 
-Writes logits.npy and targets.npy of the digits held out, and loss.png, into FOLDER (demo-output by default).
+Writes hidden.npy (the pixels), head.npy (the weights) and targets.npy of the digits held out, and loss.png, into FOLDER
+(demo-output by default).
 """
 
 import sys
@@ -29,19 +30,20 @@ features = np.hstack([images / 16.0, np.ones((len(images), 1))]).astype(np.float
 split = len(digits) * 4 // 5
 x, t, x_held_out, t_held_out = features[:split], digits[:split], features[split:], digits[split:]
 
-weights = np.zeros((features.shape[1], 10), np.float32)
+weights = np.zeros((10, features.shape[1]), np.float32)
 velocity = np.zeros_like(weights)
 training, held_out = [], []
 print(f"training on {split} digits")
 for _ in track(range(300), "training", disable=not terminal, console=Console(stderr=True)):
-    loss, dlogits = ce.cross_entropy_with_grad(x @ weights, t)
-    velocity = 0.9 * velocity - 0.5 * (x.T @ dlogits)
+    loss, gradients = ce.linear_cross_entropy_with_grad(x, weights, t, wrt=["classifier"])
+    velocity = 0.9 * velocity - 0.5 * gradients.classifier
     weights += velocity
     training.append(loss)
-    held_out.append(ce.cross_entropy(x_held_out @ weights, t_held_out))
+    held_out.append(ce.linear_cross_entropy(x_held_out, weights, t_held_out))
 print(f"training loss {training[0]:.4f} -> {training[-1]:.4f} nats, held out {held_out[-1]:.4f}")
 
-np.save(folder / "logits.npy", x_held_out @ weights)
+np.save(folder / "hidden.npy", x_held_out)
+np.save(folder / "head.npy", weights)
 np.save(folder / "targets.npy", t_held_out)
 
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -52,4 +54,4 @@ axes.annotate("log 10: knowing nothing", (300, np.log(10)), ha="right", va="bott
 axes.set(xlabel="step", ylabel="mean cross-entropy (nats)", ylim=(0, 2.5), title="Softmax classifier on digits")
 axes.legend()
 figure.savefig(folder / "loss.png", dpi=120)
-print(f"wrote {folder}/logits.npy, targets.npy, loss.png")
+print(f"wrote {folder}/hidden.npy, head.npy, targets.npy, loss.png")

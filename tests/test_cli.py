@@ -36,10 +36,37 @@ def files(tmp_path, rng):
     np.save(tmp_path / "targets.npy", targets)
     np.save(tmp_path / "weights.npy", rng.random(classes))
     np.save(tmp_path / "rows.npy", rng.random(rows))
+    for name, shape in (("hidden", (rows, 4)), ("head", (classes, 4)), ("bias", (classes,))):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal(shape).astype(np.float32))
     return tmp_path
 
 
+HEAD = ["--hidden", "hidden.npy", "--head", "head.npy"]
+
+
 class TestEval:
+    @pytest.mark.parametrize("bias", [[], ["--bias", "bias.npy"]])
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_hidden_states_and_a_head(self, files, dtype, bias):
+        hidden, head, offset = (np.load(files / f"{name}.npy").astype(dtype) for name in ("hidden", "head", "bias"))
+        np.save(files / "hidden.npy", hidden)
+        np.save(files / "head.npy", head)
+        wide = np.float64 if dtype == np.float64 else np.float32
+        logits = hidden.astype(wide) @ head.astype(wide).T + (offset.astype(wide) if bias else 0)
+        np.save(files / "logits.npy", logits)
+        options = ["--label-smoothing", "0.1", "--class-weight", "weights.npy", "--per-row"]
+        expected = run("eval", "logits.npy", "targets.npy", *options, "a.npy", "--json", cwd=files)
+        done = run("eval", *HEAD, *bias, "targets.npy", *options, "b.npy", "--json", cwd=files)
+        assert done.returncode == 0, done.stderr
+        found, right = json.loads(done.stdout), json.loads(expected.stdout)
+        assert found.keys() == right.keys()
+        for key in right:
+            assert found[key] == pytest.approx(right[key], rel=2e-6), key
+        losses = np.load(files / "b.npy")
+        assert losses.dtype == wide
+        np.testing.assert_allclose(losses, np.load(files / "a.npy"), rtol=2e-6)
+        assert "perplexity" in run("eval", *HEAD, *bias, "targets.npy", cwd=files).stdout
+
     @pytest.mark.parametrize("small_blocks", [False, True])
     @pytest.mark.parametrize("axis", [-1, 1])
     @pytest.mark.parametrize("dense", [False, True])
@@ -135,6 +162,18 @@ class TestEval:
             (["logits.npy", "targets.npy", "--temperature", "0"], "temperature: expected a finite positive number"),
             (["logits.npy", "targets.npy", "--grad", "logits.npy"], "logits.npy: would overwrite an input"),
             (["logits.npy", "targets.npy", "--grad", "absent/g.npy"], "absent/g.npy: No such file"),
+            (["targets.npy"], "expected two files, LOGITS TARGETS, or --hidden and --head and TARGETS, got 1"),
+            (["targets.npy", "--hidden", "hidden.npy"], "--hidden and --head: expected both or none of them"),
+            (["logits.npy", "targets.npy", "--bias", "bias.npy"], "--bias needs --hidden and --head"),
+            ([*HEAD, "logits.npy", "targets.npy"], "expected one file, TARGETS, beside --hidden and --head, got 2"),
+            ([*HEAD, "targets.npy", "--grad", "g.npy"], "--grad needs LOGITS"),
+            ([*HEAD, "targets.npy", "--axis", "0"], "--axis: hidden states have their width on the last axis"),
+            ([*HEAD, "targets.npy", "--bias", "rows.npy"], "rows.npy: bias: expected shape (7,), got (500,)"),
+            ([*HEAD[:3], "logits.npy", "targets.npy"], "logits.npy: classifier: expected shape (C, 4)"),
+            (
+                [*HEAD, "beyond.npy"],
+                "beyond.npy: targets: expected class indices in [0, 7) or ignore_index -100, got 7",
+            ),
         ],
     )
     def test_wrong_files_get_one_line_and_leave_nothing(self, files, arguments, line):
@@ -258,8 +297,9 @@ class TestHelp:
             for parameter in command.params:
                 option = re.search(r"e\.g\. (--.*?)\.?$", parameter.help or "")
                 if name and option:
-                    examples.append([name, *positional, *shlex.split(option[1])])
-        assert len(examples) > 35
+                    given = positional[1:] if "--hidden" in option[1] else positional
+                    examples.append([name, *given, *shlex.split(option[1])])
+        assert len(examples) > 38
         np.save(files / "targets.npy", np.abs(np.load(files / "targets.npy")) % 7)
         for example in examples:
             done = run(*example, cwd=files)

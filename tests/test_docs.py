@@ -63,11 +63,30 @@ def test_demo(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "a progress bar in a pipe"
-    logits, targets = np.load(tmp_path / "logits.npy"), np.load(tmp_path / "targets.npy")
-    exact = ce.reference.cross_entropy_with_grad(logits, targets)[0]
+    hidden, head, targets = (np.load(tmp_path / f"{name}.npy") for name in ("hidden", "head", "targets"))
+    exact = ce.reference.cross_entropy_with_grad(hidden @ head.T, targets)[0]
     assert f"held out {exact:.4f}" in done.stdout
     assert exact < 0.5, "it has learnt: log 10 is 2.3"
     assert (tmp_path / "loss.png").stat().st_size > 10_000
+
+
+def test_word_model(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "word_model.py", tmp_path, "--epochs", "0"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "a progress bar in a pipe"
+    classes = int(re.search(r"vocabulary of ([\d,]+)", done.stdout)[1].replace(",", ""))
+    assert classes > 10_000
+    hidden, head, bias, targets = (np.load(tmp_path / f"{name}.npy") for name in ("hidden", "head", "bias", "targets"))
+    exact = ce.reference.cross_entropy_with_grad(hidden[:500] @ head.T + bias, targets[:500])[0]
+    assert exact == pytest.approx(np.log(classes), rel=1e-2), "untrained: every word as likely as any other"
+    losses = re.findall(r"(?:linear head|whole logits).* ([\d.]+)\n", done.stdout)
+    assert len(losses) == 2
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
 
 
 def test_pages_are_what_the_library_computes(tmp_path):
@@ -100,6 +119,8 @@ def commands():
 def test_commands(command, fails, tmp_path, rng):
     np.save(tmp_path / "logits.npy", rng.standard_normal((5, 3)))
     np.save(tmp_path / "targets.npy", rng.integers(0, 3, 5))
+    np.save(tmp_path / "hidden.npy", rng.standard_normal((5, 2)))
+    np.save(tmp_path / "head.npy", rng.standard_normal((3, 2)))
     program = Path(sys.executable).with_name("crossentropy")
     done = subprocess.run([program, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == (2 if fails else 0), done.stderr

@@ -33,7 +33,7 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             transpose(whole ? tile_of(logits + offset) : staged, columns);
             const std::size_t next = std::min(first + kTile, end - 1) * p.classes;
             tile.next_in = {logits + next, kTile};
-            tile.next_out = {matrix + next, kTile};
+            tile.next_out = {(matrix != nullptr ? matrix : logits) + next, kTile};
             Base::read_targets(tile, first, count, outcome);
             if (p.dense()) read_coefficients(tile, first);
             Base::compute(tile, total);

@@ -55,8 +55,10 @@ namespace crossentropy::CE_NAMESPACE {
 #include "coefficients.hpp"
 #include "parts.hpp"
 #include "blocks.hpp"
+#include "block_matrix.hpp"
 #include "rows.hpp"
 #include "tile.hpp"
+#include "tile_matrix.hpp"
 #include "columns.hpp"
 #include "strided.hpp"
 // clang-format on

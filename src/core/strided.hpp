@@ -37,10 +37,11 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
             const bool whole = rows == kTile && first % p.inner + kTile <= p.inner;
             const std::size_t offset = offset_of(first), next = offset_of(std::min(first + kTile, end - 1));
             tile.in = whole ? Strided<const S>{logits + offset, p.inner} : Strided<const S>{staged, kTile};
-            tile.out = whole ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
-            tile.diagonal = whole ? Strided<S>{diagonal + offset, p.inner} : Strided<S>{staged_diagonal, kTile};
+            tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
+            tile.diagonal = whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.inner}
+                                                         : Strided<S>{staged_diagonal, kTile};
             tile.next_in = {logits + next, p.inner};
-            tile.next_out = {matrix + next, p.inner};
+            tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.inner};
             if (!whole) stage(first, rows);
             Base::read_targets(tile, first, rows, outcome);
             if (p.dense()) read_coefficients(tile, first, rows);

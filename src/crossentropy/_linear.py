@@ -7,7 +7,7 @@ products take it from there to the hidden states and the classifier.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, TypedDict, Unpack, overload
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +45,53 @@ class LinearGradients(NamedTuple):
     bias: Array | None = None
 
 
-class _Head:
-    """A validated problem: hidden states as rows, their targets, and what is computed of them."""
+class Head(NamedTuple):
+    """Hidden states (..., D), a classifier (C, D) and a bias (C,), and the dtype of their products."""
+
+    hidden: Array
+    classifier: Array
+    bias: Array | None
+    dtype: np.dtype[Any]
+
+    @property
+    def block(self) -> int:
+        """Classes of a block of the classifier."""
+        width = int(self.classifier.shape[1])
+        return max(1, BLOCK_BYTES // (max(width, 1) * self.dtype.itemsize))
+
+    def classifier_blocks(self) -> Iterator[tuple[slice, Array]]:
+        """The classifier in the dtype of the products: as it is, or block by block."""
+        classes = len(self.classifier)
+        step = classes if self.classifier.dtype == self.dtype else self.block
+        for begin in range(0, classes, step):
+            block = slice(begin, min(begin + step, classes))
+            yield block, self.classifier[block].astype(self.dtype, copy=False)
+
+    def write_logits(self, hidden: Array, out: Array) -> None:
+        """Write the logits of hidden states (N, D), which are of the products' dtype."""
+        for block, weights in self.classifier_blocks():
+            np.matmul(hidden, weights.T, out=out[:, block])
+        if self.bias is not None:
+            out += self.bias.astype(self.dtype, copy=False)
+
+
+def as_head(hidden: npt.ArrayLike, classifier: npt.ArrayLike, bias: npt.ArrayLike | None) -> Head:
+    """Check what a head is made of."""
+    h, w = as_matrix("hidden", hidden), as_matrix("classifier", classifier)
+    b = None if bias is None else as_matrix("bias", bias)
+    if w.ndim != 2 or not len(w) or h.shape[-1] != w.shape[1]:
+        raise ValueError(
+            f"classifier: expected shape (C, {h.shape[-1]}) for hidden states of shape {h.shape} and at least one "
+            f"class, got {w.shape}"
+        )
+    if b is not None and b.shape != w.shape[:1]:
+        raise ValueError(f"bias: expected shape {w.shape[:1]}, got {b.shape}")
+    wide = np.dtype(np.float64) in (h.dtype, w.dtype)
+    return Head(h, w, b, np.dtype(np.float64 if wide else np.float32))
+
+
+class _Problem:
+    """A validated problem: a head, targets and weights, and the rows that count."""
 
     def __init__(
         self,
@@ -61,28 +106,18 @@ class _Head:
         max_logits_bytes: int | None,
     ) -> None:
         self.options, self.num_threads = options, num_threads
-        self.hidden, self.classifier = as_matrix("hidden", hidden), as_matrix("classifier", classifier)
-        shape, classes_shape = self.hidden.shape, self.classifier.shape
-        if len(classes_shape) != 2 or not classes_shape[0] or shape[-1] != classes_shape[1]:
-            raise ValueError(
-                f"classifier: expected shape (C, {shape[-1]}) for hidden states of shape {shape} and at least one "
-                f"class, got {classes_shape}"
-            )
-        self.classes, self.width = classes_shape
-        self.row_shape = shape[:-1]
-        self.bias = None if bias is None else as_matrix("bias", bias)
-        if self.bias is not None and self.bias.shape != (self.classes,):
-            raise ValueError(f"bias: expected shape ({self.classes},), got {self.bias.shape}")
-        self.rows = self.hidden.reshape(-1, self.width)
-        wide = np.dtype(np.float64) in (self.hidden.dtype, self.classifier.dtype)
-        self.dtype = np.dtype(np.float64 if wide else np.float32)  # of the products
+        self.head = head = as_head(hidden, classifier, bias)
+        self.classes, self.width = head.classifier.shape
+        self.row_shape = head.hidden.shape[:-1]
+        self.rows = head.hidden.reshape(-1, self.width)
+        self.dtype = head.dtype
         self.class_weight = None if class_weight is None else as_weights("class_weight", class_weight, (self.classes,))
         given = rows_of(self.row_shape, self.classes, self.dtype)
         self.targets = as_targets(targets, given, options.ignore_index)
         self.sample_weight = None
         if sample_weight is not None:
             self.sample_weight = as_weights("sample_weight", sample_weight, self.row_shape)
-        self.inputs = (self.hidden, self.classifier, self.bias, *self.targets.given, class_weight, sample_weight)
+        self.inputs = (*head[:3], *self.targets.given, class_weight, sample_weight)
         self.total = total_weight(self.targets, given, options.ignore_index, self.class_weight, self.sample_weight)
         self.kept = self._kept()
         row_bytes = self.classes * self.dtype.itemsize
@@ -126,21 +161,6 @@ class _Head:
         assert dense is not None
         return dense[rows]
 
-    def classifier_blocks(self) -> Iterator[tuple[slice, Array]]:
-        """The classifier in the dtype of the products: as it is, or block by block."""
-        if self.classifier.dtype == self.dtype:
-            yield slice(0, self.classes), self.classifier
-            return
-        step = self.block
-        for begin in range(0, self.classes, step):
-            block = slice(begin, min(begin + step, self.classes))
-            yield block, self.classifier[block].astype(self.dtype)
-
-    @property
-    def block(self) -> int:
-        """Classes of a block."""
-        return max(1, BLOCK_BYTES // (max(self.width, 1) * self.dtype.itemsize))
-
 
 def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
     if max_logits_bytes is None:
@@ -152,39 +172,36 @@ def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
 
 
 def _evaluate(
-    head: _Head, wrt: Sequence[Wrt] = (), grad_output: npt.ArrayLike = 1.0, out: LinearGradients | None = None
+    problem: _Problem, wrt: Sequence[Wrt] = (), grad_output: npt.ArrayLike = 1.0, out: LinearGradients | None = None
 ) -> tuple[float | Array, LinearGradients]:
-    options = head.options
+    options = problem.options
     per_row = options.reduction == "none"
-    scale, row_scale = as_grad_output(grad_output, head.row_shape, per_row)
-    gradients = _outputs(head, wrt, out)
-    losses = np.zeros(len(head.rows), row_type(head.dtype)) if per_row else None
+    scale, row_scale = as_grad_output(grad_output, problem.row_shape, per_row)
+    gradients = _outputs(problem, wrt, out)
+    losses = np.zeros(len(problem.rows), row_type(problem.dtype)) if per_row else None
     mean = options.reduction == "mean"
     if mean:
-        scale = scale / head.total if head.total else 0.0
-    total = _Total(head, gradients)
+        scale = scale / problem.total if problem.total else 0.0
+    total = _Total(problem, gradients)
     of_chunk = options if per_row else replace(options, reduction="sum")
-    logits = np.empty((0, head.classes), head.dtype)
+    logits = np.empty((0, problem.classes), problem.dtype)
     sums = []
-    for rows in head.chunks():
-        hidden = head.rows[rows].astype(head.dtype, copy=False)
+    for rows in problem.chunks():
+        hidden = problem.rows[rows].astype(problem.dtype, copy=False)
         if len(logits) < len(hidden):
-            logits = np.empty((len(hidden), head.classes), head.dtype)
+            logits = np.empty((len(hidden), problem.classes), problem.dtype)
         z = logits[: len(hidden)]
-        for block, weights in head.classifier_blocks():
-            np.matmul(hidden, weights.T, out=z[:, block])
-        if head.bias is not None:
-            z += head.bias.astype(head.dtype, copy=False)
-        weight = None if head.sample_weight is None else head.sample_weight.reshape(-1)[rows]
+        problem.head.write_logits(hidden, z)
+        weight = None if problem.sample_weight is None else problem.sample_weight.reshape(-1)[rows]
         upstream = scale if row_scale is None else row_scale.reshape(-1)[rows]
         loss, dz = evaluate(
             of_chunk,
             z,
-            head.targets_of(rows),
+            problem.targets_of(rows),
             -1,
-            head.class_weight,
+            problem.class_weight,
             weight,
-            head.num_threads,
+            problem.num_threads,
             bool(wrt),
             upstream,
             z if wrt else None,
@@ -197,35 +214,35 @@ def _evaluate(
             total.add(rows, hidden, dz)
     total.finish()
     if losses is not None:
-        return losses.reshape(head.row_shape)[()], gradients
+        return losses.reshape(problem.row_shape)[()], gradients
     loss = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
     if mean:
-        loss = loss / head.total if head.total else 0.0
+        loss = loss / problem.total if problem.total else 0.0
     return loss, gradients
 
 
 class _Total:
     """Gradients of the head, added up chunk by chunk in the dtype of the products or a wider one."""
 
-    def __init__(self, head: _Head, gradients: LinearGradients) -> None:
-        self.head, self.gradients = head, gradients
+    def __init__(self, problem: _Problem, gradients: LinearGradients) -> None:
+        self.head, self.gradients = problem.head, gradients
         self.started = False
         classifier = gradients.classifier
-        if classifier is not None and classifier.dtype != head.dtype:
-            classifier = np.empty(classifier.shape, head.dtype)
+        if classifier is not None and classifier.dtype != problem.dtype:
+            classifier = np.empty(classifier.shape, problem.dtype)
         self.classifier = classifier
-        self.bias = None if gradients.bias is None else np.zeros(head.classes)
+        self.bias = None if gradients.bias is None else np.zeros(problem.classes)
 
     def add(self, rows: slice | Array, hidden: Array, dz: Array) -> None:
         head = self.head
         if self.gradients.hidden is not None:
-            self.gradients.hidden.reshape(-1, head.width)[rows] = self._to_hidden(dz)
+            self.gradients.hidden.reshape(-1, hidden.shape[1])[rows] = self._to_hidden(dz)
         if self.classifier is not None and not self.started:
             np.matmul(dz.T, hidden, out=self.classifier)
         elif self.classifier is not None:
             # Products add to nothing in NumPy: a block at a time is made and added while it is in the cache.
-            product = np.empty((min(head.block, head.classes), head.width), head.dtype)
-            for begin in range(0, head.classes, head.block):
+            product = np.empty((min(head.block, len(head.classifier)), hidden.shape[1]), head.dtype)
+            for begin in range(0, len(head.classifier), head.block):
                 block = self.classifier[begin : begin + head.block]
                 block += np.matmul(dz[:, begin : begin + head.block].T, hidden, out=product[: len(block)])
         if self.bias is not None:
@@ -250,8 +267,9 @@ class _Total:
                 np.copyto(gradient, total, casting="same_kind")
 
 
-def _outputs(head: _Head, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
+def _outputs(problem: _Problem, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
     """Where the gradients asked for go: arrays of `out`, or new ones; rows that do not count are zero."""
+    head = problem.head
     like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
     if isinstance(wrt, str) or not set(wrt) <= set(like):
         raise ValueError(f"wrt: expected some of {tuple(like)}, got {wrt!r}")
@@ -266,8 +284,8 @@ def _outputs(head: _Head, wrt: Sequence[Wrt], out: LinearGradients | None) -> Li
         elif given is None:
             found[name] = np.empty(array.shape, array.dtype)
         else:
-            found[name] = check_memory(f"out.{name}", given, array, (*head.inputs, *found.values()))
-    if "hidden" in found and head.kept is not None:
+            found[name] = check_memory(f"out.{name}", given, array, (*problem.inputs, *found.values()))
+    if "hidden" in found and problem.kept is not None:
         found["hidden"][...] = 0
     return LinearGradients(**found)
 
@@ -370,7 +388,7 @@ def linear_cross_entropy(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
-    return _evaluate(_Head(options, *data))[0]
+    return _evaluate(_Problem(options, *data))[0]
 
 
 class _GradientOptions(_Options, total=False):
@@ -468,4 +486,4 @@ def linear_cross_entropy_with_grad(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
-    return _evaluate(_Head(options, *data), wrt, grad_output, out)
+    return _evaluate(_Problem(options, *data), wrt, grad_output, out)

@@ -255,7 +255,10 @@ class LinearCrossEntropyLoss:
         half = last.gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in last.gradients)
         if last.gradients is None or (half and scale != 1.0):
             options = {"bias": last.bias, "sample_weight": last.sample_weight, **self._options}
-            return linear_cross_entropy_with_grad(*last.data, grad_output=grad_output, **options)[1]
+            gradients: LinearGradients = linear_cross_entropy_with_grad(*last.data, grad_output=grad_output, **options)[
+                1
+            ]
+            return gradients
         scale = scale if math.isfinite(scale) else math.nan
         # A zero stays one whatever it is multiplied by: its row may not count.
         scaled = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from ._arrays import Array, Shape, accepted_indices, accepted_targets, as_weights
 from ._functional import evaluate
+from ._linear import as_head
 from ._options import LossOptions
 
 BLOCK_ELEMENTS = 1 << 22
@@ -48,6 +49,20 @@ class Score:
             "looks_like_probabilities": self.looks_like_probabilities,
         }
         return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
+
+class HeadLogits:
+    """The logits of hidden states and a linear head, made when a block of them is asked for."""
+
+    def __init__(self, hidden: Array, classifier: Array, bias: Array | None) -> None:
+        self._head = as_head(hidden, classifier, bias)
+        self.shape = (*self._head.hidden.shape[:-1], len(self._head.classifier))
+
+    def __getitem__(self, at: tuple[int | slice, ...]) -> Array:
+        hidden = self._head.hidden[at].astype(self._head.dtype, copy=False)
+        logits = np.empty((*hidden.shape[:-1], self.shape[-1]), self._head.dtype)
+        self._head.write_logits(hidden.reshape(-1, hidden.shape[-1]), logits.reshape(-1, self.shape[-1]))
+        return logits
 
 
 def blocks(shape: Shape, classes: int) -> Iterator[tuple[int | slice, ...]]:
@@ -98,7 +113,7 @@ class _RatioOfSums:
 
 
 def score(
-    logits: Array,
+    logits: Array | HeadLogits,
     targets: Array,
     options: LossOptions,
     *,
@@ -114,7 +129,7 @@ def score(
 
     The gradient is that of the reduction in `options`. `progress` is told the number of rows of each block.
     """
-    z = np.moveaxis(logits, axis, -1)
+    z = logits if isinstance(logits, HeadLogits) else np.moveaxis(logits, axis, -1)
     shape, classes = z.shape[:-1], z.shape[-1]
     dense = targets.shape == logits.shape
     t = np.moveaxis(targets, axis, -1) if dense else targets

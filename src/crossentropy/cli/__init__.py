@@ -24,7 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Softmax cross-entropy: exact, reproducible, fast.",
 )
-app.command("eval", epilog="Example: crossentropy eval logits.npy targets.npy --per-row losses.npy")(_eval.evaluate)
+app.command(
+    "eval",
+    epilog="Examples: crossentropy eval logits.npy targets.npy --per-row losses.npy; "
+    "crossentropy eval --hidden hidden.npy --head head.npy targets.npy",
+)(_eval.evaluate)
 app.command("explain", epilog="Examples:\n\n" + "\n\n".join(_explain.EXAMPLES))(_explain.explain)
 
 

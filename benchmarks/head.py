@@ -1,0 +1,190 @@
+"""Time and memory of the linear head, beside torch and beside its three matrix products alone.
+
+    make bench-head
+    python benchmarks/head.py --shape "512 x 4096 x 32000" --rounds 3
+
+Each peer runs in a process of its own and peers take turns; the best time counts. Memory is the growth of the process's
+largest resident size over a first, small call, less the gradients. Shapes are N x D x C, all float32.
+
+OpenBLAS takes its kernels from OPENBLAS_CORETYPE where that is set, which may slow NumPy's products: it is said beside
+the figures.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+SHAPES = ("2048 x 1024 x 32000", "4096 x 256 x 128256", "512 x 4096 x 32000", "65536 x 64 x 10")
+SECONDS = 6.0
+Step = Callable[[int], object]  # of the first so many rows
+
+
+def inputs(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    N, D, C = map(int, shape.split(" x "))
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((N, D), dtype=np.float32)
+    classifier = rng.standard_normal((C, D), dtype=np.float32) / np.float32(np.sqrt(D))
+    return hidden, classifier, rng.integers(0, C, N)
+
+
+def ours(shape: str) -> Step:
+    import crossentropy as ce
+
+    hidden, classifier, targets = inputs(shape)
+    return lambda n: ce.linear_cross_entropy_with_grad(hidden[:n], classifier, targets[:n])
+
+
+def ours_forward(shape: str) -> Step:
+    import crossentropy as ce
+
+    hidden, classifier, targets = inputs(shape)
+    return lambda n: ce.linear_cross_entropy(hidden[:n], classifier, targets[:n])
+
+
+def ours_plain(shape: str) -> Step:
+    """Whole logits through the plain loss, its gradient in their place."""
+    import crossentropy as ce
+
+    hidden, classifier, targets = inputs(shape)
+
+    def step(n: int) -> object:
+        logits = hidden[:n] @ classifier.T
+        loss, dlogits = ce.cross_entropy_with_grad(logits, targets[:n], out=logits)
+        return loss, dlogits @ classifier, dlogits.T @ hidden[:n]
+
+    return step
+
+
+def products(shape: str, rows: int, all_three: bool = True) -> Step:
+    """The matrix products alone, so many rows at a time."""
+    hidden, classifier, _ = inputs(shape)
+    N, C = len(hidden), len(classifier)
+    logits = np.empty((min(rows, N), C), np.float32)
+    dhidden, dclassifier = np.empty_like(hidden), np.empty_like(classifier)
+
+    def step(n: int) -> None:
+        for begin in range(0, n, rows):
+            h = hidden[begin : min(begin + rows, n)]
+            z = logits[: len(h)]
+            np.matmul(h, classifier.T, out=z)
+            if all_three:
+                np.matmul(z, classifier, out=dhidden[begin : begin + len(h)])
+                np.matmul(z.T, h, out=dclassifier)
+
+    return step
+
+
+def torch_head(shape: str, chunked: bool) -> Step:
+    import torch
+    from torch.nn.functional import linear_cross_entropy
+
+    hidden, classifier, targets = map(torch.from_numpy, inputs(shape))
+    hidden.requires_grad_()
+    classifier.requires_grad_()
+    options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+
+    def step(n: int) -> object:
+        loss = linear_cross_entropy(hidden[:n], classifier, targets[:n], **options)
+        return loss, torch.autograd.grad(loss, (hidden, classifier))
+
+    return step
+
+
+CHUNKS = (128, 512, 1024, 2048)
+PEERS: dict[str, tuple[Callable[[str], Step], str]] = {
+    "crossentropy": (ours, "crossentropy"),
+    "crossentropy, forward only": (ours_forward, "crossentropy"),
+    "crossentropy, whole logits": (ours_plain, "crossentropy"),
+    "torch, whole logits": (lambda shape: torch_head(shape, False), "torch"),
+    "torch, chunked": (lambda shape: torch_head(shape, True), "torch"),
+    **{f"three products, {n} rows": (lambda shape, n=n: products(shape, n), "numpy") for n in CHUNKS},
+    **{f"one product, {n} rows": (lambda shape, n=n: products(shape, n, False), "numpy") for n in CHUNKS},
+}
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def measure(peer: str, shape: str) -> dict[str, object]:
+    make, package = PEERS[peer]
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        return {"missing": f"{error.name} is not installed"}
+    N, D, C = map(int, shape.split(" x "))
+    step = make(shape)
+    step(8)
+    before = resident()
+    step(N)
+    gradients = 0 if "forward" in peer else 4 * (N * D + C * D)
+    memory = max(0.0, resident() - before - gradients)
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(times) < 3 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        step(N)
+        times.append(time.perf_counter() - begin)
+    return {"seconds": min(times), "mebibytes": memory / 2**20, "version": version}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", action="append", help="N x D x C; may be repeated")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each peer (default 2)")
+    parser.add_argument("--measure", nargs=2, metavar=("PEER", "SHAPE"), help="one peer, in this process, as JSON")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))
+        return
+    shapes = arguments.shape or list(SHAPES)
+    turns = [(shape, peer) for shape in shapes for _ in range(arguments.rounds) for peer in PEERS]
+    found: dict[tuple[str, str], dict[str, object]] = {}
+    for shape, peer in track(turns, "timing", console=Console(stderr=True), transient=True):
+        command = [sys.executable, str(Path(__file__)), "--measure", peer, shape]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = json.loads(done.stdout) if done.returncode == 0 else {"missing": done.stderr.strip()[-200:]}
+        known = found.get((shape, peer))
+        if known is None or "missing" in known or result.get("seconds", np.inf) < known["seconds"]:
+            found[shape, peer] = result
+    console = Console(width=110, highlight=False)
+    kernels = os.environ.get("OPENBLAS_CORETYPE", "")
+    console.print(f"OpenBLAS chooses its kernels{f': OPENBLAS_CORETYPE={kernels}' if kernels else ''}")
+    for shape in shapes:
+        table = Table(title=f"N x D x C = {shape}", title_justify="left")
+        for column in ("", "s", "to three products", "to one product", "MiB beside inputs and gradients"):
+            table.add_column(column, justify="right" if column else "left")
+        fastest = {
+            kind: min(
+                float(found[shape, peer]["seconds"])
+                for peer in PEERS
+                if peer.startswith(kind) and "seconds" in found[shape, peer]
+            )
+            for kind in ("three products", "one product")
+        }
+        for peer in PEERS:
+            result = found[shape, peer]
+            if "seconds" not in result:
+                table.add_row(peer, str(result["missing"]), "", "", "")
+                continue
+            seconds = float(result["seconds"])
+            ratios = (f"{seconds / fastest[kind]:.2f}" for kind in fastest)
+            memory = "" if "product" in peer else f"{result['mebibytes']:.0f}"
+            table.add_row(peer, f"{seconds:.4g}", *ratios, memory)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()
