@@ -216,8 +216,10 @@ def test_errors(rng):
         ce.linear_cross_entropy(H.astype(complex), W, targets)
     with raises(ValueError, match=r"targets: expected class indices .* shape \(4,\) .* got shape \(3,\)"):
         ce.linear_cross_entropy(H, W, targets[:3])
-    with raises(ValueError, match="max_logits_bytes: expected a positive integer"):
+    with raises(ValueError, match="max_logits_bytes: expected at least 1, got 0"):
         ce.linear_cross_entropy(H, W, targets, max_logits_bytes=0)
+    with raises(TypeError, match="max_logits_bytes: expected an integer or None, got 1.5"):
+        ce.linear_cross_entropy(H, W, targets, max_logits_bytes=1.5)
     with raises(ValueError, match="wrt: expected some of"):
         ce.linear_cross_entropy_with_grad(H, W, targets, wrt="hidden")
     out = ce.LinearGradients(hidden=np.full_like(H, 7.0))

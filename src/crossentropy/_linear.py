@@ -5,6 +5,7 @@ products take it from there to the hidden states and the classifier.
 """
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
@@ -163,11 +164,13 @@ class _Problem:
 
 
 def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
-    if max_logits_bytes is None:
-        max_logits_bytes = MAX_LOGITS_BYTES
-    elif isinstance(max_logits_bytes, bool) or not isinstance(max_logits_bytes, int) or max_logits_bytes < 1:
-        raise ValueError(f"max_logits_bytes: expected a positive integer or None, got {max_logits_bytes!r}")
-    rows = max(1, max_logits_bytes // row_bytes)
+    try:
+        limit = MAX_LOGITS_BYTES if max_logits_bytes is None else operator.index(max_logits_bytes)
+    except TypeError:
+        raise TypeError(f"max_logits_bytes: expected an integer or None, got {max_logits_bytes!r}") from None
+    if limit < 1:
+        raise ValueError(f"max_logits_bytes: expected at least 1, got {limit}")
+    rows = max(1, limit // row_bytes)
     return rows // 64 * 64 or rows  # whole tiles of the products
 
 
