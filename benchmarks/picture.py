@@ -21,7 +21,11 @@ ELEMENTS = 1 << 22  # of the sweep over classes, whatever their number
 CLASSES = (10, 100, 1000, 10_000, 100_000, 1_000_000, 4_000_000)
 ROWS = (1, 8, 64, 512, 4096, 32_768)
 CLASSES_OF_ROWS = 1000
-COLORS = {"copy": "0.6", "crossentropy": "C3", "crossentropy, out=": "C1"}
+STYLES = {
+    "copy": {"color": "0.6", "lw": 1.2},
+    "crossentropy": {"color": "black", "lw": 2.5},
+    "crossentropy, out=": {"color": "black", "lw": 2.5, "ls": ":"},
+}
 
 Figures = dict[str, dict[str, float]]  # milliseconds by regime and peer
 
@@ -42,14 +46,13 @@ def measured() -> Figures:
 
 
 def draw(axes: Axes, figures: Figures, names: list[str], along: int) -> None:
-    for peer in PEERS:
+    for i, peer in enumerate(PEERS):
         points = [
             (int(name.split(" x ")[along]), figures[name][peer]) for name in names if peer in figures.get(name, {})
         ]
         if points:
-            ours = peer.startswith("crossentropy")
-            width = 2.5 if ours else 1.2
-            axes.loglog(*zip(*points, strict=True), color=COLORS.get(peer), lw=width, marker=".", label=peer)
+            style = STYLES.get(peer, {"color": f"C{i - len(STYLES)}", "lw": 1.2})
+            axes.loglog(*zip(*points, strict=True), marker=".", label=peer, **style)
     axes.set_ylabel("loss and gradient, ms")
     axes.grid(alpha=0.3)
 
