@@ -239,7 +239,11 @@ class _Total:
     def add(self, rows: slice | Array, hidden: Array, dz: Array) -> None:
         head = self.head
         if self.gradients.hidden is not None:
-            self.gradients.hidden.reshape(-1, hidden.shape[1])[rows] = self._to_hidden(dz)
+            dhidden = self.gradients.hidden.reshape(-1, hidden.shape[1])
+            if isinstance(rows, slice) and dhidden.dtype == head.dtype:
+                self._to_hidden(dz, dhidden[rows])
+            else:
+                dhidden[rows] = self._to_hidden(dz, np.empty(hidden.shape, head.dtype))
         if self.classifier is not None and not self.started:
             np.matmul(dz.T, hidden, out=self.classifier)
         elif self.classifier is not None:
@@ -252,13 +256,13 @@ class _Total:
             self.bias += np.ones(len(dz), head.dtype) @ dz
         self.started = True
 
-    def _to_hidden(self, dz: Array) -> Array:
+    def _to_hidden(self, dz: Array, out: Array) -> Array:
         blocks = self.head.classifier_blocks()
         block, weights = next(blocks)
-        total: Array = dz[:, block] @ weights
+        np.matmul(dz[:, block], weights, out=out)
         for block, weights in blocks:
-            total += dz[:, block] @ weights
-        return total
+            out += dz[:, block] @ weights
+        return out
 
     def finish(self) -> None:
         for total, gradient in ((self.classifier, self.gradients.classifier), (self.bias, self.gradients.bias)):
