@@ -49,8 +49,8 @@ class TestEval:
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     def test_hidden_states_and_a_head(self, files, dtype, bias):
         hidden, head, offset = (np.load(files / f"{name}.npy").astype(dtype) for name in ("hidden", "head", "bias"))
-        np.save(files / "hidden.npy", hidden)
-        np.save(files / "head.npy", head)
+        for name, array in (("hidden", hidden), ("head", head), ("bias", offset)):
+            np.save(files / f"{name}.npy", array)
         wide = np.float64 if dtype == np.float64 else np.float32
         logits = hidden.astype(wide) @ head.astype(wide).T + (offset.astype(wide) if bias else 0)
         np.save(files / "logits.npy", logits)
