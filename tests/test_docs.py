@@ -48,6 +48,16 @@ def test_readme_code():
     for block in blocks:
         names: dict = {}
         exec(block, names)
+        if "hidden" in names:
+            logits = names["hidden"] @ names["classifier"].T
+            loss, dlogits = ce.reference.cross_entropy_with_grad(logits, names["targets"])
+            assert names["loss"] == pytest.approx(loss, rel=1e-12)
+            gradients = names["gradients"]
+            np.testing.assert_allclose(gradients.hidden, dlogits @ names["classifier"], atol=1e-14)
+            shown = re.findall(r"\((\d+), (\d+)\)", block[block.index("# gradients") :])
+            assert [tuple(map(int, shape)) for shape in shown] == [gradients.hidden.shape, gradients.classifier.shape]
+            assert gradients.bias is None
+            continue
         np.testing.assert_allclose(names["loss"], 2.018508394741883, rtol=1e-12)
         shown = np.array(eval(re.search(r"# dlogits = .* = (\[\[.*\]\])", block)[1]))
         np.testing.assert_allclose(names["dlogits"], shown, atol=5e-5)
@@ -84,7 +94,7 @@ def test_word_model(tmp_path):
     hidden, head, bias, targets = (np.load(tmp_path / f"{name}.npy") for name in ("hidden", "head", "bias", "targets"))
     exact = ce.reference.cross_entropy_with_grad(hidden[:500] @ head.T + bias, targets[:500])[0]
     assert exact == pytest.approx(np.log(classes), rel=1e-2), "untrained: every word as likely as any other"
-    losses = re.findall(r"(?:linear head|whole logits).* ([\d.]+)\n", done.stdout)
+    losses = re.findall(r"(?:linear head|whole logits)\s+\d+\s+\d+\s+([\d.]+)", done.stdout)
     assert len(losses) == 2
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
 
