@@ -20,7 +20,8 @@ from ._config import get_num_threads, set_num_threads, show_config
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
-from ._linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_with_grad
+from ._head import LinearGradients
+from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from ._arrays import Array, TopKTargets, as_array, as_grad_output
 from ._functional import evaluate
-from ._linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_with_grad
+from ._head import LinearGradients
+from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
 

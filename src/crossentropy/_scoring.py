@@ -8,7 +8,7 @@ import numpy as np
 
 from ._arrays import Array, Shape, accepted_indices, accepted_targets, as_weights
 from ._functional import evaluate
-from ._linear import as_head
+from ._head import as_head
 from ._options import LossOptions
 
 BLOCK_ELEMENTS = 1 << 22
