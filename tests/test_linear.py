@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crossentropy as ce
+from crossentropy import _head
 
 OPTIONS = [
     {},
@@ -31,9 +33,10 @@ def problem(rng, rows, width, classes, kind="indices"):
     elif kind == "probabilities":
         targets = rng.random((rows, classes))
     else:
-        targets = ce.TopKTargets(
-            rng.integers(0, classes, (rows, 2)), rng.random((rows, 2)) * (rng.random((rows, 1)) > 0.3)
-        )
+        indices, probabilities = rng.integers(0, classes, (rows, 2)), rng.random((rows, 2))
+        ignored = rng.random(rows) < 0.3
+        indices[ignored], probabilities[ignored] = -100, 0
+        targets = ce.TopKTargets(indices, probabilities)
     return H, W, b, targets
 
 
@@ -101,7 +104,8 @@ def test_any_shape(rows, width, classes, chunk, seed):
         ("float32", "float64"),
     ],
 )
-def test_dtypes(dtypes, rng):
+def test_dtypes(dtypes, rng, monkeypatch):
+    monkeypatch.setattr(_head, "BLOCK_BYTES", 64 * 40 * 4)
     hidden, classifier = (np.dtype(getattr(ml_dtypes, name, name)) for name in dtypes)
     H, W, b, targets = problem(rng, 60, 40, 700)
     H, W, b = H.astype(hidden), W.astype(classifier), b.astype(classifier)
@@ -237,6 +241,19 @@ def test_errors(rng):
         ce.linear_cross_entropy_with_grad(H, W, targets, wrt=["bias"], out=out)
     with raises(TypeError, match="out: expected LinearGradients"):
         ce.linear_cross_entropy_with_grad(H, W, targets, out=H)
+
+
+def test_probabilities_of_chosen_rows_are_within_the_limit(rng):
+    # Rows of weight 0 among them: those of a chunk are copied together, beside its logits.
+    H, W, _, _ = problem(rng, 2000, 4, 500)
+    H, W, q = H.astype(np.float32), W.astype(np.float32), rng.random((2000, 500), dtype=np.float32)
+    weight = np.arange(2000) % 2
+    tracemalloc.start()
+    try:
+        ce.linear_cross_entropy_with_grad(H, W, q, sample_weight=weight, max_logits_bytes=1_000_000)
+        assert 500_000 < tracemalloc.get_traced_memory()[1] < 1_300_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, which other systems do not enforce")
