@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,6 +160,20 @@ class Errors(NamedTuple):
 Measured = dict[str, dict[str, dict[str, Errors]]]  # by dtype, layout and column
 
 
+def _note(
+    columns: dict[str, list[tuple[float, str]]],
+    name: str,
+    column: str,
+    got: float,
+    right: mpmath.mpf,
+    scale: mpmath.mpf,
+    unit: str,
+) -> None:
+    """An error of a case, in ULP of `scale` in the dtype `unit`."""
+    error = float(abs(mpmath.mpf(float(got)) - right) / ulp(scale, unit))
+    columns[column].append((error, name))
+
+
 def errors(dtype: str, results: list[dict[str, list[Results]]]) -> dict[str, dict[str, Errors]]:
     """By layout and column. Probabilities below the smallest normal number are left out: they are 0 by design."""
     found: dict[str, dict[str, list[tuple[float, str]]]] = {
@@ -172,11 +186,7 @@ def errors(dtype: str, results: list[dict[str, list[Results]]]) -> dict[str, dic
         exact = truth(dtype, index)
         highest = mpmath.mpf(float(case.logits.max()))
         for layout, of_targets in layouts.items():
-
-            def note(column: str, got: float, right: mpmath.mpf, scale: mpmath.mpf, unit: str = dtype) -> None:
-                error = float(abs(mpmath.mpf(float(got)) - right) / ulp(scale, unit))
-                found[layout][column].append((error, case.name))  # noqa: B023
-
+            note = partial(_note, found[layout], case.name)
             for target, (loss, gradient, softmax, log_softmax, log_sum_exp) in zip(
                 case.targets, of_targets, strict=True
             ):
@@ -192,16 +202,16 @@ def errors(dtype: str, results: list[dict[str, list[Results]]]) -> dict[str, dic
                 ):
                     if p < smallest:
                         continue
-                    note("softmax", softmax[c], p, p)
+                    note("softmax", softmax[c], p, p, dtype)
                     if abs(log_p) >= smallest:
-                        note("log-softmax", log_softmax[c], log_p, log_p)
+                        note("log-softmax", log_softmax[c], log_p, log_p, dtype)
                     if c != target:
-                        note("gradient", gradient[c], p, p)
+                        note("gradient", gradient[c], p, p, dtype)
                     elif p > 0.5:  # p - 1 loses digits; the gradient must not
                         if others >= smallest:
-                            note("confident", gradient[c], -others, others)
+                            note("confident", gradient[c], -others, others, dtype)
                     else:
-                        note("gradient", gradient[c], p - 1, mpmath.mpf(1))
+                        note("gradient", gradient[c], p - 1, mpmath.mpf(1), dtype)
     return {
         layout: {
             column: Errors(max(noted)[0], float(np.percentile([error for error, _ in noted], 99)), max(noted)[1])

@@ -229,6 +229,8 @@ def test_errors(rng):
     out = ce.LinearGradients(hidden=np.full_like(H, 7.0))
     with raises(IndexError, match=r"expected class indices in \[0, 5\) or ignore_index -100, got 5 in row 3"):
         ce.linear_cross_entropy_with_grad(H, W, [0, 1, 2, 5], out=out)
+    with raises(ValueError, match="num_threads: expected at least 1, got 0"):
+        ce.linear_cross_entropy_with_grad(H, W, [0, 1, 2, -100], out=out, num_threads=0)
     assert (out.hidden == 7.0).all()
     for wrong, words in (
         (ce.LinearGradients(hidden=H), "memory of its own"),

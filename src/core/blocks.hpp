@@ -208,10 +208,10 @@ class BlockSums {
                     below[j] = select<V>(is_below, bj, V{});
                 }
             }
-            add_four(sums.rest, part, e);
+            add_four(sums.rest, part * kHalves<T>, e);
             if constexpr (dense) {
-                add_four(sums.spread, part, spread);
-                add_four(sums.b_rest, part, below);
+                add_four(sums.spread, part * kHalves<T>, spread);
+                add_four(sums.b_rest, part * kHalves<T>, below);
             }
         }
     }
@@ -228,13 +228,6 @@ class BlockSums {
                     sums.b_highest += double(i < whole ? b.whole[i] : b.last[i - whole]);
                 }
         }
-    }
-
-    static CE_INLINE void add_four(LaneSums<T>& sums, int part, const V (&v)[4]) {
-        f64 sum[kHalves<T>];
-        widen((v[0] + v[1]) + (v[2] + v[3]), sum);
-#pragma GCC unroll 2
-        for (int h = 0; h < kHalves<T>; ++h) sums.add(part * kHalves<T> + h, sum[h]);
     }
 
     // Sum of b_c (m - u_c) in float64, where it overflows T or has a term that is no number or a negative coefficient.

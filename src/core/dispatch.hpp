@@ -10,8 +10,8 @@ namespace crossentropy {
 
 struct Kernels {
     const char* name;
-    // Rows [begin, end) of a problem, by ElementType of the logits. With `tasks` the
-    // blocks of each row are shared out: rows longer than any kernel for few classes takes, classes contiguous.
+    // Rows [begin, end) of a problem, by ElementType of the logits. With `tasks` the blocks of each row are shared out:
+    // for many classes, contiguous, alone.
     void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks,
                              Scratch& scratch, Outcome& outcome);
     // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.

@@ -14,9 +14,9 @@
 namespace crossentropy {
 
 // Rows that one task takes: some sixteen thousand elements, or one row; more where classes are strided, so that each
-// thread stays with the pages that it reads and writes. It depends on the shape of a row alone, so that
-// losses are added in the same order whatever the number of threads. A multiple of every tile, where rows are computed
-// side by side.
+// thread stays with the pages that it reads and writes. It depends on the shape of a row alone, so that losses are
+// added in the same order whatever the number of threads. A multiple of every tile, where rows are computed side by
+// side.
 static std::size_t rows_of_task(const Problem& p) {
     constexpr std::size_t tile = 32;
     const std::size_t rows = (std::size_t(1) << (p.inner > 1 ? 18 : 14)) / p.classes;

@@ -70,6 +70,16 @@ struct Sums {
     }
 };
 
+// Four vectors, added up in their own type, join the sums from the one at `first` on.
+template <int n, bool compensated, class V>
+CE_INLINE void add_four(Sums<n, compensated>& sums, int first, const V (&v)[4]) {
+    constexpr int halves = kHalves<Element<V>>;
+    f64 sum[halves];
+    widen((v[0] + v[1]) + (v[2] + v[3]), sum);
+#pragma GCC unroll 2
+    for (int h = 0; h < halves; ++h) sums.add(first + h, sum[h]);
+}
+
 // 29 spare bits make a float64 sum of float32 terms exact enough; a sum of float64 terms needs its errors, so that a
 // row of a million classes is as exact as one of ten.
 template <class T>

@@ -3,7 +3,7 @@
 // A number of 16 bits: sign, exponent, mantissa.
 template <int exponent_bits, int mantissa_bits>
 struct Half {
-    static constexpr int bias = (1 << (exponent_bits - 1)) - 1, mantissa = mantissa_bits;
+    static constexpr int bias = (1 << (exponent_bits - 1)) - 1;
     static constexpr std::uint16_t infinity = ((1 << exponent_bits) - 1) << mantissa_bits;
 
     std::uint16_t bits;
@@ -27,14 +27,14 @@ struct Half {
         bits = std::uint16_t(wide | (std::signbit(x) && x == x ? 0x8000u : 0u));
     }
     explicit __attribute__((noinline)) operator double() const {
-        const int exponent = (bits & infinity) >> mantissa_bits, digits = bits & ((1 << mantissa_bits) - 1);
+        const int exponent = (bits & infinity) >> mantissa_bits, mantissa = bits & ((1 << mantissa_bits) - 1);
         double size;
         if ((bits & infinity) == infinity)
-            size = digits != 0 ? kNaN : kInf;
+            size = mantissa != 0 ? kNaN : kInf;
         else if (exponent == 0)
-            size = digits * std::ldexp(1.0, 1 - bias - mantissa_bits);
+            size = mantissa * std::ldexp(1.0, 1 - bias - mantissa_bits);
         else
-            size = std::ldexp((1 << mantissa_bits) + digits, exponent - bias - mantissa_bits);
+            size = std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
         return (bits & 0x8000) != 0 ? -size : size;
     }
     explicit operator float() const { return float(double(*this)); }

@@ -138,14 +138,6 @@ class TileSums {
         return sum;
     }
 
-    template <class SumsOfPart>
-    static CE_INLINE void add_four(SumsOfPart& sums, const V (&v)[4]) {
-        f64 sum[kHalves<T>];
-        widen((v[0] + v[1]) + (v[2] + v[3]), sum);
-#pragma GCC unroll 2
-        for (int h = 0; h < kHalves<T>; ++h) sums.add(h, sum[h]);
-    }
-
     // The (capped) logits of the rows in one vector of T, and their maximum.
     CE_INLINE void read(Tile& tile, int lane) const {
         V m = splat<V>(-kInf);
@@ -184,11 +176,11 @@ class TileSums {
                     at_m[j] = b - below[j];
                 }
             }
-            add_four(rest, e);
+            add_four(rest, 0, e);
             if constexpr (dense) {
-                add_four(spread, distance);
-                add_four(b_rest, below);
-                add_four(b_highest, at_m);
+                add_four(spread, 0, distance);
+                add_four(b_rest, 0, below);
+                add_four(b_highest, 0, at_m);
             }
         };
         int c = 0;

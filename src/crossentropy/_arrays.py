@@ -287,39 +287,30 @@ def _as_reals(name: str, values: npt.ArrayLike) -> Array:
     return _as_read_by_core(array, _FLOAT64)
 
 
-def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
-    """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
-    if not isinstance(out, np.ndarray):
-        raise ValueError(f"out: expected an ndarray, got {type(out).__name__}")
-    given, dtype = logits.given, logits.data.dtype
-    if out.shape != given.shape or out.dtype != dtype:
-        raise ValueError(
-            f"out: expected shape {given.shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"
-        )
-    if not out.flags.writeable:
-        raise ValueError("out: expected a writable array, got a read-only one")
-    if 0 in out.strides and any(n > 1 and not stride for n, stride in zip(out.shape, out.strides, strict=True)):
-        raise ValueError("out: expected a place for each element, got a broadcast array")
-    if out is not given and np.shares_memory(out, given) and not _same_place(out, given):
-        raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
-    if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in inputs):
-        raise ValueError("out: expected memory of its own, got an array that overlaps another input")
-    return out
-
-
-def check_memory(name: str, out: object, like: Array, others: tuple[object, ...]) -> Array:
-    """An array to be written, of the shape and dtype of another, and of memory of its own."""
+def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:
+    """Check an array that is to be written: its shape and native dtype, and that no other shares its memory."""
     if not isinstance(out, np.ndarray):
         raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
-    if out.shape != like.shape or out.dtype != like.dtype:
+    if out.shape != shape or out.dtype != dtype:
         raise ValueError(
-            f"{name}: expected shape {like.shape} and dtype {like.dtype}, got shape {out.shape} and dtype {out.dtype}"
+            f"{name}: expected shape {shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"
         )
-    if not out.flags.carray:
-        raise ValueError(f"{name}: expected a writable, C-contiguous array")
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    if 0 in out.strides and any(n > 1 and not stride for n, stride in zip(out.shape, out.strides, strict=True)):
+        raise ValueError(f"{name}: expected a place for each element, got a broadcast array")
     if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in others):
-        raise ValueError(f"{name}: expected memory of its own, got an array that overlaps another")
+        raise ValueError(f"{name}: expected memory of its own, got an array that overlaps another input or output")
     return out
+
+
+def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
+    """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
+    given = logits.given
+    array = check_array("out", out, given.shape, logits.data.dtype, inputs)
+    if array is not given and np.shares_memory(array, given) and not _same_place(array, given):
+        raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
+    return array
 
 
 def _same_place(a: Array, b: Array) -> bool:

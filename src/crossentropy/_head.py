@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from ._arrays import (
     Array,
-    Targets,
     TopKTargets,
     as_array,
     as_grad_output,
     as_matrix,
     as_targets,
     as_weights,
-    check_memory,
+    check_array,
     row_type,
     rows_of,
 )
+from ._config import resolve_threads
 from ._functional import evaluate, total_weight
 from ._options import LossOptions
 
@@ -113,7 +113,7 @@ class Problem:
         num_threads: int | None,
         max_logits_bytes: int | None,
     ) -> None:
-        self.options, self.num_threads = options, num_threads
+        self.options, self.num_threads = options, resolve_threads(num_threads)
         self.head = head = as_head(hidden, classifier, bias)
         self.classes, self.width = head.classifier.shape
         self.row_shape = head.hidden.shape[:-1]
@@ -122,6 +122,9 @@ class Problem:
         self.class_weight = None if class_weight is None else as_weights("class_weight", class_weight, (self.classes,))
         given = rows_of(self.row_shape, self.classes, self.dtype)
         self.targets = as_targets(targets, given, options.ignore_index)
+        self.dense: Array | None = None  # probabilities of all classes, one row each
+        if self.targets.probabilities is not None and not isinstance(targets, TopKTargets):
+            self.dense = as_array(targets).reshape(-1, self.classes)
         self.sample_weight = None
         if sample_weight is not None:
             self.sample_weight = as_weights("sample_weight", sample_weight, self.row_shape)
@@ -129,20 +132,13 @@ class Problem:
         self.total = total_weight(self.targets, given, options.ignore_index, self.class_weight, self.sample_weight)
         self.kept = self._kept()
         row_bytes = self.classes * self.dtype.itemsize
-        if isinstance(self.kept, np.ndarray) and self._dense is not None:  # a chunk of them is copied
-            row_bytes += self.classes * self._dense.itemsize
+        if self.kept is not None and self.dense is not None:  # a chunk of them is copied
+            row_bytes += self.classes * self.dense.itemsize
         self.chunk = _rows_of_chunk(max_logits_bytes, row_bytes)
-
-    @property
-    def _dense(self) -> Array | None:
-        """The probabilities of all classes, one row each."""
-        if self.targets.probabilities is None or self.targets.sparse_indices is not None:
-            return None
-        return as_array(self.targets.given[0]).reshape(-1, self.classes)  # type: ignore[arg-type]
 
     def _kept(self) -> Array | None:
         """The rows that count, or None for all of them."""
-        t: Targets = self.targets
+        t = self.targets
         kept = np.ones(len(self.rows), bool)
         if t.indices is not None and self.options.ignore_index is not None:
             kept &= t.indices.reshape(-1) != self.options.ignore_index
@@ -161,13 +157,13 @@ class Problem:
 
     def targets_of(self, rows: slice | Array) -> Array | TopKTargets:
         t = self.targets
+        if self.dense is not None:
+            return self.dense[rows]
         if t.indices is not None:
             return t.indices.reshape(-1)[rows]
-        if t.sparse_indices is not None and t.probabilities is not None:
-            return TopKTargets(t.sparse_indices[rows], t.probabilities[rows])
-        dense = self._dense
-        assert dense is not None
-        return dense[rows]
+        assert t.sparse_indices is not None
+        assert t.probabilities is not None
+        return TopKTargets(t.sparse_indices[rows], t.probabilities[rows])
 
 
 def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
@@ -184,10 +180,12 @@ def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
 def evaluate_head(
     problem: Problem, wrt: Sequence[Wrt] = (), grad_output: npt.ArrayLike = 1.0, out: LinearGradients | None = None
 ) -> tuple[float | Array, LinearGradients]:
+    """Compute the loss, and the gradients asked for, a chunk of rows at a time."""
     options = problem.options
     per_row = options.reduction == "none"
     scale, row_scale = as_grad_output(grad_output, problem.row_shape, per_row)
     gradients = _outputs(problem, wrt, out)
+    wanted = any(gradient is not None for gradient in gradients)
     losses = np.zeros(len(problem.rows), row_type(problem.dtype)) if per_row else None
     mean = options.reduction == "mean"
     if mean:
@@ -212,9 +210,9 @@ def evaluate_head(
             problem.class_weight,
             weight,
             problem.num_threads,
-            bool(wrt),
+            wanted,
             upstream,
-            z if wrt else None,
+            z if wanted else None,
         )
         if losses is not None:
             losses[rows] = loss
@@ -298,7 +296,10 @@ def _outputs(problem: Problem, wrt: Sequence[Wrt], out: LinearGradients | None) 
         elif given is None:
             found[name] = np.empty(array.shape, array.dtype)
         else:
-            found[name] = check_memory(f"out.{name}", given, array, (*problem.inputs, *found.values()))
+            name_of = f"out.{name}"
+            found[name] = check_array(name_of, given, array.shape, array.dtype, (*problem.inputs, *found.values()))
+            if not given.flags.c_contiguous:
+                raise ValueError(f"{name_of}: expected a C-contiguous array")
     if "hidden" in found and problem.kept is not None:
         found["hidden"][...] = 0
     return LinearGradients(**found)

@@ -57,6 +57,7 @@ class HeadLogits:
     def __init__(self, hidden: Array, classifier: Array, bias: Array | None) -> None:
         self._head = as_head(hidden, classifier, bias)
         self.shape = (*self._head.hidden.shape[:-1], len(self._head.classifier))
+        self.dtype = self._head.dtype
 
     def __getitem__(self, at: tuple[int | slice, ...]) -> Array:
         hidden = self._head.hidden[at].astype(self._head.dtype, copy=False)

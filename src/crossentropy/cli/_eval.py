@@ -108,7 +108,7 @@ def evaluate(
             z: Array | _scoring.HeadLogits = _scoring.HeadLogits(h, c, b)
         except (TypeError, ValueError) as error:
             fail({"hidden": hidden, "classifier": head, "bias": bias}.get(str(error).partition(":")[0]), error)
-        row_shape, dtype = h.shape[:-1], np.result_type(h.dtype, c.dtype, np.float32)
+        row_shape, dtype = z.shape[:-1], z.dtype
     else:
         assert logits is not None
         z = load(logits)
