@@ -15,7 +15,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from . import _reference as reference
-from ._arrays import TopKTargets
 from ._config import get_num_threads, set_num_threads, show_config
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._explain import Explanation, explain
@@ -24,6 +23,7 @@ from ._head import LinearGradients
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
+from ._targets import TopKTargets
 
 __all__ = [
     "CrossEntropyLoss",

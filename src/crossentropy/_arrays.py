@@ -1,7 +1,6 @@
-"""What an array, a target and an axis are: the only place that raises for them."""
+"""What an array and an axis are: the only place that raises for them."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,12 +13,12 @@ Shape: TypeAlias = tuple[int, ...]
 
 # Codes of the core's ElementType: of logits, and of probability targets. bfloat16 is added when it is first met: its
 # dtype comes from ml_dtypes, which is not needed for anything else.
-_LOGIT_TYPES: dict[np.dtype[Any], int] = {
+LOGIT_TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.float32): 0,
     np.dtype(np.float64): 1,
     np.dtype(np.float16): 2,
 }
-_PROBABILITY_TYPES = _LOGIT_TYPES | {
+PROBABILITY_TYPES = LOGIT_TYPES | {
     np.dtype(np.bool_): 8,
     **{
         np.dtype(f"{kind}{size}"): code
@@ -28,7 +27,7 @@ _PROBABILITY_TYPES = _LOGIT_TYPES | {
     },
 }
 _BFLOAT16 = 3
-_INT64, _FLOAT32, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
+INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
 def as_array(values: npt.ArrayLike) -> Array:
@@ -44,16 +43,16 @@ def as_array(values: npt.ArrayLike) -> Array:
     return np.asarray(values)
 
 
-def _element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int | None:
+def element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int | None:
     code = types.get(dtype)
     if code is None and dtype.name == "bfloat16" and dtype.itemsize == 2:
-        code = _LOGIT_TYPES[dtype] = _PROBABILITY_TYPES[dtype] = _BFLOAT16
+        code = LOGIT_TYPES[dtype] = PROBABILITY_TYPES[dtype] = _BFLOAT16
     return code
 
 
 def row_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """What a number for each row is returned in: no half precision, which would leave it two or three digits."""
-    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
+    return FLOAT64 if dtype == FLOAT64 else FLOAT32
 
 
 def memory_of(array: Array, code: int) -> Array:
@@ -61,7 +60,7 @@ def memory_of(array: Array, code: int) -> Array:
     return array.view(np.uint16) if code == _BFLOAT16 else array
 
 
-def _as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
+def as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array C-ordered, aligned, of native byte order; itself where it already is."""
     return np.require(array, dtype, ["C", "A"])
 
@@ -90,7 +89,7 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
         raise ValueError(
             f"axis: expected an integer in [{-ndim}, {ndim}) for logits of shape {given.shape}, got {axis}"
         )
-    code = _LOGIT_TYPES.get(data.dtype)
+    code = LOGIT_TYPES.get(data.dtype)
     if code is None:
         data, code = _converted("logits", given)
     axis %= ndim
@@ -105,7 +104,7 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
             data, moved = np.moveaxis(data, axis, -1), True
             flags = data.flags
     if not (flags.c_contiguous and flags.aligned):
-        data = _as_read_by_core(data, data.dtype)
+        data = as_read_by_core(data, data.dtype)
     if classes == 0:
         raise ValueError(
             f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}"
@@ -125,140 +124,22 @@ def as_matrix(name: str, values: npt.ArrayLike) -> Array:
     given = as_array(values)
     if given.ndim == 0:
         raise ValueError(f"{name}: expected at least one axis, got a scalar")
-    data = given if given.dtype in _LOGIT_TYPES else _converted(name, given)[0]
+    data = given if given.dtype in LOGIT_TYPES else _converted(name, given)[0]
     return np.require(data, None, ["A"])
 
 
 def _converted(name: str, given: Array) -> tuple[Array, int]:
     """An array of a type that is not read as it is."""
     dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
-    code = _element_type(dtype, _LOGIT_TYPES)
+    code = element_type(dtype, LOGIT_TYPES)
     if code is None:
         raise TypeError(f"{name}: expected float16, bfloat16, float32, float64 or integers, got {given.dtype}")
     return given.astype(dtype, copy=False), code
 
 
-@dataclass(frozen=True, eq=False)
-class TopKTargets:
-    """Target distributions over K of the classes, such as the likeliest of a teacher: the rest has probability 0.
-
-    Accepted wherever targets are. No dense row is made of them.
-
-    Parameters
-    ----------
-    indices : array_like of integers, shape (..., K, ...)
-        K class indices for each row, on the class axis. One that occurs twice in a row has the sum of both
-        probabilities. A slot of probability 0 may hold `ignore_index`; a row of nothing but such slots is ignored.
-    probabilities : array_like of real numbers, of the shape of `indices`
-        What is missing to 1 in a row stays missing, unless `renormalize`.
-    renormalize : bool
-        Divide each row by its sum; a row whose sum is 0 is ignored.
-
-    Examples
-    --------
-    >>> import crossentropy as ce
-    >>> teacher = ce.TopKTargets([[1, 0]], [[0.7, 0.2]])
-    >>> round(ce.cross_entropy([[2.0, 1.0, 0.1]], teacher), 12)
-    1.07532701465
-    >>> round(ce.cross_entropy([[2.0, 1.0, 0.1]], [[0.2, 0.7, 0.0]]), 12)
-    1.07532701465
-    """
-
-    indices: npt.ArrayLike
-    probabilities: npt.ArrayLike
-    renormalize: bool = False
-
-
-class Targets(NamedTuple):
-    """Targets as the core reads them: class indices (int64) or probabilities, rows in the order of the logits'."""
-
-    indices: Array | None
-    probabilities: Array | None
-    code: int  # of the probabilities' element type
-    given: tuple[object, ...]  # the arrays that came
-    sparse_indices: Array | None = None  # (rows, K), and the probabilities then so too
-    ignored: Array | None = None  # rows, if some of them
-
-
-def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
-    """Tell class indices from probabilities, by shape."""
-    if isinstance(targets, TopKTargets):
-        return _as_sparse(targets, logits, ignore_index)
-    given = as_array(targets)
-    if given.shape == logits.row_shape:
-        if not (given.dtype is _INT64 and given.flags.carray):
-            return Targets(_as_indices(given, targets, logits), None, 0, (given,))
-        return Targets(given, None, 0, (given,))
-    if given.shape != logits.given.shape:
-        raise ValueError(
-            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got shape {given.shape}"
-        )
-    dtype = given.dtype.newbyteorder("=")
-    code = _element_type(dtype, _PROBABILITY_TYPES)
-    if code is None:
-        raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
-    data = np.moveaxis(given, logits.axis, -1) if logits.moved else given
-    return Targets(None, memory_of(_as_read_by_core(data, dtype), code), code, (given,))
-
-
-def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
-    indices, probabilities = as_array(targets.indices), _as_reals("targets", as_array(targets.probabilities))
-    given = (targets.indices, targets.probabilities)
-    ndim = logits.given.ndim
-    moved = np.moveaxis(indices, logits.axis, -1) if indices.ndim == ndim else indices
-    if indices.ndim != ndim or moved.shape[:-1] != logits.row_shape or probabilities.shape != indices.shape:
-        shape = (*logits.given.shape[: logits.axis], "K", *logits.given.shape[logits.axis + 1 :])
-        raise ValueError(
-            f"targets: expected indices and probabilities of shape ({', '.join(map(str, shape))}), got shapes "
-            f"{indices.shape} and {probabilities.shape}"
-        )
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}")
-    q = np.ascontiguousarray(np.moveaxis(probabilities, logits.axis, -1)).reshape(logits.rows, moved.shape[-1])
-    t = np.ascontiguousarray(moved).reshape(q.shape)
-    empty = (q == 0) & (False if ignore_index is None else t == ignore_index)
-    bad = ((t < 0) | (t >= logits.classes)) & ~empty
-    if bad.any():
-        row, slot = np.argwhere(bad)[0]
-        accepted = accepted_indices(logits.classes, ignore_index)
-        accepted += "" if ignore_index is None else " where the probability is 0"
-        raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
-    ignored = empty.all(-1)
-    if targets.renormalize:
-        mass = q.sum(-1)
-        ignored |= mass == 0
-        q = q / np.where(mass == 0, 1.0, mass)[:, None]
-    counted = ignored.reshape(logits.row_shape) if ignored.any() else None
-    return Targets(None, q, _LOGIT_TYPES[_FLOAT64], given, np.where(empty, 0, t).astype(np.int64), counted)
-
-
-def accepted_indices(classes: int, ignore_index: int | None) -> str:
-    """Name the class indices that are in range; the core says the same."""
-    return f"class indices in [0, {classes})" + ("" if ignore_index is None else f" or ignore_index {ignore_index}")
-
-
-def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
-    if given.dtype.kind not in "iu":
-        if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
-            return np.empty(given.shape, np.int64)
-        accepted = accepted_targets(logits.row_shape, logits.given.shape)
-        raise TypeError(f"targets: expected {accepted}, got dtype {given.dtype} and shape {given.shape}")
-    if given.dtype.kind == "u" and given.dtype.itemsize == 8:
-        beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
-        if beyond.size:
-            row = int(beyond[0])
-            value = given.reshape(-1)[row]
-            raise IndexError(f"targets: expected {accepted_indices(logits.classes, None)}, got {value} in row {row}")
-    return _as_read_by_core(given, _INT64)
-
-
-def accepted_targets(row_shape: Shape, shape: Shape) -> str:
-    return f"class indices (integers) of shape {row_shape} or probabilities (real or boolean) of shape {shape}"
-
-
 def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     """Class or sample weights in float64."""
-    array = _as_reals(name, weights)
+    array = as_reals(name, weights)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     wrong = ~((array >= 0) & (array < math.inf))
@@ -271,7 +152,7 @@ def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> t
     """The factor of all rows, and if given one a row."""
     if type(grad_output) is float:
         return grad_output, None
-    array = _as_reals("grad_output", grad_output)
+    array = as_reals("grad_output", grad_output)
     if array.ndim == 0:
         return float(array), None
     if per_row and array.shape == shape:
@@ -280,11 +161,11 @@ def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> t
     raise ValueError(f"grad_output: expected {accepted}, got shape {array.shape}")
 
 
-def _as_reals(name: str, values: npt.ArrayLike) -> Array:
+def as_reals(name: str, values: npt.ArrayLike) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return _as_read_by_core(array, _FLOAT64)
+    return as_read_by_core(array, FLOAT64)
 
 
 def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:

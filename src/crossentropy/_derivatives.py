@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, TopKTargets, as_array, as_logits, as_targets, as_weights
-from ._functional import evaluate
+from ._arrays import Array, as_array, as_logits, as_weights
+from ._evaluate import evaluate
 from ._options import LossOptions, Reduction, loss_options
 from ._softmax import centred, log_softmax, logsumexp, probabilities, scaled, vector
+from ._targets import TopKTargets, as_targets
 
 
 def cross_entropy_hvp(

@@ -13,21 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import (
-    Array,
-    TopKTargets,
-    as_array,
-    as_grad_output,
-    as_matrix,
-    as_targets,
-    as_weights,
-    check_array,
-    row_type,
-    rows_of,
-)
+from ._arrays import Array, as_array, as_grad_output, as_matrix, as_weights, check_array, row_type, rows_of
 from ._config import resolve_threads
-from ._functional import evaluate, total_weight
+from ._evaluate import evaluate, total_weight
 from ._options import LossOptions
+from ._targets import TopKTargets, as_targets
 
 # At most so many bytes of logits at a time by default: more does not make the products faster, and all that is beside
 # inputs and gradients stays below 70 MiB.

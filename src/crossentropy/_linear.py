@@ -5,9 +5,10 @@ from typing import Literal, TypedDict, Unpack, overload
 
 import numpy.typing as npt
 
-from ._arrays import Array, TopKTargets
+from ._arrays import Array
 from ._head import LinearGradients, Problem, Wrt, evaluate_head
 from ._options import Reduction, loss_options
+from ._targets import TopKTargets
 
 
 class _Options(TypedDict, total=False):

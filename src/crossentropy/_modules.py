@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, TopKTargets, as_array, as_grad_output
-from ._functional import evaluate
+from ._arrays import Array, as_array, as_grad_output
+from ._evaluate import evaluate
 from ._head import LinearGradients
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
+from ._targets import TopKTargets
 
 
 class _Forward(NamedTuple):

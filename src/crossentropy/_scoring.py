@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._arrays import Array, Shape, accepted_indices, accepted_targets, as_weights
-from ._functional import evaluate
+from ._arrays import Array, Shape, as_weights
+from ._evaluate import evaluate
 from ._head import as_head
 from ._options import LossOptions
+from ._targets import accepted_indices, accepted_targets
 
 BLOCK_ELEMENTS = 1 << 22
 

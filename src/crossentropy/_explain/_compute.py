@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, Targets, TopKTargets, as_logits, as_targets, as_weights
-from .._functional import evaluate
+from .._arrays import Array, as_logits, as_weights
+from .._evaluate import evaluate
 from .._options import LossOptions, Reduction, loss_options
 from .._softmax import log_softmax, logsumexp, scaled, softmax
+from .._targets import Targets, TopKTargets, as_targets
 from ._explanation import Explanation
 
 MAX_ROWS, MAX_LOGITS = 32, 1 << 22

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._arrays import Array
-from .._functional import evaluate
+from .._evaluate import evaluate
 from ._notation import bracketed, factor, number, probability, sub
 from ._record import Record
 from ._step import Cell, Step, Table

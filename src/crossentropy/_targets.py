@@ -1,0 +1,140 @@
+"""What a target is: class indices, or probabilities of all classes or a few. The only place that raises for them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import (
+    FLOAT64,
+    INT64,
+    LOGIT_TYPES,
+    PROBABILITY_TYPES,
+    Array,
+    Logits,
+    Shape,
+    as_array,
+    as_read_by_core,
+    as_reals,
+    element_type,
+    memory_of,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TopKTargets:
+    """Target distributions over K of the classes, such as the likeliest of a teacher: the rest has probability 0.
+
+    Accepted wherever targets are. No dense row is made of them.
+
+    Parameters
+    ----------
+    indices : array_like of integers, shape (..., K, ...)
+        K class indices for each row, on the class axis. One that occurs twice in a row has the sum of both
+        probabilities. A slot of probability 0 may hold `ignore_index`; a row of nothing but such slots is ignored.
+    probabilities : array_like of real numbers, of the shape of `indices`
+        What is missing to 1 in a row stays missing, unless `renormalize`.
+    renormalize : bool
+        Divide each row by its sum; a row whose sum is 0 is ignored.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> teacher = ce.TopKTargets([[1, 0]], [[0.7, 0.2]])
+    >>> round(ce.cross_entropy([[2.0, 1.0, 0.1]], teacher), 12)
+    1.07532701465
+    >>> round(ce.cross_entropy([[2.0, 1.0, 0.1]], [[0.2, 0.7, 0.0]]), 12)
+    1.07532701465
+    """
+
+    indices: npt.ArrayLike
+    probabilities: npt.ArrayLike
+    renormalize: bool = False
+
+
+class Targets(NamedTuple):
+    """Targets as the core reads them: class indices (int64) or probabilities, rows in the order of the logits'."""
+
+    indices: Array | None
+    probabilities: Array | None
+    code: int  # of the probabilities' element type
+    given: tuple[object, ...]  # the arrays that came
+    sparse_indices: Array | None = None  # (rows, K), and the probabilities then so too
+    ignored: Array | None = None  # rows, if some of them
+
+
+def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
+    """Tell class indices from probabilities, by shape."""
+    if isinstance(targets, TopKTargets):
+        return _as_sparse(targets, logits, ignore_index)
+    given = as_array(targets)
+    if given.shape == logits.row_shape:
+        if not (given.dtype is INT64 and given.flags.carray):
+            return Targets(_as_indices(given, targets, logits), None, 0, (given,))
+        return Targets(given, None, 0, (given,))
+    if given.shape != logits.given.shape:
+        raise ValueError(
+            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got shape {given.shape}"
+        )
+    dtype = given.dtype.newbyteorder("=")
+    code = element_type(dtype, PROBABILITY_TYPES)
+    if code is None:
+        raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
+    data = np.moveaxis(given, logits.axis, -1) if logits.moved else given
+    return Targets(None, memory_of(as_read_by_core(data, dtype), code), code, (given,))
+
+
+def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
+    indices, probabilities = as_array(targets.indices), as_reals("targets", as_array(targets.probabilities))
+    given = (targets.indices, targets.probabilities)
+    ndim = logits.given.ndim
+    moved = np.moveaxis(indices, logits.axis, -1) if indices.ndim == ndim else indices
+    if indices.ndim != ndim or moved.shape[:-1] != logits.row_shape or probabilities.shape != indices.shape:
+        shape = (*logits.given.shape[: logits.axis], "K", *logits.given.shape[logits.axis + 1 :])
+        raise ValueError(
+            f"targets: expected indices and probabilities of shape ({', '.join(map(str, shape))}), got shapes "
+            f"{indices.shape} and {probabilities.shape}"
+        )
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}")
+    q = np.ascontiguousarray(np.moveaxis(probabilities, logits.axis, -1)).reshape(logits.rows, moved.shape[-1])
+    t = np.ascontiguousarray(moved).reshape(q.shape)
+    empty = (q == 0) & (False if ignore_index is None else t == ignore_index)
+    bad = ((t < 0) | (t >= logits.classes)) & ~empty
+    if bad.any():
+        row, slot = np.argwhere(bad)[0]
+        accepted = accepted_indices(logits.classes, ignore_index)
+        accepted += "" if ignore_index is None else " where the probability is 0"
+        raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
+    ignored = empty.all(-1)
+    if targets.renormalize:
+        mass = q.sum(-1)
+        ignored |= mass == 0
+        q = q / np.where(mass == 0, 1.0, mass)[:, None]
+    counted = ignored.reshape(logits.row_shape) if ignored.any() else None
+    return Targets(None, q, LOGIT_TYPES[FLOAT64], given, np.where(empty, 0, t).astype(np.int64), counted)
+
+
+def accepted_indices(classes: int, ignore_index: int | None) -> str:
+    """Name the class indices that are in range; the core says the same."""
+    return f"class indices in [0, {classes})" + ("" if ignore_index is None else f" or ignore_index {ignore_index}")
+
+
+def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
+    if given.dtype.kind not in "iu":
+        if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
+            return np.empty(given.shape, np.int64)
+        accepted = accepted_targets(logits.row_shape, logits.given.shape)
+        raise TypeError(f"targets: expected {accepted}, got dtype {given.dtype} and shape {given.shape}")
+    if given.dtype.kind == "u" and given.dtype.itemsize == 8:
+        beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
+        if beyond.size:
+            row = int(beyond[0])
+            value = given.reshape(-1)[row]
+            raise IndexError(f"targets: expected {accepted_indices(logits.classes, None)}, got {value} in row {row}")
+    return as_read_by_core(given, INT64)
+
+
+def accepted_targets(row_shape: Shape, shape: Shape) -> str:
+    return f"class indices (integers) of shape {row_shape} or probabilities (real or boolean) of shape {shape}"
