@@ -13,12 +13,16 @@ using namespace crossentropy;
 
 namespace {
 
-// The memory of an array, or none. A Py_buffer of the plainest kind costs a third of an ndarray conversion.
+// The memory of an array, or of an address (of a torch tensor, say), or none. A Py_buffer of the plainest kind costs a
+// third of an ndarray conversion.
 class Buffer {
  public:
     explicit Buffer(nb::handle array, int flags = PyBUF_SIMPLE) {
         if (array.is_none()) return;
-        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+        if (PyLong_Check(array.ptr())) {
+            view_.buf = PyLong_AsVoidPtr(array.ptr());
+            if (view_.buf == nullptr && PyErr_Occurred()) throw nb::python_error();
+        } else if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
     }
     ~Buffer() {
         if (view_.obj != nullptr) PyBuffer_Release(&view_);

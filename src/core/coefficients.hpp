@@ -38,8 +38,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
     f64 tail{};  // what the z-loss adds to a
     if (p.z_loss > 0.0) {
         const f64 factor = p.z_loss * row.weight;
-        loss += select<f64>(factor > 0, factor * lse * lse, f64{});
-        tail = select<f64>(factor > 0, 2.0 * factor * lse, f64{});
+        loss += select<f64>(factor != 0, factor * lse * lse, f64{});
+        tail = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
     }
     const f64 per_total = row.scale * inverse;
     const f64 nan = splat<f64>(kNaN);

@@ -1,6 +1,7 @@
 #include "evaluate.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -79,7 +80,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
     }
     if (p.class_weight != nullptr && p.dense())
         p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes,
-                                        [](double w) { return w != 0.0 && !(w > 0x1p-60 && w < 0x1p60); });
+                                        [](double w) { return w != 0.0 && !(std::fabs(w) > 0x1p-60 && std::fabs(w) < 0x1p60); });
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
     if (reduction == Reduction::mean) {

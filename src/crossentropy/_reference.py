@@ -75,7 +75,7 @@ def cross_entropy_with_grad(
         lse = m + np.log1p(r)
         tail = 2 * zw * lse if np.any(zw := (z_loss * omega)[:, None]) else np.zeros_like(lse)
         below = np.where(b == 0, 0, b * (m - u)).sum(-1) + (B * np.log1p(r))[:, 0]
-        loss = s * (below + np.where(zw > 0, zw * lse**2, 0)[:, 0])
+        loss = s * (below + np.where(zw != 0, zw * lse**2, 0)[:, 0])
         rest = np.where(top, 0, b).sum(-1, keepdims=True)
         du = np.where(top & (r < 1), (rest - (B - rest) * r + tail) / (1 + r), (B + tail) * e / (1 + r) - b)
         bad = ~np.isfinite(m + r + B)[:, 0] & (s > 0)

@@ -1,0 +1,101 @@
+"""The loss of section 2 of the documentation in torch's own operators: any device, any transform, any order."""
+
+import torch
+from torch import Tensor
+
+from .._options import LossOptions
+from ._kernel import Targets, class_axis, row_dtype, row_shape
+
+
+def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+    """One loss a row, differentiable by torch as often as one likes.
+
+    The class that attains the maximum m, j, never enters a sum with the others: r sums exp(u - m) without it, and
+    log1p(r) and r / (1 + r), which torch derives from it, keep the digits that log(1 + r) and p - 1 would lose.
+    """
+    target, weight, sample_weight = targets
+    axis = class_axis(input)
+    classes = input.shape[axis]
+    z = input.to(row_dtype(input))
+    w = None if weight is None else weight.to(z.dtype)
+    s = None if sample_weight is None else sample_weight.to(z.dtype)
+    index, counted = counted_rows(options, input, targets)
+    if counted is not None:  # whatever a row that does not count holds
+        z = torch.where(counted.unsqueeze(axis), z, 0.0)
+    u = z
+    if options.softcap < torch.inf:
+        u = torch.where(z.isinf(), z, options.softcap * torch.tanh(z / options.softcap))
+    if options.temperature != 1.0:
+        u = u / options.temperature
+
+    j = u.detach().argmax(axis, keepdim=True)
+    top = torch.zeros_like(u, dtype=torch.bool).scatter(axis, j, True)
+    highest = u.gather(axis, j)
+    below = torch.where(top, 0.0, highest - u)
+    m = highest.squeeze(axis)
+    r = torch.where(top, 0.0, torch.exp(-below)).sum(axis)
+    log_total = torch.where(m.isinf(), torch.nan, torch.log1p(r))  # nothing but -inf, or a +inf
+
+    omega = 1.0 if w is None or index is None else w[index]
+    if index is not None and options.label_smoothing == 0.0:
+        distance = torch.where(torch.as_tensor(omega) == 0, 0.0, below.gather(axis, index.unsqueeze(axis)).squeeze(axis))
+        losses = omega * (distance + log_total)
+    else:
+        if index is None:
+            q = target.to(u.dtype)
+            q = torch.where((q >= 0) & (q < torch.inf), q, torch.nan)
+        else:
+            q = torch.zeros_like(u).scatter(axis, index.unsqueeze(axis), 1.0)
+        b = (1.0 - options.label_smoothing) * q + options.label_smoothing / classes
+        if w is not None:
+            b = b * w.reshape([-1 if d == axis else 1 for d in range(u.dim())])
+        distance = torch.where((b == 0) & below.isinf(), 0.0, below)
+        losses = (b * distance).sum(axis) + b.sum(axis) * log_total
+    if options.z_loss > 0.0:
+        losses = losses + options.z_loss * omega * (m + log_total) ** 2
+    losses = losses if s is None else s * losses
+    return losses if counted is None else torch.where(counted, losses, 0.0)
+
+
+def counted_rows(options: LossOptions, input: Tensor, targets: Targets) -> tuple[Tensor | None, Tensor | None]:
+    """Class indices, 0 where they are ignored, and which rows count; None for probabilities, and for all rows."""
+    target, _, sample_weight = targets
+    index = counted = None
+    if target.shape != input.shape:
+        index = target.long()
+        if options.ignore_index is not None:
+            counted = index != options.ignore_index
+            index = torch.where(counted, index, 0)
+    if sample_weight is not None:
+        counted = sample_weight != 0 if counted is None else counted & (sample_weight != 0)
+    return index, counted
+
+
+def total_weight(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+    """What the mean divides by."""
+    index, counted = counted_rows(options, input, targets)
+    total = torch.ones(row_shape(input), dtype=sum_dtype(input), device=input.device)
+    if targets.weight is not None and index is not None:
+        total = targets.weight.to(total.dtype)[index]
+    if targets.sample_weight is not None:
+        total = total * targets.sample_weight.to(total.dtype)
+    return (total if counted is None else torch.where(counted, total, 0.0)).sum()
+
+
+def reduced(
+    options: LossOptions, losses: Tensor, input: Tensor, targets: Targets, num_items: float | Tensor | None
+) -> Tensor:
+    """The losses of rows as the reduction wants them."""
+    if options.reduction == "none":
+        return losses
+    loss = losses.sum(dtype=sum_dtype(input))
+    if options.reduction == "mean":
+        total = total_weight(options, input, targets) if num_items is None else num_items
+        total = torch.as_tensor(total, dtype=loss.dtype, device=loss.device)
+        loss = torch.where(total == 0, 0.0, loss / torch.where(total == 0, 1.0, total))
+    return loss.to(losses.dtype)
+
+
+def sum_dtype(input: Tensor) -> torch.dtype:
+    """Rows are added in float64, where the device has it."""
+    return torch.float32 if input.device.type == "mps" else torch.float64

@@ -1,0 +1,129 @@
+"""Loss and gradient at once, when nothing but autograd watches: the core writes the gradient with the loss."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._options import LossOptions
+from . import _composed
+from ._kernel import Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._operator import row_losses
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_watched() -> bool:
+    """Whether a mode or a transform stands between a call and the memory of its tensors."""
+    return bool(
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+    )
+
+
+def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
+    """Whether the tensors are memory that the core may read, now and when their loss is differentiated."""
+    for tensor in (input, *targets, *others):
+        if tensor is not None and not (
+            type(tensor) in _PLAIN and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
+        ):
+            return False
+    return not (
+        is_watched()
+        or (targets.weight is not None and targets.weight.requires_grad)
+        or (targets.sample_weight is not None and targets.sample_weight.requires_grad)
+    )
+
+
+def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+    """The reduced loss of plain tensors."""
+    divisor = None if num_items is None else float(num_items)
+    if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
+        return _Loss.apply(input, *targets, options, divisor)
+    return _evaluate(options, input, targets, divisor)
+
+
+def _evaluate(
+    options: LossOptions,
+    input: Tensor,
+    targets: Targets,
+    divisor: float | None,
+    gradient: Tensor | None = None,
+    scale: float = 1.0,
+    row_scale: Tensor | None = None,
+) -> Tensor:
+    if options.reduction == "none":
+        losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
+        evaluate(options, input, targets, losses, gradient, scale, row_scale)
+        return losses
+    factor = 1.0
+    if divisor is not None and options.reduction == "mean":
+        options, factor = replace(options, reduction="sum"), reciprocal(divisor)
+    value = evaluate(options, input, targets, None, gradient, scale * factor)
+    return torch.full((), value * factor, dtype=row_dtype(input))
+
+
+class _Loss(torch.autograd.Function):
+    """The gradient for an upstream gradient of 1 is made with the loss and handed out once.
+
+    For another one it is made anew, the upstream gradient applied before it is rounded: a stored gradient in half
+    precision times a loss scale would be mostly zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        options: LossOptions,
+        divisor: float | None,
+    ) -> Tensor:
+        targets = Targets(target, weight, sample_weight)
+        ctx.save_for_backward(input, target, weight, sample_weight)
+        ctx.options, ctx.divisor = options, divisor
+        ctx.gradient = None
+        if options.reduction != "none" and ctx.needs_input_grad[0]:
+            ctx.gradient = empty_gradient(input)
+        return _evaluate(options, input, targets, divisor, ctx.gradient)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, *rest = ctx.saved_tensors
+        targets, options, divisor = Targets(*rest), ctx.options, ctx.divisor
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or type(grad_output) is not Tensor:
+
+            def again() -> Tensor:
+                return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
+
+            return differentiate_again(ctx, ctx.saved_tensors, grad_output, again)
+        gradient, ctx.gradient = ctx.gradient, None
+        per_row = options.reduction == "none"
+        scale = 1.0 if per_row else grad_output.item()
+        if gradient is None or scale != 1.0:
+            gradient = empty_gradient(input)
+            _evaluate(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
+        return gradient, None, None, None, None, None
+
+
+def differentiate_again(
+    ctx: Any, tensors: tuple[Tensor | None, ...], grad_output: Tensor, loss: Callable[[], Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The gradients as autograd finds them in the same loss made of operators, so that it can go on from there."""
+    with torch.enable_grad():
+        value = loss()
+    wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(value, wanted, grad_output, create_graph=torch.is_grad_enabled()))
+    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+
+
+def reciprocal(divisor: float) -> float:
+    """What the sum of losses is multiplied by; of nothing that counts the mean is 0."""
+    return 1.0 / divisor if divisor else 0.0

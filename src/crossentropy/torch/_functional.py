@@ -1,0 +1,287 @@
+"""The losses as torch's users call them."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import _reduction
+
+from .._options import LossOptions, Reduction, loss_options
+from . import _composed, _eager
+from ._kernel import TYPES, Targets, row_shape
+from ._linear import Head, head_loss
+from ._operator import row_losses
+
+_INDEX_TYPES = (torch.int64, torch.uint8)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    sample_weight: Tensor | None = None,
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    r"""Compute the softmax cross-entropy in nats, in place of `torch.nn.functional.cross_entropy`.
+
+    Parameters
+    ----------
+    input : Tensor of float16, bfloat16, float32 or float64, shape (C,), (N, C) or (N, C, d_1, ..., d_K)
+        Logits.
+    target : Tensor
+        Class indices (int64 or uint8), of the input's shape without C; or probabilities (floating point), of the
+        input's shape, which need not sum to one.
+    weight : Tensor of shape (C,), optional
+        A weight for each class.
+    size_average, reduce : bool, optional
+        Deprecated by torch; they stand for a `reduction`.
+    ignore_index : int
+        Rows with this class index do not count.
+    reduction : {'mean', 'sum', 'none'}
+        'mean' divides by the number of rows that count, for class indices by the sum of their targets' class weights.
+        Where that is zero the loss is 0.
+    label_smoothing : float in [0, 1]
+        The part of each target that is spread evenly over all classes.
+    z_loss : float
+        Factor of the squared log-sum-exp that is added to each row's loss, at least 0.
+    softcap : float, optional
+        Logits z become softcap * tanh(z / softcap) first; positive.
+    temperature : float
+        (Capped) logits are divided by it; positive.
+    sample_weight : Tensor of the input's shape without C, optional
+        A weight for each row, at least 0; the mean's divisor counts it. A row of weight 0 does not count, whatever it
+        holds.
+    num_items : number or Tensor of shape (), optional
+        What 'mean' divides by instead: for a batch that comes in parts, the items of them all.
+
+    Returns
+    -------
+    Tensor
+        A scalar, or for 'none' one loss a row: float64 for float64 input, else float32.
+
+    Raises
+    ------
+    RuntimeError, ValueError, TypeError, NotImplementedError
+        What torch raises for shapes, dtypes and options that do not fit, in its own words; ValueError for options that
+        torch does not have.
+    IndexError
+        A class index is neither in [0, C) nor `ignore_index`.
+
+    See Also
+    --------
+    crossentropy.cross_entropy : the same for arrays; its notes tell how exact it is.
+
+    Notes
+    -----
+    Where it differs from torch's own: the mean over nothing that counts is 0, with zero gradients, not NaN; the loss
+    of half-precision input is float32, not rounded to eight or eleven bits; negative probabilities are NaN.
+
+    On the CPU loss and gradient are the core's, at any order of differentiation, under `torch.func` and compiled; in
+    forward mode, on other devices and for subclasses of Tensor they are composed of torch's operators. At most
+    `torch.get_num_threads()` threads are used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossentropy.torch import cross_entropy
+    >>> input = torch.tensor([[20.0, 0.0, 0.0]], requires_grad=True)
+    >>> loss = cross_entropy(input, torch.tensor([0]))
+    >>> loss.backward()
+    >>> print(f"{loss.item():.4g}", [f"{g:.4g}" for g in input.grad[0].tolist()])
+    4.122e-09 ['-4.122e-09', '2.061e-09', '2.061e-09']
+    """
+    if size_average is not None or reduce is not None:
+        reduction = _reduction.legacy_get_string(size_average, reduce)  # type: ignore[assignment]
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, target, weight, ignore_index)):
+        _refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
+    try:
+        options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    except (TypeError, ValueError) as error:
+        torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
+        _refuse(F.cross_entropy, input, target, *torch_options, because=error)
+    targets = Targets(target, weight, sample_weight)
+    if sample_weight is not None or num_items is not None:
+        _check_ours(row_shape(input), sample_weight, num_items, options)
+    if _eager.is_plain(input, targets):
+        return _eager.loss(options, input, targets, num_items)
+    return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    sample_weight: Tensor | None = None,
+    num_items: float | Tensor | None = None,
+    options: Any = None,
+) -> Tensor:
+    r"""Compute the cross-entropy of ``input @ linear_weight.T + linear_bias``, in place of torch's own function.
+
+    The logits are made a chunk of rows at a time and never held all at once, nor is their gradient.
+
+    Parameters
+    ----------
+    input : Tensor of float16, bfloat16, float32 or float64, shape (D,) or (N, D)
+        Hidden states.
+    linear_weight : Tensor of shape (C, D) or (C, d_1, ..., d_K, D)
+        The classifier.
+    target : Tensor
+        Class indices of shape (), (N,) or (N, d_1, ..., d_K); or probabilities of shape (C,), (N, C) or
+        (N, C, d_1, ..., d_K).
+    linear_bias : Tensor of shape (C,) or (C, d_1, ..., d_K), optional
+        Added to the logits.
+    weight, reduction, label_smoothing, z_loss, softcap, temperature, sample_weight, num_items
+        As for `cross_entropy`.
+    ignore_index : int, optional
+        Rows with this class index do not count; -100 where it is not given.
+    options : optional
+        Accepted as torch accepts it, and ignored: chunks are chosen here.
+
+    Returns
+    -------
+    Tensor
+        As for `cross_entropy`.
+
+    Raises
+    ------
+    RuntimeError, ValueError, TypeError, IndexError
+        As for `cross_entropy`.
+
+    Notes
+    -----
+    Loss and gradients of 'mean' and 'sum' take three products. 'none' takes four: the logits are made again when
+    their upstream gradients are known; so does another upstream gradient than 1 in half precision.
+
+    Beside inputs and gradients there are 64 MiB of logits. In half precision products are the faster the larger they
+    are: there it is at least half of all logits, and where there are two chunks the classifier's gradient is added up
+    in float32, in 4 C D bytes. The loss is exact to float32 for the logits as the product rounds them.
+
+    float32 and float64 are multiplied by NumPy's BLAS where it is much faster than torch's (measured once in a
+    process). Where the gradient itself is to be differentiated, in forward mode, compiled, under `torch.func` and on
+    other devices, the same is composed of torch's operators, in row chunks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossentropy.torch import linear_cross_entropy
+    >>> hidden = torch.tensor([[1.0, 0.5]], requires_grad=True)
+    >>> loss = linear_cross_entropy(hidden, torch.eye(2), torch.tensor([0]))
+    >>> loss.backward()
+    >>> hidden.grad
+    tensor([[-0.3775,  0.3775]])
+    """
+    arguments = {
+        "linear_bias": linear_bias,
+        "weight": weight,
+        "reduction": reduction,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+    }
+    given = (input, linear_weight, target)
+    if not (all(isinstance(tensor, Tensor) for tensor in given) and _fits_head(*given, linear_bias, weight, ignore_index)):
+        _refuse(F.linear_cross_entropy, *given, **arguments)
+    try:
+        index = -100 if ignore_index is None else ignore_index
+        loss_of = loss_options(index, label_smoothing, z_loss, softcap, temperature, reduction)
+    except (TypeError, ValueError) as error:
+        _refuse(F.linear_cross_entropy, *given, because=error, **arguments)
+
+    device = input.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        input, linear_weight = input.to(dtype), linear_weight.to(dtype)
+        linear_bias = None if linear_bias is None else linear_bias.to(dtype)
+    batched = input.dim() == 2
+    if not batched:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+        sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
+    shape, width = linear_weight.shape[:-1], linear_weight.shape[-1]
+    head = Head(input, linear_weight.reshape(-1, width), None if linear_bias is None else linear_bias.reshape(-1), tuple(shape))
+    if sample_weight is not None or num_items is not None:
+        _check_ours(row_shape(head.logits), sample_weight, num_items, loss_of)
+    loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
+    return loss if batched or reduction != "none" else loss.squeeze(0)
+
+
+def _fits(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
+    return input.dtype in TYPES and _shapes_fit(input.shape, target, weight, ignore_index)
+
+
+def _shapes_fit(shape: torch.Size, target: Tensor, weight: Tensor | None, ignore_index: int | None) -> bool:
+    target_shape = target.shape
+    axis = 1 if len(shape) > 1 else 0
+    if not shape or shape[axis] == 0 or (weight is not None and weight.shape != shape[axis : axis + 1]):
+        return False
+    if target_shape == shape:
+        return target.dtype in TYPES and not (isinstance(ignore_index, int) and ignore_index >= 0)
+    return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
+
+
+def _fits_head(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | None,
+) -> bool:
+    shape = linear_weight.shape[:-1]
+    autocast = torch.is_autocast_enabled(input.device.type)
+    tensors = (input, linear_weight) if linear_bias is None else (input, linear_weight, linear_bias)
+    if input.dim() not in (1, 2) or not shape or input.shape[-1] != linear_weight.shape[-1]:
+        return False
+    if any(t.dtype not in TYPES or (t.dtype != input.dtype and not autocast) for t in tensors):
+        return False
+    if (linear_bias is not None and linear_bias.shape != shape) or (input.dim() == 1 and len(shape) > 1):
+        return False
+    logits = input.shape[:-1] + shape
+    if target.shape == logits and ignore_index is not None:
+        return False
+    return _shapes_fit(logits, target, weight, ignore_index)
+
+
+def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
+    """Raise what torch raises for arguments that do not fit, or what we know against them."""
+    function(*arguments, **options)
+    if because is not None:
+        raise because
+    described = ", ".join(
+        f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value) for value in arguments[:3]
+    )
+    raise ValueError(f"{function.__name__}: expected at least one class and the shapes that torch documents, got {described}")
+
+
+def _check_ours(
+    rows: torch.Size, sample_weight: Tensor | None, num_items: float | Tensor | None, options: LossOptions
+) -> None:
+    if sample_weight is not None and sample_weight.shape != rows:
+        raise ValueError(f"sample_weight: expected shape {tuple(rows)}, got {tuple(sample_weight.shape)}")
+    if num_items is None:
+        return
+    if options.reduction != "mean":
+        raise ValueError(f"num_items: expected reduction 'mean', got {options.reduction!r}")
+    if isinstance(num_items, Tensor):
+        if num_items.dim() > 0:
+            raise ValueError(f"num_items: expected a number or a scalar tensor, got shape {tuple(num_items.shape)}")
+    elif not 0 <= num_items < math.inf:
+        raise ValueError(f"num_items: expected a finite number of at least 0, got {num_items}")

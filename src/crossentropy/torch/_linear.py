@@ -1,0 +1,261 @@
+"""The linear head on torch's tensors: logits a chunk of rows at a time, in one buffer, never all of them."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .._head import BLOCK_BYTES, MAX_LOGITS_BYTES
+from .._options import LossOptions
+from . import _composed
+from ._eager import differentiate_again, is_plain, is_watched, reciprocal
+from ._kernel import Targets, evaluate, row_dtype, row_shape, total_weight
+from ._operator import row_losses
+
+
+class Head(NamedTuple):
+    """Hidden states (N, D), and a classifier and its bias with a row for each of the C K logits of a hidden state."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    shape: tuple[int, ...]  # of a hidden state's logits: C, and the K dimensions of its losses
+
+    @property
+    def logits(self) -> Tensor:
+        """The shape, dtype and device of logits that are not there."""
+        return self.input.new_empty(()).expand(self.input.shape[0], *self.shape)
+
+    def rows_of_chunk(self, rows: int) -> int:
+        """How many rows of logits are held at a time: 64 MiB, in half precision at least half of them.
+
+        Products in half precision are the faster the larger they are, and each rounds what it adds to the classifier's
+        gradient.
+        """
+        step = max(1, MAX_LOGITS_BYTES // (self.weight.shape[0] * self.input.element_size()))
+        step = step // 64 * 64 or step  # whole tiles of the products
+        return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
+
+
+def head_loss(options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+    """Reduce the losses of a head's rows."""
+    if not is_plain(head.input, targets, head.weight, head.bias) or targets.target.requires_grad:
+        return _chunks_of_losses(options, head, targets, num_items)
+    divisor = total_weight(options, head.logits.shape, targets)  # a class index out of range raises
+    if options.reduction != "mean":
+        divisor = 1.0
+    elif num_items is not None:
+        divisor = float(num_items)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in head[:3]):
+        return _HeadLoss.apply(*head[:3], *targets, head.shape, options, divisor)
+    return _evaluate(options, head, targets, divisor)[0]
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The gradients for an upstream gradient of 1 are made with the loss and handed out once.
+
+    For 'none', and in half precision for another upstream gradient, they are made anew, so that they are rounded once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        *tensors, shape, options, divisor = args
+        ctx.save_for_backward(*tensors)
+        ctx.rest = shape, options, divisor
+        wanted = (False,) * 3 if options.reduction == "none" else ctx.needs_input_grad[:3]
+        loss, ctx.gradients = _evaluate(options, Head(*tensors[:3], shape), Targets(*tensors[3:]), divisor, wanted)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, (shape, options, divisor) = ctx.saved_tensors, ctx.rest
+        head, targets = Head(*tensors[:3], shape), Targets(*tensors[3:])
+        if torch.is_grad_enabled() or is_watched() or type(grad_output) is not Tensor:
+            return differentiate_again(ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor))
+        gradients, ctx.gradients = ctx.gradients, None
+        per_row = options.reduction == "none"
+        scale = 1.0 if per_row else grad_output.item()
+        rounded = head.input.element_size() == 2 or not math.isfinite(scale)
+        if per_row or gradients is None or (rounded and scale != 1.0):
+            wanted, row_scale = ctx.needs_input_grad[:3], grad_output if per_row else None
+            gradients = _evaluate(options, head, targets, divisor, wanted, scale, row_scale)[1]
+        elif scale != 1.0:
+            gradients = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
+        return *gradients, *[None] * 6
+
+
+def _evaluate(
+    options: LossOptions,
+    head: Head,
+    targets: Targets,
+    divisor: float,
+    wanted: tuple[bool, ...] = (False, False, False),
+    scale: float = 1.0,
+    row_scale: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Loss, and the gradients wanted times the scales, from the rows that count."""
+    per_row = options.reduction == "none"
+    logits, factor = head.logits, reciprocal(divisor)
+    losses = head.input.new_zeros(row_shape(logits), dtype=row_dtype(head.input))
+    kept = _kept(options, head, targets)
+    count = head.input.shape[0] if kept is None else len(kept)
+    step = min(head.rows_of_chunk(count), count)
+    of_chunk = options if per_row else replace(options, reduction="sum")
+    with torch.autocast("cpu", enabled=False):
+        gradients = _Gradients(head, wanted, step < count)
+        buffer = head.input.new_empty(step, head.weight.shape[0])
+        sums = []
+        for begin in range(0, count, step or 1):
+            rows = slice(begin, min(begin + step, count)) if kept is None else kept[begin : begin + step]
+            hidden = head.input[rows]
+            z = buffer[: len(hidden)]
+            _multiply(hidden, head.weight.t(), z)
+            if head.bias is not None:
+                z += head.bias
+            chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
+            chunk_losses = losses.new_empty(row_shape(z.unflatten(1, head.shape))) if per_row else None
+            sums.append(
+                evaluate(
+                    of_chunk,
+                    z.unflatten(1, head.shape),
+                    chunk,
+                    chunk_losses,
+                    z if any(wanted) else None,
+                    scale * factor,
+                    _rows(row_scale, rows),
+                )
+            )
+            if chunk_losses is not None:
+                losses[rows] = chunk_losses
+            gradients.add(rows, hidden, z)
+    if not per_row:
+        total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
+        losses = torch.full((), total * factor, dtype=losses.dtype)
+    return losses, gradients.result()
+
+
+def _rows(array: Tensor | None, rows: slice | Tensor) -> Tensor | None:
+    return None if array is None else array[rows]
+
+
+def _kept(options: LossOptions, head: Head, targets: Targets) -> Tensor | None:
+    """The rows with anything that counts, or None for all of them."""
+    counted = _composed.counted_rows(options, head.logits, targets)[1]
+    if counted is None or counted.all():
+        return None
+    return counted.flatten(1).any(1).nonzero().squeeze(1) if counted.dim() > 1 else counted.nonzero().squeeze(1)
+
+
+class _Gradients:
+    """Gradients of the head, added up chunk by chunk; the classifier's in float32 where half precision has chunks."""
+
+    def __init__(self, head: Head, wanted: tuple[bool, ...], chunks: bool) -> None:
+        self.head = head
+        wide = torch.float64 if head.input.dtype == torch.float64 else torch.float32
+        self.input = torch.zeros_like(head.input) if wanted[0] else None
+        dtype = wide if chunks else head.weight.dtype
+        self.weight = torch.empty(head.weight.shape, dtype=dtype) if wanted[1] else None
+        self.bias = torch.zeros(head.weight.shape[:1], dtype=torch.float64) if wanted[2] else None
+        self.started = False
+
+    def add(self, rows: slice | Tensor, hidden: Tensor, dz: Tensor) -> None:
+        if self.input is not None:
+            if isinstance(rows, slice):
+                _multiply(dz, self.head.weight, self.input[rows])
+            else:
+                self.input[rows] = _multiply(dz, self.head.weight, torch.empty_like(hidden))
+        if self.weight is not None:
+            (_add_product if self.started else _multiply)(dz.t(), hidden, self.weight)
+        if self.bias is not None:
+            self.bias += dz.sum(0, dtype=row_dtype(dz))
+        self.started = True
+
+    def result(self) -> list[Tensor | None]:
+        if self.weight is not None and not self.started:
+            self.weight.zero_()
+        dtype = self.head.weight.dtype
+        weight, bias = (None if total is None else total.to(dtype) for total in (self.weight, self.bias))
+        return [self.input, weight, bias]
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Write the product of two matrices."""
+    if out.dtype != a.dtype:
+        return out.copy_(a @ b)
+    if _numpy_multiplies(a.dtype):
+        np.matmul(_array(a), _array(b), out=out.numpy())
+        return out
+    return torch.mm(a, b, out=out)
+
+
+def _add_product(a: Tensor, b: Tensor, total: Tensor) -> None:
+    """Add the product of two matrices to one of their type or a wider one."""
+    if total.dtype == a.dtype and not _numpy_multiplies(a.dtype):
+        total.addmm_(a, b)
+        return
+    step = max(1, BLOCK_BYTES // max(b[0].nbytes, 1))
+    product = b.new_empty(min(step, a.shape[0]), b.shape[1])
+    for begin in range(0, a.shape[0], step):
+        block = total[begin : begin + step]
+        block += _multiply(a[begin : begin + step], b, product[: len(block)])
+
+
+def _array(matrix: Tensor) -> Any:
+    return matrix.detach().numpy()
+
+
+@cache
+def _numpy_multiplies(dtype: torch.dtype) -> bool:
+    """Whether NumPy's BLAS is much the faster of the two: measured once, on a product of 512 x 512 matrices.
+
+    torch's MKL uses half of what some CPUs of other makers can do.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        return False
+    matrix = torch.ones(512, 512, dtype=dtype)
+    array, out = matrix.numpy(), torch.empty_like(matrix)
+
+    def seconds(multiply: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        multiply()
+        return time.perf_counter() - begin
+
+    ours = min(seconds(lambda: np.matmul(array, array, out=out.numpy())) for _ in range(5))
+    theirs = min(seconds(lambda: torch.mm(matrix, matrix, out=out)) for _ in range(5))
+    return 1.3 * ours < theirs
+
+
+def _chunks_of_losses(
+    options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None
+) -> Tensor:
+    """The same composed of torch's operators; where autograd permits, logits are made again when it comes to them."""
+
+    def losses_of(input: Tensor, weight: Tensor, bias: Tensor | None, *tensors: Tensor | None) -> Tensor:
+        targets = Targets(*tensors)
+        logits = Head(input, weight, bias, head.shape).logits
+        counted = _composed.counted_rows(options, logits, targets)[1]
+        if counted is not None:  # nothing that a row without weight holds reaches the classifier's gradient
+            counted = counted.flatten(1).any(1) if counted.dim() > 1 else counted
+            input = torch.where(counted.unsqueeze(1), input, 0.0)
+        return row_losses(options, F.linear(input, weight, bias).unflatten(1, head.shape), targets)
+
+    count = head.input.shape[0]
+    step = head.rows_of_chunk(count)
+    again = torch.is_grad_enabled() and step < count and not is_watched()
+    losses = []
+    with torch.autocast(head.input.device.type, enabled=False):
+        for begin in range(0, max(count, 1), step):
+            rows = slice(begin, begin + step)
+            chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
+            args = (head.input[rows], head.weight, head.bias, *chunk)
+            losses.append(checkpoint(losses_of, *args, use_reentrant=False) if again else losses_of(*args))
+        all_losses = torch.cat(losses) if len(losses) > 1 else losses[0]
+        return _composed.reduced(options, all_losses, head.logits, targets, num_items)

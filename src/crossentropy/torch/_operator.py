@@ -1,0 +1,194 @@
+"""The losses of rows as operators that torch can compile, export, map over a batch and differentiate.
+
+`torch.ops.crossentropy.row_losses` and its derivative `row_gradient` run on the core. What they have no rule for, the
+second derivative, is that of the composed loss.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._options import LossOptions, loss_options
+from . import _composed
+from ._kernel import Targets, empty_gradient, evaluate, row_dtype, row_shape
+
+
+def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+    """One loss a row: from the core where it can be, else composed."""
+    if _core_applies(input, targets):
+        batch = input.dim() == 1  # an operator's rows can be mapped over where they have a batch to join
+        z, target = (input.unsqueeze(0), targets.target.unsqueeze(0)) if batch else (input, targets.target)
+        s = targets.sample_weight
+        apply = _row_losses if torch.compiler.is_compiling() else _RowLosses.apply
+        losses = apply(z, target, targets.weight, s.unsqueeze(0) if batch and s is not None else s, *_scalars(options))
+        return losses.squeeze(0) if batch else losses
+    return _composed.row_losses(options, input, targets)
+
+
+def _core_applies(input: Tensor, targets: Targets) -> bool:
+    tensors = [input, *targets.tensors]
+    return (
+        forward_ad._current_level < 0  # operators have no rule for forward mode: torch would take the tangent as zero
+        and all(tensor.device.type == "cpu" and tensor.layout is torch.strided for tensor in tensors)
+        and not any(tensor.requires_grad for tensor in tensors[2:])
+        and (torch.compiler.is_compiling() or all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors))
+    )
+
+
+def _scalars(options: LossOptions) -> tuple[int | None, float, float, float | None, float]:
+    softcap = None if options.softcap == torch.inf else options.softcap
+    return options.ignore_index, options.label_smoothing, options.z_loss, softcap, options.temperature
+
+
+@torch.library.custom_op("crossentropy::row_losses", mutates_args=(), device_types="cpu")
+def _row_losses(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    temperature: float,
+) -> Tensor:
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
+    losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
+    evaluate(options, input, Targets(target, weight, sample_weight), losses)
+    return losses
+
+
+@_row_losses.register_fake
+def _(input: Tensor, *_: Any) -> Tensor:
+    return input.new_empty(row_shape(input), dtype=row_dtype(input))
+
+
+@torch.library.custom_op("crossentropy::row_gradient", mutates_args=(), device_types="cpu")
+def _row_gradient(
+    input: Tensor,
+    target: Tensor,
+    grad_output: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    temperature: float,
+) -> Tensor:
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
+    gradient = empty_gradient(input)
+    evaluate(options, input, Targets(target, weight, sample_weight), gradient=gradient, row_scale=grad_output)
+    return gradient
+
+
+@_row_gradient.register_fake
+def _(input: Tensor, *_: Any) -> Tensor:
+    return empty_gradient(input)
+
+
+# Derivatives.
+
+
+def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """The composed loss's derivatives with respect to the logits and to probabilities, times grad_output."""
+    weight, sample_weight, *scalars = rest
+    options = loss_options(*scalars, "none")
+
+    def losses(input: Tensor, target: Tensor) -> Tensor:
+        return _composed.row_losses(options, input, Targets(target, weight, sample_weight))
+
+    if target.is_floating_point():
+        return torch.func.vjp(losses, input, target)[1](grad_output)
+    return torch.func.vjp(lambda z: losses(z, target), input)[1](grad_output)[0], None
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.rest = [None if isinstance(value, Tensor) else value for value in inputs]
+    ctx.places = [isinstance(value, Tensor) for value in inputs]
+
+
+def _saved(ctx: Any) -> list[Any]:
+    tensors = iter(ctx.saved_tensors)
+    return [next(tensors) if place else value for place, value in zip(ctx.places, ctx.rest, strict=True)]
+
+
+def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    input, target, *rest = _saved(ctx)
+    dinput = dtarget = None
+    if ctx.needs_input_grad[0]:
+        if forward_ad._current_level < 0:
+            apply = _row_gradient if torch.compiler.is_compiling() else _RowGradient.apply
+            dinput = apply(input, target, grad_output, *rest)
+        else:
+            dinput = _composed_vjp(input, target, grad_output, *rest)[0]
+    if ctx.needs_input_grad[1]:
+        dtarget = _composed_vjp(input, target, grad_output, *rest)[1]
+    return dinput, dtarget, *[None] * len(rest)
+
+
+def _gradient_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+    input, target, grad_output, *rest = _saved(ctx)
+
+    def gradient(input: Tensor, target: Tensor, grad_output: Tensor) -> Tensor:
+        return _composed_vjp(input, target, grad_output, *rest)[0]
+
+    if target.is_floating_point():
+        derivatives = torch.func.vjp(gradient, input, target, grad_output)[1](v)
+    else:
+        dinput, dgrad = torch.func.vjp(lambda z, g: gradient(z, target, g), input, grad_output)[1](v)
+        derivatives = (dinput, None, dgrad)
+    return *derivatives, *[None] * len(rest)
+
+
+_row_losses.register_autograd(_losses_backward, setup_context=_save)
+_row_gradient.register_autograd(_gradient_backward, setup_context=_save)
+
+
+# The same for torch.func, whose transforms do not see through an operator's autograd.
+
+
+def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+    """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
+    weight = args[-7]
+    if in_dims[-7] is not None:
+        rows = [apply(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(info.batch_size)]
+        return torch.stack(rows), 0
+
+    def joined(value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor) or value is weight:
+            return value
+        value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+        return value.flatten(0, 1)
+
+    return apply(*map(joined, args, in_dims)).unflatten(0, (info.batch_size, -1)), 0
+
+
+class _RowLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return _row_losses(*args)
+
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_losses_backward)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        return _vmap(_RowLosses.apply, info, in_dims, *args)
+
+
+class _RowGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return _row_gradient(*args)
+
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_gradient_backward)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        return _vmap(_RowGradient.apply, info, in_dims, *args)
