@@ -34,7 +34,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
     below = torch.where(top, 0.0, highest - u)
     m = highest.squeeze(axis)
     r = torch.where(top, 0.0, torch.exp(-below)).sum(axis)
-    log_total = torch.where(m.isinf(), torch.nan, torch.log1p(r))  # nothing but -inf, or a +inf
+    log_total = torch.log1p(r) * torch.where(m.isinf(), torch.nan, 1.0)  # nothing but -inf, or a +inf
 
     omega = 1.0 if w is None or index is None else w[index]
     if index is not None and options.label_smoothing == 0.0:

@@ -10,11 +10,8 @@ from torch.autograd import forward_ad
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
 from ._operator import row_losses
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-
 
 def is_watched() -> bool:
     """Whether a mode or a transform stands between a call and the memory of its tensors."""
@@ -27,16 +24,22 @@ def is_watched() -> bool:
     )
 
 
+def is_value(grad_output: Tensor) -> bool:
+    """Whether an upstream gradient has values to read: not so one that stands for a batch (`is_grads_batched`)."""
+    return type(grad_output) is Tensor and not torch._C._functorch.is_legacy_batchedtensor(grad_output)
+
+
 def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     """Whether the tensors are memory that the core may read, now and when their loss is differentiated."""
+    if is_watched():
+        return False
     for tensor in (input, *targets, *others):
         if tensor is not None and not (
-            type(tensor) in _PLAIN and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
+            type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
         ):
             return False
     return not (
-        is_watched()
-        or (targets.weight is not None and targets.weight.requires_grad)
+        (targets.weight is not None and targets.weight.requires_grad)
         or (targets.sample_weight is not None and targets.sample_weight.requires_grad)
     )
 
@@ -98,7 +101,7 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, *rest = ctx.saved_tensors
         targets, options, divisor = Targets(*rest), ctx.options, ctx.divisor
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or type(grad_output) is not Tensor:
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_value(grad_output):
 
             def again() -> Tensor:
                 return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)

@@ -11,7 +11,7 @@ from torch.nn import _reduction
 from .._options import LossOptions, Reduction, loss_options
 from . import _composed, _eager
 from ._kernel import TYPES, Targets, row_shape
-from ._linear import Head, head_loss
+from ._linear import Head, autocasts, head_loss
 from ._operator import row_losses
 
 _INDEX_TYPES = (torch.int64, torch.uint8)
@@ -206,9 +206,8 @@ def linear_cross_entropy(
     except (TypeError, ValueError) as error:
         _refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
-    device = input.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    if autocasts(input):
+        dtype = torch.get_autocast_dtype(input.device.type)
         input, linear_weight = input.to(dtype), linear_weight.to(dtype)
         linear_bias = None if linear_bias is None else linear_bias.to(dtype)
     batched = input.dim() == 2
@@ -224,7 +223,7 @@ def linear_cross_entropy(
 
 
 def _fits(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
-    return input.dtype in TYPES and _shapes_fit(input.shape, target, weight, ignore_index)
+    return input.dtype in TYPES and ignore_index is not None and _shapes_fit(input.shape, target, weight, ignore_index)
 
 
 def _shapes_fit(shape: torch.Size, target: Tensor, weight: Tensor | None, ignore_index: int | None) -> bool:
@@ -246,11 +245,10 @@ def _fits_head(
     ignore_index: int | None,
 ) -> bool:
     shape = linear_weight.shape[:-1]
-    autocast = torch.is_autocast_enabled(input.device.type)
     tensors = (input, linear_weight) if linear_bias is None else (input, linear_weight, linear_bias)
     if input.dim() not in (1, 2) or not shape or input.shape[-1] != linear_weight.shape[-1]:
         return False
-    if any(t.dtype not in TYPES or (t.dtype != input.dtype and not autocast) for t in tensors):
+    if any(t.dtype not in TYPES or (t.dtype != input.dtype and not autocasts(input)) for t in tensors):
         return False
     if (linear_bias is not None and linear_bias.shape != shape) or (input.dim() == 1 and len(shape) > 1):
         return False

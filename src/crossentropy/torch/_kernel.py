@@ -12,6 +12,8 @@ from .._options import LossOptions
 
 # Codes of the core's ElementType and Reduction.
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+# Types of tensors that are memory and nothing else.
+PLAIN = (Tensor, torch.nn.Parameter)
 _REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 
 

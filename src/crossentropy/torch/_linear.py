@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,9 +17,15 @@ from torch.utils.checkpoint import checkpoint
 from .._head import BLOCK_BYTES, MAX_LOGITS_BYTES
 from .._options import LossOptions
 from . import _composed
-from ._eager import differentiate_again, is_plain, is_watched, reciprocal
+from ._eager import differentiate_again, is_plain, is_value, is_watched, reciprocal
 from ._kernel import Targets, evaluate, row_dtype, row_shape, total_weight
 from ._operator import row_losses
+
+
+def autocasts(input: Tensor) -> bool:
+    """Whether torch would make a product of this tensor in another dtype."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class Head(NamedTuple):
@@ -78,7 +85,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         tensors, (shape, options, divisor) = ctx.saved_tensors, ctx.rest
         head, targets = Head(*tensors[:3], shape), Targets(*tensors[3:])
-        if torch.is_grad_enabled() or is_watched() or type(grad_output) is not Tensor:
+        if torch.is_grad_enabled() or is_watched() or not is_value(grad_output):
             return differentiate_again(ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor))
         gradients, ctx.gradients = ctx.gradients, None
         per_row = options.reduction == "none"
@@ -109,7 +116,7 @@ def _evaluate(
     count = head.input.shape[0] if kept is None else len(kept)
     step = min(head.rows_of_chunk(count), count)
     of_chunk = options if per_row else replace(options, reduction="sum")
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False) if autocasts(head.input) else nullcontext():
         gradients = _Gradients(head, wanted, step < count)
         buffer = head.input.new_empty(step, head.weight.shape[0])
         sums = []
@@ -251,7 +258,8 @@ def _chunks_of_losses(
     step = head.rows_of_chunk(count)
     again = torch.is_grad_enabled() and step < count and not is_watched()
     losses = []
-    with torch.autocast(head.input.device.type, enabled=False):
+    device = head.input.device.type
+    with torch.autocast(device, enabled=False) if autocasts(head.input) else nullcontext():
         for begin in range(0, max(count, 1), step):
             rows = slice(begin, begin + step)
             chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))

@@ -4,6 +4,7 @@
 second derivative, is that of the composed loss.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.autograd import forward_ad
 
 from .._options import LossOptions, loss_options
 from . import _composed
-from ._kernel import Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
 
 
 def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
@@ -28,13 +29,16 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
 
 
 def _core_applies(input: Tensor, targets: Targets) -> bool:
+    if forward_ad._current_level >= 0:  # operators have no rule for forward mode: torch would take a tangent of zero
+        return False
     tensors = [input, *targets.tensors]
-    return (
-        forward_ad._current_level < 0  # operators have no rule for forward mode: torch would take the tangent as zero
-        and all(tensor.device.type == "cpu" and tensor.layout is torch.strided for tensor in tensors)
-        and not any(tensor.requires_grad for tensor in tensors[2:])
-        and (torch.compiler.is_compiling() or all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors))
-    )
+    if any(not tensor.is_cpu or tensor.layout is not torch.strided for tensor in tensors):
+        return False
+    if any(tensor.requires_grad for tensor in tensors if tensor is targets.weight or tensor is targets.sample_weight):
+        return False
+    if torch.compiler.is_compiling():
+        return not torch._C._are_functorch_transforms_active()
+    return all(type(tensor) in PLAIN for tensor in tensors)
 
 
 def _scalars(options: LossOptions) -> tuple[int | None, float, float, float | None, float]:
@@ -121,7 +125,7 @@ def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]
     input, target, *rest = _saved(ctx)
     dinput = dtarget = None
     if ctx.needs_input_grad[0]:
-        if forward_ad._current_level < 0:
+        if forward_ad._current_level < 0 and not torch._C._functorch.is_legacy_batchedtensor(grad_output):
             apply = _row_gradient if torch.compiler.is_compiling() else _RowGradient.apply
             dinput = apply(input, target, grad_output, *rest)
         else:
@@ -149,9 +153,6 @@ _row_losses.register_autograd(_losses_backward, setup_context=_save)
 _row_gradient.register_autograd(_gradient_backward, setup_context=_save)
 
 
-# The same for torch.func, whose transforms do not see through an operator's autograd.
-
-
 def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
     """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
     weight = args[-7]
@@ -166,6 +167,13 @@ def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) ->
         return value.flatten(0, 1)
 
     return apply(*map(joined, args, in_dims)).unflatten(0, (info.batch_size, -1)), 0
+
+
+_row_losses.register_vmap(partial(_vmap, _row_losses))
+_row_gradient.register_vmap(partial(_vmap, _row_gradient))
+
+
+# The same for torch.func, whose transforms do not see through an operator's autograd.
 
 
 class _RowLosses(torch.autograd.Function):
