@@ -7,6 +7,7 @@
 
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "xla.hpp"
 
 namespace nb = nanobind;
 using namespace crossentropy;
@@ -22,7 +23,8 @@ class Buffer {
         if (PyLong_Check(array.ptr())) {
             view_.buf = PyLong_AsVoidPtr(array.ptr());
             if (view_.buf == nullptr && PyErr_Occurred()) throw nb::python_error();
-        } else if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+        } else if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0)
+            throw nb::python_error();
     }
     ~Buffer() {
         if (view_.obj != nullptr) PyBuffer_Release(&view_);
@@ -40,10 +42,7 @@ class Buffer {
 };
 
 [[noreturn]] void raise_bad_index(const Problem& p, std::size_t row) {
-    std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes) + ")";
-    if (p.ignore_index) message += " or ignore_index " + std::to_string(*p.ignore_index);
-    message += ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
-    throw nb::index_error(message.c_str());
+    throw nb::index_error(bad_index_message(p, row).c_str());
 }
 
 double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, nb::handle indices,
@@ -165,4 +164,6 @@ NB_MODULE(_core, m) {
     m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
           nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
           nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    // A capsule as jax.ffi.register_ffi_target takes it.
+    m.attr("xla_loss") = nb::capsule(reinterpret_cast<void*>(&xla::loss), "xla._CUSTOM_CALL_TARGET");
 }

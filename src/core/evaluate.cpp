@@ -71,6 +71,12 @@ Evaluation check_targets(const Problem& p) {
     return result;
 }
 
+std::string bad_index_message(const Problem& p, std::size_t row) {
+    std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes) + ")";
+    if (p.ignore_index) message += " or ignore_index " + std::to_string(*p.ignore_index);
+    return message + ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
+}
+
 Evaluation evaluate(Problem p, Reduction reduction, int threads) {
     const DefaultFloatingPoint guard;
     Evaluation result;
@@ -79,8 +85,9 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         if (result.bad_row != kNoRow) return result;
     }
     if (p.class_weight != nullptr && p.dense())
-        p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes,
-                                        [](double w) { return w != 0.0 && !(std::fabs(w) > 0x1p-60 && std::fabs(w) < 0x1p60); });
+        p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes, [](double w) {
+            return w != 0.0 && !(std::fabs(w) > 0x1p-60 && std::fabs(w) < 0x1p60);
+        });
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
     if (reduction == Reduction::mean) {

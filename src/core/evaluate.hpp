@@ -1,6 +1,8 @@
 // A whole problem: targets checked, rows shared among threads, losses added up.
 #pragma once
 
+#include <string>
+
 #include "problem.hpp"
 
 namespace crossentropy {
@@ -15,6 +17,9 @@ struct Evaluation {
 
 // The total weight of the rows that count, and the first of them whose class index is out of range.
 Evaluation check_targets(const Problem& problem);
+
+// What is wrong with a row whose class index is out of range.
+std::string bad_index_message(const Problem& problem, std::size_t row);
 
 // Fills problem.matrix, problem.diagonal and problem.row_values. A class index out of range is found before anything is
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.

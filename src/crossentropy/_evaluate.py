@@ -9,8 +9,8 @@ from ._config import resolve_threads
 from ._options import LossOptions
 from ._targets import Targets, TopKTargets, as_targets
 
-# The core's Reduction.
-_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
+# Codes of the core's Reduction.
+REDUCTION_CODES = {"none": 0, "sum": 1, "mean": 2}
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate(
         options.z_loss,
         options.softcap,
         options.temperature,
-        _REDUCTIONS[options.reduction],
+        REDUCTION_CODES[options.reduction],
         scale,
         row_scale,
         losses,

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from .. import _core
 from .._config import resolve_threads
+from .._evaluate import REDUCTION_CODES
 from .._options import LossOptions
 
-# Codes of the core's ElementType and Reduction.
+# Codes of the core's ElementType.
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # Types of tensors that are memory and nothing else.
 PLAIN = (Tensor, torch.nn.Parameter)
-_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 
 
 class Targets(NamedTuple):
@@ -104,7 +104,7 @@ def evaluate(
         options.z_loss,
         options.softcap,
         options.temperature,
-        _REDUCTIONS[options.reduction],
+        REDUCTION_CODES[options.reduction],
         scale,
         None if row_scale is None else row_scale.data_ptr(),
         None if losses is None else losses.data_ptr(),

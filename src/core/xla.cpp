@@ -1,0 +1,167 @@
+#include "xla.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "evaluate.hpp"
+
+namespace crossentropy::xla {
+namespace {
+
+Error* error(const CallFrame* frame, ErrorCode code, const std::string& message) {
+    ErrorCreateArgs args{sizeof(ErrorCreateArgs), nullptr, message.c_str(), code};
+    return frame->api->error_create(&args);
+}
+
+std::optional<Scalar> attribute(const CallFrame* frame, std::string_view name) {
+    const Attributes& all = frame->attributes;
+    for (std::int64_t i = 0; i < all.size; ++i)
+        if (std::string_view(all.names[i]->data, all.names[i]->size) == name) return *all.values[i];
+    return {};
+}
+
+std::int64_t integer(const CallFrame* frame, std::string_view name) {
+    const std::optional<Scalar> value = attribute(frame, name);
+    return value ? *static_cast<const std::int64_t*>(value->value) : 0;
+}
+
+double number(const CallFrame* frame, std::string_view name) {
+    const std::optional<Scalar> value = attribute(frame, name);
+    return value ? *static_cast<const double*>(value->value) : 0.0;
+}
+
+std::size_t product(const Buffer& buffer, std::int64_t first, std::int64_t last) {
+    std::size_t n = 1;
+    for (std::int64_t i = first; i < last; ++i) n *= std::size_t(buffer.dims[i]);
+    return n;
+}
+
+// Of logits and of probabilities; Python converts all others.
+ElementType element_type(DataType type) {
+    switch (type) {
+        case DataType::float64:
+            return ElementType::float64;
+        case DataType::float16:
+            return ElementType::float16;
+        case DataType::bfloat16:
+            return ElementType::bfloat16;
+        default:
+            return ElementType::float32;
+    }
+}
+
+template <class From, class To>
+std::vector<To> converted(const Buffer& buffer) {
+    const From* data = static_cast<const From*>(buffer.data);
+    return {data, data + product(buffer, 0, buffer.rank)};
+}
+
+// Class indices as the core reads them; an unsigned one beyond their range becomes negative, which is no class.
+std::vector<std::int64_t> indices(const Buffer& buffer) {
+    switch (buffer.dtype) {
+        case DataType::uint32:
+            return converted<std::uint32_t, std::int64_t>(buffer);
+        case DataType::int64:
+        case DataType::uint64:
+            return converted<std::int64_t, std::int64_t>(buffer);
+        default:
+            return converted<std::int32_t, std::int64_t>(buffer);
+    }
+}
+
+std::vector<double> reals(const Buffer& buffer) {
+    if (buffer.dtype == DataType::float64) return converted<double, double>(buffer);
+    return converted<float, double>(buffer);
+}
+
+bool are_weights(const std::vector<double>& weights) {
+    return std::all_of(weights.begin(), weights.end(), [](double w) { return w >= 0.0 && w < kInf; });
+}
+
+template <class T>
+T* at(const Buffer& buffer, std::size_t offset) {
+    return static_cast<T*>(buffer.data) + offset;
+}
+
+Error* evaluate_batch(const CallFrame* frame) {
+    Buffer** const arguments = frame->arguments.buffers;
+    Buffer** const results = frame->results.buffers;
+    const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];
+    const std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]),
+                              grad_output = reals(*arguments[4]);
+    if (!are_weights(class_weight))
+        return error(frame, ErrorCode::invalid_argument, "class_weight: expected finite weights of at least 0");
+    if (!are_weights(sample_weight))
+        return error(frame, ErrorCode::invalid_argument, "sample_weight: expected finite weights of at least 0");
+
+    const std::int64_t batch_axes = logits.rank - integer(frame, "axes"), axis = batch_axes + integer(frame, "axis");
+    const std::size_t batch = product(logits, 0, batch_axes);
+    Problem p;
+    p.classes = std::size_t(logits.dims[axis]);
+    p.inner = product(logits, axis + 1, logits.rank);
+    p.rows = product(logits, batch_axes, axis) * p.inner;
+    p.type = element_type(logits.dtype);
+    if (attribute(frame, "ignore_index")) p.ignore_index = integer(frame, "ignore_index");
+    p.label_smoothing = number(frame, "label_smoothing");
+    p.z_loss = number(frame, "z_loss");
+    p.softcap = number(frame, "softcap");
+    p.set_temperature(number(frame, "temperature"));
+    const Reduction reduction = Reduction(integer(frame, "reduction"));
+    const bool probabilities = targets.rank == logits.rank;
+    const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
+    const std::size_t width = kLogitSize[int(p.type)], row_width = p.type == ElementType::float64 ? 8 : 4;
+
+    for (std::size_t i = 0; i < batch; ++i) {
+        const std::size_t row = i * p.rows, element = row * p.classes;
+        p.logits = at<const char>(logits, element * width);
+        if (probabilities) {
+            p.probabilities_type = element_type(targets.dtype);
+            p.probabilities = at<const char>(targets, element * kLogitSize[int(p.probabilities_type)]);
+        } else {
+            p.indices = all_indices.data() + row;
+        }
+        p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + i * p.classes;
+        p.sample_weight = sample_weight.empty() ? nullptr : sample_weight.data() + row;
+        if (!grad_output.empty()) {
+            if (reduction == Reduction::none)
+                p.grad_output = grad_output.data() + row;
+            else
+                p.gradient_scale = grad_output[i];
+        }
+        if (reduction == Reduction::none) p.row_values = at<char>(losses, row * row_width);
+        if (frame->results.size > 1) p.matrix = at<char>(*results[1], element * width);
+        const Evaluation result = evaluate(p, reduction, int(integer(frame, "num_threads")));
+        if (result.bad_row != kNoRow)
+            return error(frame, ErrorCode::out_of_range, bad_index_message(p, result.bad_row));
+        if (reduction != Reduction::none) {
+            if (p.type == ElementType::float64)
+                *at<double>(losses, i) = result.loss;
+            else
+                *at<float>(losses, i) = float(result.loss);
+        }
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+Error* loss(CallFrame* frame) {
+    if (frame->extension_start != nullptr && frame->extension_start->type == kMetadataExtension) {
+        Metadata* const metadata = reinterpret_cast<MetadataExtension*>(frame->extension_start)->metadata;
+        metadata->api_version.major_version = kApiMajor;
+        metadata->api_version.minor_version = kApiMinor;
+        metadata->traits = 0;
+        return nullptr;
+    }
+    try {
+        return evaluate_batch(frame);
+    } catch (const std::exception& exception) {  // no memory, say
+        return error(frame, ErrorCode::internal, exception.what());
+    }
+}
+
+}  // namespace crossentropy::xla

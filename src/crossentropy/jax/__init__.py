@@ -1,0 +1,11 @@
+"""JAX: the same loss for its arrays, and in place of optax's."""
+
+from ._functional import cross_entropy, softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+from ._linear import linear_cross_entropy
+
+__all__ = [
+    "cross_entropy",
+    "linear_cross_entropy",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+]

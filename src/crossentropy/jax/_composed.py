@@ -1,0 +1,73 @@
+"""The loss in JAX's own operations: for devices other than the CPU, and for what the core has no derivative of."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._options import LossOptions
+
+
+def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -> Array:
+    """The reduced loss; a row whose class index is out of range is NaN.
+
+    The class that attains the maximum m, j, never enters a sum with the others: r sums exp(u - m) without it, and
+    log1p(r) and r / (1 + r), which JAX derives from it, keep the digits that log(1 + r) and p - 1 would lose.
+    """
+    dtype, classes = row_dtype(z), z.shape[axis]
+    w, s = (array.astype(dtype) if array.size else None for array in weights)
+    z = jnp.moveaxis(z, axis, -1).astype(dtype)
+    probabilities = t.ndim == z.ndim
+    counted = jnp.ones(z.shape[:-1], bool) if s is None else s != 0
+    known = jnp.ones_like(counted)
+    if not probabilities:
+        if options.ignore_index is not None:
+            counted &= t != jnp.asarray(options.ignore_index).astype(t.dtype)
+        known = ~counted | ((t >= 0) & (t < classes))
+        t = jnp.where(counted & known, t, 0)
+    z = jnp.where(counted[..., None], z, 0.0)  # whatever a row that does not count holds
+    u = z
+    if options.softcap < jnp.inf:
+        u = jnp.where(jnp.isinf(z), z, options.softcap * jnp.tanh(z / options.softcap))
+    if options.temperature != 1.0:
+        u = u / options.temperature
+
+    top = jnp.arange(classes) == jnp.argmax(u, -1, keepdims=True)
+    m = _where_top(top, u)
+    below = jnp.where(top, 0.0, m[..., None] - u)
+    r = jnp.where(top, 0.0, jnp.exp(-below)).sum(-1)
+    log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
+
+    omega = jnp.ones_like(m) if w is None or probabilities else w[t]
+    if not probabilities and options.label_smoothing == 0.0:
+        distance = jnp.take_along_axis(below, t[..., None], -1)[..., 0]
+        losses = omega * (jnp.where(omega == 0, 0.0, distance) + log_total)
+    else:
+        if probabilities:
+            q = jnp.moveaxis(t, axis, -1).astype(dtype)
+            q = jnp.where((q >= 0) & (q < jnp.inf), q, jnp.nan)
+        else:
+            q = (jnp.arange(classes) == t[..., None]).astype(dtype)
+        b = (1.0 - options.label_smoothing) * q + options.label_smoothing / classes
+        b = b if w is None else b * w
+        distance = jnp.where((b == 0) & jnp.isinf(below), 0.0, below)
+        losses = (b * distance).sum(-1) + b.sum(-1) * log_total
+    if options.z_loss > 0.0:
+        losses = losses + options.z_loss * omega * (m + log_total) ** 2
+    losses = losses if s is None else s * losses
+    losses = jnp.where(counted, losses * jnp.where(known, 1.0, jnp.nan), 0.0)
+    if options.reduction == "none":
+        return losses
+    total = losses.sum()
+    if options.reduction == "sum":
+        return total
+    divisor = jnp.where(counted, omega if s is None else omega * s, 0.0).sum()
+    return jnp.where(divisor == 0, 0.0, total / jnp.where(divisor == 0, 1.0, divisor))
+
+
+def _where_top(top: Array, u: Array) -> Array:
+    """The maximum, whose derivative belongs to one class alone, where `max` shares it among equals."""
+    return jnp.where(top, u, 0.0).sum(-1)
+
+
+def row_dtype(z: Array) -> jnp.dtype:
+    """What losses are returned in: no half precision, which would leave them two or three digits."""
+    return jnp.dtype(jnp.float64 if z.dtype == jnp.float64 else jnp.float32)
