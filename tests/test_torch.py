@@ -18,6 +18,7 @@ from torch.library import opcheck
 
 import crossentropy as ce
 import crossentropy.torch as ct
+from crossentropy import _head
 from crossentropy.torch import _eager, _linear, _operator
 
 # torch warns of its own use of torch.jit, of its lowerings and of its graphs.
@@ -615,7 +616,7 @@ def products(request, monkeypatch):
 @pytest.mark.parametrize("probabilities", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_head_equals_whole_logits(chunk, places, probabilities, bias, products, monkeypatch):
-    monkeypatch.setattr(_linear, "MAX_LOGITS_BYTES", chunk * 5 * math.prod(places) * 8)
+    monkeypatch.setattr(_head, "MAX_LOGITS_BYTES", chunk * 5 * math.prod(places) * 8)
     h, W = torch.randn(8, 4).double().requires_grad_(), torch.randn(5, *places, 4).double().requires_grad_()
     b = torch.randn(5, *places).double().requires_grad_() if bias else None
     _, t, w, s = problem((8, 5, *places), probabilities)
@@ -663,7 +664,7 @@ def test_head_rows_that_do_not_count_hold_anything(path, request):
 
 
 def test_head_differentiates_twice_in_chunks(monkeypatch):
-    monkeypatch.setattr(_linear, "MAX_LOGITS_BYTES", 2 * 5 * 8)
+    monkeypatch.setattr(_head, "MAX_LOGITS_BYTES", 2 * 5 * 8)
     h, W, b = (torch.randn(n, dtype=torch.float64, requires_grad=True) for n in ((5, 3), (5, 3), (5,)))
     t = torch.tensor([0, 3, -100, 2, 4])
     for reduction in ("mean", "none"):
@@ -678,7 +679,7 @@ def test_head_differentiates_twice_in_chunks(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("chunks", [1, 2])
 def test_head_in_half_precision(dtype, chunks, monkeypatch):
-    monkeypatch.setattr(_linear, "MAX_LOGITS_BYTES", 1 << 26 if chunks == 1 else 1)
+    monkeypatch.setattr(_head, "MAX_LOGITS_BYTES", 1 << 26 if chunks == 1 else 1)
     h, W, b = (torch.randn(n).to(dtype).requires_grad_() for n in ((64, 32), (100, 32), (100,)))
     t = torch.randint(0, 100, (64,))
     loss = ct.linear_cross_entropy(h, W, t, linear_bias=b)

@@ -124,7 +124,7 @@ class Problem:
         row_bytes = self.classes * self.dtype.itemsize
         if self.kept is not None and self.dense is not None:  # a chunk of them is copied
             row_bytes += self.classes * self.dense.itemsize
-        self.chunk = _rows_of_chunk(max_logits_bytes, row_bytes)
+        self.chunk = rows_of_chunk(max_logits_bytes, row_bytes)
 
     def _kept(self) -> Array | None:
         """The rows that count, or None for all of them."""
@@ -156,7 +156,8 @@ class Problem:
         return TopKTargets(t.sparse_indices[rows], t.probabilities[rows])
 
 
-def _rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
+def rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
+    """How many rows of logits are held at a time."""
     try:
         limit = MAX_LOGITS_BYTES if max_logits_bytes is None else operator.index(max_logits_bytes)
     except TypeError:

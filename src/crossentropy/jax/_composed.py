@@ -1,7 +1,7 @@
 """The loss in JAX's own operations: for devices other than the CPU, and for what the core has no derivative of."""
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .._options import LossOptions
 
@@ -13,14 +13,11 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     log1p(r) and r / (1 + r), which JAX derives from it, keep the digits that log(1 + r) and p - 1 would lose.
     """
     dtype, classes = row_dtype(z), z.shape[axis]
-    w, s = (array.astype(dtype) if array.size else None for array in weights)
     z = jnp.moveaxis(z, axis, -1).astype(dtype)
+    w, s = (array.astype(dtype) if array.size else None for array in weights)
     probabilities = t.ndim == z.ndim
-    counted = jnp.ones(z.shape[:-1], bool) if s is None else s != 0
-    known = jnp.ones_like(counted)
+    counted = counted_rows(options, z.shape[:-1], t, s)
     if not probabilities:
-        if options.ignore_index is not None:
-            counted &= t != jnp.asarray(options.ignore_index).astype(t.dtype)
         known = ~counted | ((t >= 0) & (t < classes))
         t = jnp.where(counted & known, t, 0)
     z = jnp.where(counted[..., None], z, 0.0)  # whatever a row that does not count holds
@@ -31,7 +28,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         u = u / options.temperature
 
     top = jnp.arange(classes) == jnp.argmax(u, -1, keepdims=True)
-    m = _where_top(top, u)
+    m = jnp.where(top, u, 0.0).sum(-1)  # its derivative belongs to one class, where that of `max` is shared by equals
     below = jnp.where(top, 0.0, m[..., None] - u)
     r = jnp.where(top, 0.0, jnp.exp(-below)).sum(-1)
     log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
@@ -52,20 +49,33 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         losses = (b * distance).sum(-1) + b.sum(-1) * log_total
     if options.z_loss > 0.0:
         losses = losses + options.z_loss * omega * (m + log_total) ** 2
-    losses = losses if s is None else s * losses
-    losses = jnp.where(counted, losses * jnp.where(known, 1.0, jnp.nan), 0.0)
+    if not probabilities:
+        losses = losses * jnp.where(known, 1.0, jnp.nan)
+    weight = omega if s is None else omega * s
+    losses = jnp.where(counted, losses if s is None else s * losses, 0.0)
+    return reduced(options, losses, jnp.where(counted, weight, 0.0))
+
+
+def counted_rows(options: LossOptions, rows: tuple[int, ...], t: Array, s: Array | None) -> Array:
+    """Which rows count."""
+    counted = jnp.ones(rows, bool) if s is None else s != 0
+    if t.ndim == len(rows) and options.ignore_index is not None:
+        # An index that the targets' dtype does not hold is none of them.
+        info = jnp.iinfo(t.dtype)
+        if info.min <= options.ignore_index <= info.max:
+            counted &= t != options.ignore_index
+    return counted
+
+
+def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
+    """Reduce the losses of rows; the mean over nothing that counts is 0."""
     if options.reduction == "none":
         return losses
     total = losses.sum()
     if options.reduction == "sum":
         return total
-    divisor = jnp.where(counted, omega if s is None else omega * s, 0.0).sum()
+    divisor = weights.sum()
     return jnp.where(divisor == 0, 0.0, total / jnp.where(divisor == 0, 1.0, divisor))
-
-
-def _where_top(top: Array, u: Array) -> Array:
-    """The maximum, whose derivative belongs to one class alone, where `max` shares it among equals."""
-    return jnp.where(top, u, 0.0).sum(-1)
 
 
 def row_dtype(z: Array) -> jnp.dtype:

@@ -1,6 +1,17 @@
-"""The core as a call that XLA compiles, and its derivatives."""
+"""The loss as primitives of JAX: called from the core by XLA on the CPU, composed elsewhere, and their derivatives.
 
-from collections.abc import Callable
+Of logits z, targets t, class weights w and sample weights s there are
+
+    loss_p      z, t, w, s      the reduced loss
+    both_p      z, t, w, s      the loss and its gradient, in one pass
+    gradient_p  z, t, w, s, g   the gradient times g, before it is rounded
+    tangent_p   z, t, w, s, v   how the loss changes along v: linear in v, as the gradient is in g, and its transpose
+
+Second and further derivatives are those of the composed loss. (With `jax.custom_jvp` the rules would be lost where JAX
+evaluates a function in part, as for `jax.checkpoint`: what is left there is a foreign call, which has no derivative.)
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -25,17 +35,28 @@ _TARGET = "crossentropy_loss"
 jax.ffi.register_ffi_target(_TARGET, _core.xla_loss, platform="cpu")
 
 
+def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array) -> Array:
+    """The reduced loss; the classes are on `axis`, which is not negative."""
+    return loss_p.bind(z, t, w, s, options=options, axis=axis, batch=0)[0]
+
+
+# Values: of problems along the first `batch` axes, one a problem.
+
+
+def _shape_of_losses(options: LossOptions, axis: int, batch: int, z: Any) -> tuple[int, ...]:
+    rows = z.shape[batch : batch + axis] + z.shape[batch + axis + 1 :]
+    return z.shape[:batch] + (rows if options.reduction == "none" else ())
+
+
 def _from_core(
-    options: LossOptions, axis: int, batch: int, z: Array, t: Array, w: Array, s: Array, g: Array, *, gradient: bool
-) -> tuple[Array, ...]:
-    """Losses of problems along the first `batch` axes, and their gradients times g if wanted."""
-    axes = z.shape[batch:]
-    rows = axes[:axis] + axes[axis + 1 :] if options.reduction == "none" else ()
-    results = [jax.ShapeDtypeStruct(z.shape[:batch] + rows, row_dtype(z))]
+    options: LossOptions, axis: int, batch: int, *arrays: Array, loss: bool = False, gradient: bool = False
+) -> list[Array]:
+    z, t, w, s, g = arrays if len(arrays) == 5 else (*arrays, NONE)
+    results = [jax.ShapeDtypeStruct(_shape_of_losses(options, axis, batch, z), row_dtype(z))]
     if gradient:
         results.append(jax.ShapeDtypeStruct(z.shape, z.dtype))
     attributes = {
-        "axes": np.int64(len(axes)),
+        "axes": np.int64(z.ndim - batch),
         "axis": np.int64(axis),
         "label_smoothing": np.float64(options.label_smoothing),
         "z_loss": np.float64(options.z_loss),
@@ -46,78 +67,45 @@ def _from_core(
     }
     if options.ignore_index is not None:
         attributes["ignore_index"] = np.int64(options.ignore_index)
-    return tuple(jax.ffi.ffi_call(_TARGET, results, vmap_method="broadcast_all")(z, t, w, s, g, **attributes))
+    values = jax.ffi.ffi_call(_TARGET, results)(z, t, w, s, g, **attributes)
+    return list(values) if loss else list(values[1:])
 
 
-def _composed_gradient(options: LossOptions, axis: int, z: Array, *rest: Array) -> Array:
+def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:
+    return [_composed.loss(options, axis, *arrays)]
+
+
+def _composed_gradient(options: LossOptions, axis: int, z: Array, *rest: Array) -> list[Array]:
     *others, g = rest
     value, vjp = jax.vjp(lambda z: _composed.loss(options, axis, z, *others), z)
-    return vjp(jnp.broadcast_to(g, value.shape).astype(value.dtype))[0]
+    return [vjp(jnp.broadcast_to(g, value.shape).astype(value.dtype))[0]]
 
 
-def _composed_tangent(options: LossOptions, axis: int, z: Array, *rest: Array) -> Array:
+def _composed_both(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:
+    ones = jnp.ones((), row_dtype(arrays[0]))
+    return [_composed.loss(options, axis, *arrays), *_composed_gradient(options, axis, *arrays, ones)]
+
+
+def _composed_tangent(options: LossOptions, axis: int, z: Array, *rest: Array) -> list[Array]:
     *others, v = rest
-    return jax.jvp(lambda z: _composed.loss(options, axis, z, *others), (z,), (v,))[1]
+    return [jax.jvp(lambda z: _composed.loss(options, axis, z, *others), (z,), (v,))[1]]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array) -> Array:
-    """The reduced loss of logits z, targets t, class weights w and sample weights s (size 0: none).
-
-    The classes are on `axis`, which is not negative.
-    """
-    return lax.platform_dependent(
-        z,
-        t,
-        w,
-        s,
-        cpu=lambda *arrays: _from_core(options, axis, 0, *arrays, NONE, gradient=False)[0],
-        default=partial(_composed.loss, options, axis),
-    )
+def _tangent_from_core(options: LossOptions, axis: int, batch: int, z: Array, *rest: Array) -> list[Array]:
+    *others, v = rest
+    wide = z.astype(row_dtype(z))
+    gradient = _from_core(options, axis, batch, wide, *others, gradient=True)[0]
+    over = batch + axis if options.reduction == "none" else tuple(range(batch, z.ndim))
+    return [(gradient * v.astype(wide.dtype)).sum(over)]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _loss_and_gradient(options: LossOptions, axis: int, *arrays: Array) -> tuple[Array, Array]:
-    def composed(*arrays: Array) -> tuple[Array, Array]:
-        return _composed.loss(options, axis, *arrays), _composed_gradient(options, axis, *arrays, jnp.ones(()))
-
-    return lax.platform_dependent(
-        *arrays,
-        cpu=lambda *arrays: _from_core(options, axis, 0, *arrays, NONE, gradient=True),
-        default=composed,
-    )
+# Derivatives.
 
 
-@_loss_and_gradient.defjvp
-def _(options: LossOptions, axis: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    def composed(*arrays: Array) -> tuple[Array, Array]:
-        return _composed.loss(options, axis, *arrays), _composed_gradient(options, axis, *arrays, jnp.ones(()))
-
-    return _loss_and_gradient(options, axis, *primals), jax.jvp(composed, primals, tangents)[1]
-
-
-@partial(loss.defjvp, symbolic_zeros=True)
-def _(options: LossOptions, axis: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    z, *others = primals
-    dz, *others_dot = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
-    if dz is not None and z.dtype == row_dtype(z):
-        # One pass makes both, for an upstream gradient of 1, which XLA leaves out where it is one.
-        value, gradient = _loss_and_gradient(options, axis, *primals)
-        tangent = (gradient * dz).sum(axis if options.reduction == "none" else None)
-    else:
-        value = loss(options, axis, *primals)
-        tangent = jnp.zeros_like(value) if dz is None else tangent_p.bind(*primals, dz, options=options, axis=axis, batch=0)
-    known = {i: other for i, other in enumerate(others_dot) if other is not None and other.dtype != jax.dtypes.float0}
-    if known:  # probabilities or weights
-        of_others = _partial(partial(_composed.loss, options, axis, z), others, list(known))
-        tangent += jax.jvp(of_others, [others[i] for i in known], list(known.values()))[1]
-    return value, tangent
-
-
-def _partial(function: Callable[..., Array], values: list[Array], places: list[int]) -> Callable[..., Array]:
+def _of_some(function: Callable[..., list[Array]], values: Sequence[Any], places: Sequence[int]) -> Callable[..., Any]:
     """The function of the values at some places, the others fixed."""
 
-    def of_places(*given: Array) -> Array:
+    def of_places(*given: Array) -> list[Array]:
         full = list(values)
         for place, value in zip(places, given, strict=True):
             full[place] = value
@@ -126,72 +114,138 @@ def _partial(function: Callable[..., Array], values: list[Array], places: list[i
     return of_places
 
 
-# The tangent of a loss is linear in the tangent v of its logits, the gradient in what multiplies it, g: each is the
-# other transposed. So what multiplies a gradient enters the core, before the gradient is rounded.
-
-tangent_p = Primitive("crossentropy_tangent")  # z, t, w, s, v
-gradient_p = Primitive("crossentropy_gradient")  # z, t, w, s, g
-
-
-def _gradient(*arrays: Array, options: LossOptions, axis: int, batch: int) -> Array:
-    return lax.platform_dependent(
-        *arrays,
-        cpu=lambda *arrays: _from_core(options, axis, batch, *arrays, gradient=True)[1],
-        default=_mapped(partial(_composed_gradient, options, axis), batch),
-    )
+def _composed_jvp(function: Callable[..., list[Array]], primals: Any, tangents: Any) -> list[Any] | None:
+    """The tangents of a composed function, or None where no argument has one."""
+    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+    if not moving:
+        return None
+    of_moving = _of_some(function, primals, moving)
+    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
 
 
-def _tangent(z: Array, *rest: Array, options: LossOptions, axis: int, batch: int) -> Array:
-    *others, v = rest
-    wide = z.astype(row_dtype(z))
-    per_row = options.reduction == "none"
-    rows = tuple(n for i, n in enumerate(z.shape) if i != batch + axis) if per_row else z.shape[:batch]
-    gradient = _gradient(wide, *others, jnp.ones(rows, wide.dtype), options=options, axis=axis, batch=batch)
-    return (gradient * v.astype(wide.dtype)).sum(batch + axis if per_row else tuple(range(batch, z.ndim)))
+def _loss_jvp(primals: Any, tangents: Any, **parameters: Any) -> tuple[list[Array], list[Any]]:
+    z, *others = primals
+    dz, *others_dot = tangents
+    if isinstance(dz, ad.Zero):
+        values = loss_p.bind(*primals, **parameters)
+        found = None
+    elif _one_pass(z):
+        *values, gradient = both_p.bind(*primals, **parameters)
+        batch, axis = parameters["batch"], parameters["axis"]
+        over = batch + axis if parameters["options"].reduction == "none" else tuple(range(batch, z.ndim))
+        found = [(gradient * dz).sum(over)]
+    else:
+        values = loss_p.bind(*primals, **parameters)
+        found = tangent_p.bind(*primals, dz, **parameters)
+    of_others = _mapped(_composed_loss, **parameters)
+    more = _composed_jvp(lambda *others: of_others(z, *others), others, others_dot)
+    return values, _sum(values, found, more)
 
 
-def _mapped(function: Callable[..., Array], batch: int) -> Callable[..., Array]:
+def _one_pass(z: Array) -> bool:
+    """Whether the loss comes with its gradient for an upstream gradient of 1, to be multiplied by another one later.
+
+    Not in half precision, where the product would be rounded again.
+    """
+    return z.dtype == row_dtype(z)
+
+
+def _both_jvp(primals: Any, tangents: Any, **parameters: Any) -> tuple[list[Array], list[Any]]:
+    values = both_p.bind(*primals, **parameters)
+    return values, _sum(values, _composed_jvp(_mapped(_composed_both, **parameters), primals, tangents), None)
+
+
+def _linear_jvp(
+    primitive: Primitive, composed: Callable[..., list[Array]], primals: Any, tangents: Any, **parameters: Any
+) -> tuple[list[Array], list[Any]]:
+    """Of a primitive that is linear in its last argument."""
+    values = primitive.bind(*primals, **parameters)
+    found = None
+    if not isinstance(tangents[-1], ad.Zero):
+        found = primitive.bind(*primals[:-1], tangents[-1], **parameters)
+    of_others = _mapped(composed, **parameters)
+    more = _composed_jvp(lambda *others: of_others(*others, primals[-1]), primals[:-1], tangents[:-1])
+    return values, _sum(values, found, more)
+
+
+def _sum(values: list[Array], a: list[Array] | None, b: list[Array] | None) -> list[Any]:
+    if a is None or b is None:
+        return a or b or [ad.Zero.from_primal_value(value) for value in values]
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+def _transpose(transposed: Primitive, cotangents: Any, *arrays: Any, **parameters: Any) -> list[Any]:
+    return [*[None] * (len(arrays) - 1), *transposed.bind(*arrays[:-1], *cotangents, **parameters)]
+
+
+# Primitives.
+
+
+def _mapped(
+    composed: Callable[..., list[Array]], *, options: LossOptions, axis: int, batch: int
+) -> Callable[..., list[Array]]:
+    function: Callable[..., list[Array]] = partial(composed, options, axis)
     for _ in range(batch):
         function = jax.vmap(function)
     return function
 
 
-def _define(
-    primitive: Primitive, transposed: Primitive, function: Callable[..., Array], composed: Callable[..., Array]
-) -> None:
-    """Give a primitive its value, its derivatives, its transpose and its batches."""
+def _primitive(
+    name: str,
+    core: Callable[..., list[Array]],
+    composed: Callable[..., list[Array]],
+    jvp: Callable[..., Any],
+    *,
+    loss: bool = False,
+    gradient: bool = False,
+) -> Primitive:
+    """A primitive whose results are a loss, a gradient, or both."""
+    primitive = Primitive(f"crossentropy_{name}")
+    primitive.multiple_results = True
 
-    def aval(*arrays: Any, **parameters: Any) -> Any:
-        result = jax.eval_shape(partial(function, **parameters), *arrays)
-        return jax.core.ShapedArray(result.shape, result.dtype)
+    def function(*arrays: Array, options: LossOptions, axis: int, batch: int) -> list[Array]:
+        mapped = _mapped(composed, options=options, axis=axis, batch=batch)
+        return lax.platform_dependent(*arrays, cpu=partial(core, options, axis, batch), default=mapped)
 
-    def jvp(primals: Any, tangents: Any, *, options: LossOptions, axis: int, batch: int) -> tuple[Array, Any]:
-        bind = partial(primitive.bind, options=options, axis=axis, batch=batch)
-        value, tangent = bind(*primals), None
-        if not isinstance(tangents[-1], ad.Zero):
-            tangent = bind(*primals[:-1], tangents[-1])
-        known = [i for i, dot in enumerate(tangents[:-1]) if not isinstance(dot, ad.Zero)]
-        if known:
-            of_known = _partial(_mapped(partial(composed, options, axis), batch), list(primals), known)
-            more = jax.jvp(of_known, [primals[i] for i in known], [tangents[i] for i in known])[1]
-            tangent = more if tangent is None else tangent + more
-        return value, ad.Zero.from_primal_value(value) if tangent is None else tangent
+    def avals(z: Any, *_: Any, options: LossOptions, axis: int, batch: int) -> list[Any]:
+        of_loss = jax.core.ShapedArray(_shape_of_losses(options, axis, batch, z), row_dtype(z))
+        return [of_loss] * loss + [jax.core.ShapedArray(z.shape, z.dtype)] * gradient
 
-    def transpose(cotangent: Array, *arrays: Any, **parameters: Any) -> list[Any]:
-        return [*[None] * (len(arrays) - 1), transposed.bind(*arrays[:-1], cotangent, **parameters)]
-
-    def map_over(arrays: Any, axes: Any, *, batch: int, **parameters: Any) -> tuple[Array, int]:
-        size = next(array.shape[d] for array, d in zip(arrays, axes, strict=True) if d is not batching.not_mapped)
+    def map_over(arrays: Any, axes: Any, *, batch: int, **parameters: Any) -> tuple[list[Array], list[int]]:
+        size = next(array.shape[d] for array, d in zip(arrays, axes, strict=True) if d is not None)
         front = (batching.bdim_at_front(array, d, size) for array, d in zip(arrays, axes, strict=True))
-        return primitive.bind(*front, batch=batch + 1, **parameters), 0
+        return primitive.bind(*front, batch=batch + 1, **parameters), [0] * (loss + gradient)
 
     primitive.def_impl(jax.jit(function, static_argnames=("options", "axis", "batch")))
-    primitive.def_abstract_eval(aval)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    primitive.def_abstract_eval(avals)
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
     ad.primitive_jvps[primitive] = jvp
-    ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = map_over
+    return primitive
 
 
-_define(tangent_p, gradient_p, _tangent, _composed_tangent)
-_define(gradient_p, tangent_p, _gradient, _composed_gradient)
+loss_p = _primitive("loss", partial(_from_core, loss=True), _composed_loss, _loss_jvp, loss=True)
+both_p = _primitive(
+    "loss_and_gradient",
+    partial(_from_core, loss=True, gradient=True),
+    _composed_both,
+    _both_jvp,
+    loss=True,
+    gradient=True,
+)
+gradient_p = _primitive(
+    "gradient",
+    partial(_from_core, gradient=True),
+    _composed_gradient,
+    lambda *args, **parameters: _linear_jvp(gradient_p, _composed_gradient, *args, **parameters),
+    gradient=True,
+)
+tangent_p = _primitive(
+    "tangent",
+    _tangent_from_core,
+    _composed_tangent,
+    lambda *args, **parameters: _linear_jvp(tangent_p, _composed_tangent, *args, **parameters),
+    loss=True,
+)
+ad.primitive_transposes[gradient_p] = partial(_transpose, tangent_p)
+ad.primitive_transposes[tangent_p] = partial(_transpose, gradient_p)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .._head import BLOCK_BYTES, MAX_LOGITS_BYTES
+from .._head import BLOCK_BYTES, rows_of_chunk
 from .._options import LossOptions
 from . import _composed
 from ._eager import differentiate_again, is_plain, is_value, is_watched, reciprocal
@@ -47,8 +47,7 @@ class Head(NamedTuple):
         Products in half precision are the faster the larger they are, and each rounds what it adds to the classifier's
         gradient.
         """
-        step = max(1, MAX_LOGITS_BYTES // (self.weight.shape[0] * self.input.element_size()))
-        step = step // 64 * 64 or step  # whole tiles of the products
+        step = rows_of_chunk(None, self.weight.shape[0] * self.input.element_size())
         return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
 
 
