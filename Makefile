@@ -1,7 +1,9 @@
 # The commands a person needs. Each sets up what it uses in .venv; the first takes two minutes, later ones start at once.
 #   make demo       the loss explained, then a classifier trained on real data and scored
 #   make words      a next-word model trained through the linear head on the docstrings of Python's own library
-#   make test       the tests
+#   make test       the tests, all but those of the adapters
+#   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
+#   make test-jax   the tests of crossentropy.jax
 #   make test-all   all tests
 #   make bench      timings beside other libraries (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
@@ -20,7 +22,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-all bench bench-head picture compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo words test test-torch test-jax test-all bench bench-head picture compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +36,11 @@ help:
 	 { echo "crossentropy needs Python 3.11, its venv and headers, git and a C++ compiler:"; \
 	   echo "  sudo apt install git make g++ python3-venv python3-dev"; exit 1; } >&2
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+# torch from the index that TORCH_INDEX names, if it names one; else it comes with the extra.
+.venv/torch: .venv/created
+	$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) torch==2.13.0)
 	@touch $@
 
 # The package with the extras named by the stamp: .venv/with-demo installs '.[demo]'.
@@ -53,9 +60,17 @@ words: .venv/with-demo
 	  --bias words-output/bias.npy words-output/targets.npy
 
 test: .venv/with-test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/torch --ignore tests/jax --ignore tests/conformance/test_torch.py
 
-test-all: test
+# PyTorch's test cases change settings of other tests: they have a process of their own.
+test-torch: .venv/torch .venv/with-test-torch
+	$(BIN)/python -m pytest tests/torch
+	$(BIN)/python -m pytest tests/conformance/test_torch.py
+
+test-jax: .venv/with-test-jax
+	$(BIN)/python -m pytest tests/jax
+
+test-all: test test-torch test-jax
 
 bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py

@@ -172,9 +172,7 @@ def softmax_cross_entropy_with_integer_labels(
     """
     z = as_logits(logits)
     axes = _axes(z, axis)
-    return cross_entropy(
-        _joined(z, axes), labels, where=_where(where, z, axes), ignore_index=None, reduction="none"
-    )
+    return cross_entropy(_joined(z, axes), labels, where=_where(where, z, axes), ignore_index=None, reduction="none")
 
 
 # Checks.
@@ -199,7 +197,9 @@ def as_class_indices_or_probabilities(
     integers = jnp.issubdtype(t.dtype, jnp.integer)
     if t.shape == rows and rows != shape:
         if not integers:
-            raise TypeError(f"targets: expected {accepted_targets(rows, shape)}, got dtype {t.dtype} and shape {t.shape}")
+            raise TypeError(
+                f"targets: expected {accepted_targets(rows, shape)}, got dtype {t.dtype} and shape {t.shape}"
+            )
         return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
     if t.shape != shape:
         raise ValueError(f"targets: expected {accepted_targets(rows, shape)}, got shape {t.shape}")

@@ -194,12 +194,12 @@ def _primitive(
     name: str,
     core: Callable[..., list[Array]],
     composed: Callable[..., list[Array]],
-    jvp: Callable[..., Any],
+    jvp: Callable[..., Any] | None = None,
     *,
     loss: bool = False,
     gradient: bool = False,
 ) -> Primitive:
-    """A primitive whose results are a loss, a gradient, or both."""
+    """A primitive whose results are a loss, a gradient, or both; linear in its last argument if no `jvp` is given."""
     primitive = Primitive(f"crossentropy_{name}")
     primitive.multiple_results = True
 
@@ -219,7 +219,7 @@ def _primitive(
     primitive.def_impl(jax.jit(function, static_argnames=("options", "axis", "batch")))
     primitive.def_abstract_eval(avals)
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
-    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_jvps[primitive] = jvp or partial(_linear_jvp, primitive, composed)
     batching.primitive_batchers[primitive] = map_over
     return primitive
 
@@ -233,19 +233,7 @@ both_p = _primitive(
     loss=True,
     gradient=True,
 )
-gradient_p = _primitive(
-    "gradient",
-    partial(_from_core, gradient=True),
-    _composed_gradient,
-    lambda *args, **parameters: _linear_jvp(gradient_p, _composed_gradient, *args, **parameters),
-    gradient=True,
-)
-tangent_p = _primitive(
-    "tangent",
-    _tangent_from_core,
-    _composed_tangent,
-    lambda *args, **parameters: _linear_jvp(tangent_p, _composed_tangent, *args, **parameters),
-    loss=True,
-)
+gradient_p = _primitive("gradient", partial(_from_core, gradient=True), _composed_gradient, gradient=True)
+tangent_p = _primitive("tangent", _tangent_from_core, _composed_tangent, loss=True)
 ad.primitive_transposes[gradient_p] = partial(_transpose, tangent_p)
 ad.primitive_transposes[tangent_p] = partial(_transpose, gradient_p)

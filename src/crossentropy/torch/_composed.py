@@ -38,7 +38,9 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
 
     omega = 1.0 if w is None or index is None else w[index]
     if index is not None and options.label_smoothing == 0.0:
-        distance = torch.where(torch.as_tensor(omega) == 0, 0.0, below.gather(axis, index.unsqueeze(axis)).squeeze(axis))
+        distance = torch.where(
+            torch.as_tensor(omega) == 0, 0.0, below.gather(axis, index.unsqueeze(axis)).squeeze(axis)
+        )
         losses = omega * (distance + log_total)
     else:
         if index is None:

@@ -13,6 +13,7 @@ from . import _composed
 from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
 from ._operator import row_losses
 
+
 def is_watched() -> bool:
     """Whether a mode or a transform stands between a call and the memory of its tensors."""
     return bool(

@@ -102,7 +102,7 @@ def cross_entropy(
     4.122e-09 ['-4.122e-09', '2.061e-09', '2.061e-09']
     """
     if size_average is not None or reduce is not None:
-        reduction = _reduction.legacy_get_string(size_average, reduce)  # type: ignore[assignment]
+        reduction = _reduction.legacy_get_string(size_average, reduce)
     if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, target, weight, ignore_index)):
         _refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
     try:
@@ -190,7 +190,7 @@ def linear_cross_entropy(
     >>> hidden.grad
     tensor([[-0.3775,  0.3775]])
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "linear_bias": linear_bias,
         "weight": weight,
         "reduction": reduction,
@@ -198,7 +198,9 @@ def linear_cross_entropy(
         "label_smoothing": label_smoothing,
     }
     given = (input, linear_weight, target)
-    if not (all(isinstance(tensor, Tensor) for tensor in given) and _fits_head(*given, linear_bias, weight, ignore_index)):
+    if not (
+        all(isinstance(tensor, Tensor) for tensor in given) and _fits_head(*given, linear_bias, weight, ignore_index)
+    ):
         _refuse(F.linear_cross_entropy, *given, **arguments)
     try:
         index = -100 if ignore_index is None else ignore_index
@@ -207,19 +209,24 @@ def linear_cross_entropy(
         _refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
     if autocasts(input):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, linear_weight = input.to(dtype), linear_weight.to(dtype)
-        linear_bias = None if linear_bias is None else linear_bias.to(dtype)
+        input, linear_weight = _autocast(input), _autocast(linear_weight)
+        linear_bias = None if linear_bias is None else _autocast(linear_bias)
     batched = input.dim() == 2
     if not batched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
     shape, width = linear_weight.shape[:-1], linear_weight.shape[-1]
-    head = Head(input, linear_weight.reshape(-1, width), None if linear_bias is None else linear_bias.reshape(-1), tuple(shape))
+    head = Head(
+        input, linear_weight.reshape(-1, width), None if linear_bias is None else linear_bias.reshape(-1), tuple(shape)
+    )
     if sample_weight is not None or num_items is not None:
         _check_ours(row_shape(head.logits), sample_weight, num_items, loss_of)
     loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def _fits(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
@@ -264,9 +271,12 @@ def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **
     if because is not None:
         raise because
     described = ", ".join(
-        f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value) for value in arguments[:3]
+        f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
+        for value in arguments[:3]
     )
-    raise ValueError(f"{function.__name__}: expected at least one class and the shapes that torch documents, got {described}")
+    raise ValueError(
+        f"{function.__name__}: expected at least one class and the shapes that torch documents, got {described}"
+    )
 
 
 def _check_ours(

@@ -115,7 +115,7 @@ def evaluate(
 
 
 def total_weight(options: LossOptions, shape: torch.Size, targets: Targets) -> float:
-    """What the mean over logits of this shape, (N, C, ...), divides by; a class index out of range raises IndexError."""
+    """What the mean over logits of this shape, (N, C, ...), divides by; a bad class index raises IndexError."""
     target, weight, sample_weight = targets
     indices = None if target.shape == shape else target.long().contiguous()
     weight = None if weight is None else weight.to(torch.float64).contiguous()

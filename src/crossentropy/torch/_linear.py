@@ -73,19 +73,23 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        *tensors, shape, options, divisor = args
-        ctx.save_for_backward(*tensors)
+        input, weight, bias, target, class_weight, sample_weight, shape, options, divisor = args
+        ctx.save_for_backward(input, weight, bias, target, class_weight, sample_weight)
         ctx.rest = shape, options, divisor
         wanted = (False,) * 3 if options.reduction == "none" else ctx.needs_input_grad[:3]
-        loss, ctx.gradients = _evaluate(options, Head(*tensors[:3], shape), Targets(*tensors[3:]), divisor, wanted)
+        head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
+        loss, ctx.gradients = _evaluate(options, head, targets, divisor, wanted)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, (shape, options, divisor) = ctx.saved_tensors, ctx.rest
-        head, targets = Head(*tensors[:3], shape), Targets(*tensors[3:])
+        input, weight, bias, target, class_weight, sample_weight = tensors = ctx.saved_tensors
+        shape, options, divisor = ctx.rest
+        head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
         if torch.is_grad_enabled() or is_watched() or not is_value(grad_output):
-            return differentiate_again(ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor))
+            return differentiate_again(
+                ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor)
+            )
         gradients, ctx.gradients = ctx.gradients, None
         per_row = options.reduction == "none"
         scale = 1.0 if per_row else grad_output.item()
@@ -239,9 +243,7 @@ def _numpy_multiplies(dtype: torch.dtype) -> bool:
     return 1.3 * ours < theirs
 
 
-def _chunks_of_losses(
-    options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None
-) -> Tensor:
+def _chunks_of_losses(options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None) -> Tensor:
     """The same composed of torch's operators; where autograd permits, logits are made again when it comes to them."""
 
     def losses_of(input: Tensor, weight: Tensor, bias: Tensor | None, *tensors: Tensor | None) -> Tensor:

@@ -34,7 +34,7 @@ def _core_applies(input: Tensor, targets: Targets) -> bool:
     tensors = [input, *targets.tensors]
     if any(not tensor.is_cpu or tensor.layout is not torch.strided for tensor in tensors):
         return False
-    if any(tensor.requires_grad for tensor in tensors if tensor is targets.weight or tensor is targets.sample_weight):
+    if any(weight is not None and weight.requires_grad for weight in targets[1:]):
         return False
     if torch.compiler.is_compiling():
         return not torch._C._are_functorch_transforms_active()
@@ -98,8 +98,8 @@ def _(input: Tensor, *_: Any) -> Tensor:
 
 def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """The composed loss's derivatives with respect to the logits and to probabilities, times grad_output."""
-    weight, sample_weight, *scalars = rest
-    options = loss_options(*scalars, "none")
+    weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature = rest
+    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
 
     def losses(input: Tensor, target: Tensor) -> Tensor:
         return _composed.row_losses(options, input, Targets(target, weight, sample_weight))
@@ -157,7 +157,10 @@ def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) ->
     """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
     weight = args[-7]
     if in_dims[-7] is not None:
-        rows = [apply(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(info.batch_size)]
+        rows = [
+            apply(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
         return torch.stack(rows), 0
 
     def joined(value: Any, dim: int | None) -> Any:

@@ -17,7 +17,7 @@ from jax.test_util import check_grads
 import crossentropy as ce
 import crossentropy.jax as cj
 from crossentropy import _head
-from crossentropy.jax import _composed, _rules
+from crossentropy.jax import _rules
 
 OPTIONS = [
     {},
@@ -123,7 +123,9 @@ def test_a_confident_row_keeps_its_digits(path, request):
         loss, dlogits = transformed(cj.cross_entropy)(CONFIDENT, jnp.array([0]))
         assert float(loss) == pytest.approx(math.log1p(r), rel=1e-6)
         assert float(dlogits[0, 0]) == pytest.approx(-r / (1 + r), rel=1e-6)
-    tangent = jax.jvp(lambda z: cj.cross_entropy(z, jnp.array([0])), (CONFIDENT,), (jnp.eye(3, dtype=np.float32)[:1],))[1]
+    tangent = jax.jvp(lambda z: cj.cross_entropy(z, jnp.array([0])), (CONFIDENT,), (jnp.eye(3, dtype=np.float32)[:1],))[
+        1
+    ]
     assert float(tangent) == pytest.approx(-r / (1 + r), rel=1e-6)
 
 
@@ -278,7 +280,9 @@ def test_optax_where():
         for ours, theirs, targets in pairs:
             actual, expected = (f(z, targets, where=jnp.asarray(where)) for f in (ours, theirs))
             np.testing.assert_allclose(actual, expected, rtol=1e-12)
-            actual, expected = (gradient(partial(f, labels=targets, where=jnp.asarray(where)), z) for f in (ours, theirs))
+            actual, expected = (
+                gradient(partial(f, labels=targets, where=jnp.asarray(where)), z) for f in (ours, theirs)
+            )
             np.testing.assert_allclose(actual, np.nan_to_num(expected), rtol=1e-10, atol=1e-14)
 
 
@@ -486,5 +490,12 @@ def test_structs_are_laid_out_as_jaxs_header_says(tmp_path):
     source = tmp_path / "layout.cpp"
     source.write_text(LAYOUT)
     core = Path(__file__).parents[1] / "src" / "core"
-    command = [os.environ.get("CXX", "g++"), "-std=c++17", "-fsyntax-only", f"-I{core}", f"-I{jax.ffi.include_dir()}", source]
+    command = [
+        os.environ.get("CXX", "g++"),
+        "-std=c++17",
+        "-fsyntax-only",
+        f"-I{core}",
+        f"-I{jax.ffi.include_dir()}",
+        source,
+    ]
     subprocess.run(command, check=True)

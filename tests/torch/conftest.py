@@ -1,0 +1,23 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossentropy.torch import _eager, _operator
+
+sys.path.insert(0, str(Path(__file__).parent))  # for torch_oracle.py
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def composed(monkeypatch):
+    """The path of other devices, on the CPU."""
+    monkeypatch.setattr(_eager, "is_watched", lambda: True)
+    monkeypatch.setattr(_operator, "_core_applies", lambda *_: False)
