@@ -6,6 +6,7 @@
 #   make test-jax   the tests of crossentropy.jax
 #   make test-all   all tests
 #   make bench      timings beside other libraries (those installed in .venv)
+#   make bench-adapters  crossentropy.torch and crossentropy.jax beside torch and optax (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
 #   make picture    draws timings against the numbers of classes and rows: docs/speed.png
 #   make compare    what other libraries return where digits are lost (those installed in .venv)
@@ -22,7 +23,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-all bench bench-head picture compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo words test test-torch test-jax test-all bench bench-adapters bench-head picture compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -74,6 +75,9 @@ test-all: test test-torch test-jax
 
 bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
+
+bench-adapters: .venv/with-bench
+	$(BIN)/python benchmarks/run.py --adapters --json build/bench-adapters.json
 
 compare: .venv/with-bench
 	$(BIN)/python benchmarks/compare.py

@@ -159,9 +159,13 @@ def scikit_learn(regime: Regime) -> Step:
     return lambda: loss.loss(labels, logits, n_threads=2)
 
 
-def torch_eager(regime: Regime, compiled: bool = False) -> Step:
+def torch_eager(regime: Regime, compiled: bool = False, ours: bool = False) -> Step:
     import torch
-    from torch.nn.functional import cross_entropy
+
+    if ours:
+        from crossentropy.torch import cross_entropy
+    else:
+        from torch.nn.functional import cross_entropy
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         if array.dtype.name == "bfloat16":
@@ -186,14 +190,18 @@ def torch_compile(regime: Regime) -> Step:
     return torch_eager(regime, compiled=True)
 
 
-def jax_optax(regime: Regime) -> Step:
+def jax_optax(regime: Regime, ours: bool = False) -> Step:
     import jax
     import optax
+
+    from crossentropy.jax import cross_entropy
 
     jax.config.update("jax_enable_x64", regime.dtype == "float64")
     logits, targets = (jax.numpy.asarray(array) for array in inputs(regime))
 
     def mean(logits: jax.Array, targets: jax.Array) -> jax.Array:
+        if ours:
+            return cross_entropy(logits, targets, axis=regime.axis)
         if regime.dense:
             return optax.softmax_cross_entropy(logits, targets, axis=regime.axis).mean()
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets, axis=regime.axis).mean()
@@ -213,10 +221,22 @@ PEERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
     "torch.compile": (torch_compile, ("torch",)),
     "jax + optax": (jax_optax, ("jax", "optax")),
 }
+# The adapters, each beside what it stands in for.
+ADAPTERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
+    "torch": PEERS["torch"],
+    "crossentropy.torch": (lambda regime: torch_eager(regime, ours=True), ("crossentropy", "torch")),
+    "torch.compile": PEERS["torch.compile"],
+    "crossentropy.torch, compiled": (
+        lambda regime: torch_eager(regime, compiled=True, ours=True),
+        ("crossentropy", "torch"),
+    ),
+    "jax + optax": PEERS["jax + optax"],
+    "crossentropy.jax": (lambda regime: jax_optax(regime, ours=True), ("crossentropy", "jax")),
+}
 
 
 def measure(peer: str, regime: str) -> dict[str, object]:
-    make, packages = PEERS[peer]
+    make, packages = (PEERS | ADAPTERS)[peer]
     try:
         versions = {package: importlib.metadata.version(package) for package in packages}
     except importlib.metadata.PackageNotFoundError as error:

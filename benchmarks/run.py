@@ -1,6 +1,7 @@
 """Time crossentropy beside its peers and print a table of ratios.
 
     make bench                      everything
+    make bench-adapters             crossentropy.torch and crossentropy.jax beside torch and optax
     python benchmarks/run.py --regime "65536 x 10" --rounds 5 --json build/bench.json
 
 Each peer runs in a process of its own. Peers take turns, round after round, and the best time counts: machines are
@@ -12,9 +13,10 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from peers import PEERS, REGIMES
+from peers import ADAPTERS, PEERS, REGIMES
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -43,11 +45,12 @@ def run(peer: str, regime: str) -> dict[str, object]:
     return result
 
 
-def markdown(results: dict[str, dict[str, dict[str, object]]]) -> str:
+def markdown(results: dict[str, dict[str, dict[str, object]]], names: Iterable[str]) -> str:
     """The table of the README: milliseconds, a row a regime."""
-    lines = ["| | " + " | ".join(PEERS) + " |", "|---|" + "---:|" * len(PEERS)]
+    names = list(names)
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for regime, peers in results.items():
-        cells = (f"{peers[peer]['best']:.3g}" if "best" in peers.get(peer, {}) else "–" for peer in PEERS)
+        cells = (f"{peers[peer]['best']:.3g}" if "best" in peers.get(peer, {}) else "–" for peer in names)
         lines.append(f"| {regime} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -58,10 +61,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each peer (default 3)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
     parser.add_argument("--markdown", action="store_true", help="print the table of the README instead")
+    parser.add_argument("--adapters", action="store_true", help="the adapters beside what they stand in for")
     arguments = parser.parse_args()
+    compared = ADAPTERS if arguments.adapters else PEERS
+    bases = ("torch", "jax + optax") if arguments.adapters else ("copy", "crossentropy")
     regimes = arguments.regime or list(REGIMES)
 
-    turns = [(regime, peer) for regime in regimes for _ in range(arguments.rounds) for peer in PEERS]
+    turns = [(regime, peer) for regime in regimes for _ in range(arguments.rounds) for peer in compared]
     results: dict[str, dict[str, dict[str, object]]] = {regime: {} for regime in regimes}
     for regime, peer in track(turns, "timing", console=Console(stderr=True), transient=True):
         known = results[regime].get(peer, {})
@@ -85,7 +91,7 @@ def main() -> None:
     arguments.json.write_text(json.dumps({"machine": machine, "milliseconds": results}, indent=1) + "\n")
 
     if arguments.markdown:
-        print(markdown(results))
+        print(markdown(results, compared))
         return
     console = Console(width=max(120, Console().width), highlight=False)
     console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32 unless said")
@@ -94,14 +100,14 @@ def main() -> None:
         table = Table(
             title=f"{regime}{', loss and gradient' if REGIMES[regime].gradient else ''}", title_justify="left"
         )
-        for column in ("", "ms", "to the floor", "to crossentropy"):
+        for column in ("", "ms", *(f"to {'the floor' if base == 'copy' else base}" for base in bases)):
             table.add_column(column, justify="left" if not column else "right")
         times = {peer: float(found["best"]) for peer, found in results[regime].items() if "best" in found}
         for peer, found in results[regime].items():
             if peer not in times:
                 table.add_row(peer, str(found["missing"]), "", "")
                 continue
-            ratios = (f"{times[peer] / times[base]:.2f}" if base in times else "" for base in ("copy", "crossentropy"))
+            ratios = (f"{times[peer] / times[base]:.2f}" if base in times else "" for base in bases)
             name = "floor: copy, 2 threads" if peer == "copy" and REGIMES[regime].gradient else peer
             table.add_row("floor: read, 2 threads" if name == "copy" else name, f"{times[peer]:.4g}", *ratios)
         console.print(table)

@@ -164,6 +164,10 @@ NB_MODULE(_core, m) {
     m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
           nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
           nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    m.def(
+        "advise_huge_pages",
+        [](std::uintptr_t address, std::size_t bytes) { advise_huge_pages(reinterpret_cast<void*>(address), bytes); },
+        nb::arg("address"), nb::arg("bytes"), "Makes fresh memory cheaper to fill, where there is much of it.");
     // A capsule as jax.ffi.register_ffi_target takes it.
     m.attr("xla_loss") = nb::capsule(reinterpret_cast<void*>(&xla::loss), "xla._CUSTOM_CALL_TARGET");
 }

@@ -30,8 +30,7 @@ static bool shares_rows(const Problem& p, int threads) {
            p.rows % std::size_t(std::max(threads, 1)) != 0;
 }
 
-// Fresh pages cost more than the kernel that fills them: ask for huge ones inside a large output.
-static void advise_huge_pages(void* data, std::size_t bytes) {
+void advise_huge_pages(void* data, std::size_t bytes) {
 #if defined(__linux__)
     constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
     if (data == nullptr || bytes < (std::size_t(1) << 22)) return;

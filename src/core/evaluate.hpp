@@ -25,4 +25,7 @@ std::string bad_index_message(const Problem& problem, std::size_t row);
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
 Evaluation evaluate(Problem problem, Reduction reduction, int threads);
 
+// Fresh pages cost more than the kernel that fills them: asks for huge ones inside a large output.
+void advise_huge_pages(void* data, std::size_t bytes);
+
 }  // namespace crossentropy

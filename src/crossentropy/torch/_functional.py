@@ -172,9 +172,9 @@ def linear_cross_entropy(
     Loss and gradients of 'mean' and 'sum' take three products. 'none' takes four: the logits are made again when
     their upstream gradients are known; so does another upstream gradient than 1 in half precision.
 
-    Beside inputs and gradients there are 64 MiB of logits. In half precision products are the faster the larger they
-    are: there it is at least half of all logits, and where there are two chunks the classifier's gradient is added up
-    in float32, in 4 C D bytes. The loss is exact to float32 for the logits as the product rounds them.
+    Beside inputs and gradients there are 64 MiB of logits; in half precision at least half of all, so that at most two
+    chunks round what they add to the classifier's gradient. The loss is exact to float32 for the logits as the product
+    rounds them.
 
     float32 and float64 are multiplied by NumPy's BLAS where it is much faster than torch's (measured once in a
     process). Where the gradient itself is to be differentiated, in forward mode, compiled, under `torch.func` and on

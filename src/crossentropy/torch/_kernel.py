@@ -54,6 +54,13 @@ def empty_gradient(input: Tensor) -> Tensor:
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """Memory that something else than the core is the first to write."""
+    tensor = like.new_empty(shape)
+    _core.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
+
+
 def evaluate(
     options: LossOptions,
     input: Tensor,

@@ -18,7 +18,7 @@ from .._head import BLOCK_BYTES, rows_of_chunk
 from .._options import LossOptions
 from . import _composed
 from ._eager import differentiate_again, is_plain, is_value, is_watched, reciprocal
-from ._kernel import Targets, evaluate, row_dtype, row_shape, total_weight
+from ._kernel import Targets, empty, evaluate, row_dtype, row_shape, total_weight
 from ._operator import row_losses
 
 
@@ -44,8 +44,7 @@ class Head(NamedTuple):
     def rows_of_chunk(self, rows: int) -> int:
         """How many rows of logits are held at a time: 64 MiB, in half precision at least half of them.
 
-        Products in half precision are the faster the larger they are, and each rounds what it adds to the classifier's
-        gradient.
+        There each chunk rounds what it adds to the classifier's gradient.
         """
         step = rows_of_chunk(None, self.weight.shape[0] * self.input.element_size())
         return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
@@ -120,8 +119,8 @@ def _evaluate(
     step = min(head.rows_of_chunk(count), count)
     of_chunk = options if per_row else replace(options, reduction="sum")
     with torch.autocast("cpu", enabled=False) if autocasts(head.input) else nullcontext():
-        gradients = _Gradients(head, wanted, step < count)
-        buffer = head.input.new_empty(step, head.weight.shape[0])
+        gradients = _Gradients(head, wanted)
+        buffer = empty(head.input, step, head.weight.shape[0])
         sums = []
         for begin in range(0, count, step or 1):
             rows = slice(begin, min(begin + step, count)) if kept is None else kept[begin : begin + step]
@@ -165,14 +164,12 @@ def _kept(options: LossOptions, head: Head, targets: Targets) -> Tensor | None:
 
 
 class _Gradients:
-    """Gradients of the head, added up chunk by chunk; the classifier's in float32 where half precision has chunks."""
+    """Gradients of the head, added up chunk by chunk."""
 
-    def __init__(self, head: Head, wanted: tuple[bool, ...], chunks: bool) -> None:
+    def __init__(self, head: Head, wanted: tuple[bool, ...]) -> None:
         self.head = head
-        wide = torch.float64 if head.input.dtype == torch.float64 else torch.float32
         self.input = torch.zeros_like(head.input) if wanted[0] else None
-        dtype = wide if chunks else head.weight.dtype
-        self.weight = torch.empty(head.weight.shape, dtype=dtype) if wanted[1] else None
+        self.weight = empty(head.weight, *head.weight.shape) if wanted[1] else None
         self.bias = torch.zeros(head.weight.shape[:1], dtype=torch.float64) if wanted[2] else None
         self.started = False
 
@@ -191,15 +188,11 @@ class _Gradients:
     def result(self) -> list[Tensor | None]:
         if self.weight is not None and not self.started:
             self.weight.zero_()
-        dtype = self.head.weight.dtype
-        weight, bias = (None if total is None else total.to(dtype) for total in (self.weight, self.bias))
-        return [self.input, weight, bias]
+        return [self.input, self.weight, None if self.bias is None else self.bias.to(self.head.weight.dtype)]
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """Write the product of two matrices."""
-    if out.dtype != a.dtype:
-        return out.copy_(a @ b)
     if _numpy_multiplies(a.dtype):
         np.matmul(_array(a), _array(b), out=out.numpy())
         return out
@@ -207,8 +200,8 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 
 def _add_product(a: Tensor, b: Tensor, total: Tensor) -> None:
-    """Add the product of two matrices to one of their type or a wider one."""
-    if total.dtype == a.dtype and not _numpy_multiplies(a.dtype):
+    """Add the product of two matrices: in half precision, and with NumPy, a block at a time, while it is in the cache."""
+    if a.element_size() > 2 and not _numpy_multiplies(a.dtype):
         total.addmm_(a, b)
         return
     step = max(1, BLOCK_BYTES // max(b[0].nbytes, 1))
