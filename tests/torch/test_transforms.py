@@ -130,6 +130,13 @@ def test_export():
         assert any("crossentropy.row_losses" in str(node.target) for node in program.graph.nodes)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced():
+    traced = torch.jit.trace(lambda z, t: ct.cross_entropy(z, t, label_smoothing=0.1), (Z, T))
+    z, t = torch.randn(4, 5), torch.tensor([4, 0, -100, 1])
+    torch.testing.assert_close(loss_and_gradient(z, t, function=traced), loss_and_gradient(z, t, label_smoothing=0.1))
+
+
 def test_fake_tensors():
     with FakeTensorMode():
         z, t = torch.randn(3, 5, requires_grad=True), torch.zeros(3, dtype=torch.long)
@@ -166,6 +173,12 @@ def test_operators_are_registered_right(shape, probabilities):
     )
     losses = vmap(lambda z: torch.ops.crossentropy.row_losses(z, t, *rest))(torch.stack([z, 2 * z]).detach())
     assert torch.equal(losses[1], torch.ops.crossentropy.row_losses(2 * z.detach(), t, *rest))
+
+
+def test_vmap_of_no_rows():
+    z, t = torch.randn(3, 0, 5), torch.zeros(3, 0, dtype=torch.long)
+    assert vmap(ct.cross_entropy)(z, t).tolist() == [0, 0, 0]
+    assert vmap(grad(ct.cross_entropy))(z, t).shape == z.shape
 
 
 def test_forward_mode():

@@ -28,8 +28,9 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
     if options.temperature != 1.0:
         u = u / options.temperature
 
+    column = [-1 if d == axis else 1 for d in range(u.dim())]
     j = u.detach().argmax(axis, keepdim=True)
-    top = torch.zeros_like(u, dtype=torch.bool).scatter(axis, j, True)
+    top = torch.arange(classes, device=u.device).reshape(column) == j
     highest = u.gather(axis, j)
     below = torch.where(top, 0.0, highest - u)
     m = highest.squeeze(axis)
@@ -50,7 +51,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
             q = torch.zeros_like(u).scatter(axis, index.unsqueeze(axis), 1.0)
         b = (1.0 - options.label_smoothing) * q + options.label_smoothing / classes
         if w is not None:
-            b = b * w.reshape([-1 if d == axis else 1 for d in range(u.dim())])
+            b = b * w.reshape(column)
         distance = torch.where((b == 0) & below.isinf(), 0.0, below)
         losses = (b * distance).sum(axis) + b.sum(axis) * log_total
     if options.z_loss > 0.0:

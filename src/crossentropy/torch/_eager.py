@@ -22,6 +22,7 @@ def is_watched() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._is_torch_function_mode_enabled()
+        or torch._C._get_tracing_state() is not None
     )
 
 
@@ -70,7 +71,7 @@ def _evaluate(
     if divisor is not None and options.reduction == "mean":
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
     value = evaluate(options, input, targets, None, gradient, scale * factor)
-    return torch.full((), value * factor, dtype=row_dtype(input))
+    return torch.full((), value * factor if factor else 0.0, dtype=row_dtype(input))
 
 
 class _Loss(torch.autograd.Function):

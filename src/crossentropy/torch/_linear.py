@@ -147,7 +147,7 @@ def _evaluate(
             gradients.add(rows, hidden, z)
     if not per_row:
         total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
-        losses = torch.full((), total * factor, dtype=losses.dtype)
+        losses = torch.full((), total * factor if factor else 0.0, dtype=losses.dtype)
     return losses, gradients.result()
 
 
@@ -200,7 +200,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 
 def _add_product(a: Tensor, b: Tensor, total: Tensor) -> None:
-    """Add the product of two matrices: in half precision, and with NumPy, a block at a time, while it is in the cache."""
+    """Add the product of two matrices: in half precision, and with NumPy, a block at a time, while it is cached."""
     if a.element_size() > 2 and not _numpy_multiplies(a.dtype):
         total.addmm_(a, b)
         return

@@ -38,6 +38,8 @@ def _core_applies(input: Tensor, targets: Targets) -> bool:
         return False
     if torch.compiler.is_compiling():
         return not torch._C._are_functorch_transforms_active()
+    if torch.jit.is_tracing():
+        return False
     return all(type(tensor) in PLAIN for tensor in tensors)
 
 
@@ -157,11 +159,11 @@ def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) ->
     """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
     weight = args[-7]
     if in_dims[-7] is not None:
-        rows = [
+        each = [
             apply(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
             for i in range(info.batch_size)
         ]
-        return torch.stack(rows), 0
+        return torch.stack(each), 0
 
     def joined(value: Any, dim: int | None) -> Any:
         if not isinstance(value, Tensor) or value is weight:
@@ -169,7 +171,8 @@ def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) ->
         value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
         return value.flatten(0, 1)
 
-    return apply(*map(joined, args, in_dims)).unflatten(0, (info.batch_size, -1)), 0
+    rows = apply(*map(joined, args, in_dims))
+    return rows.unflatten(0, (info.batch_size, rows.shape[0] // info.batch_size)), 0
 
 
 _row_losses.register_vmap(partial(_vmap, _row_losses))

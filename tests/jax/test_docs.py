@@ -1,0 +1,28 @@
+"""The page on JAX and the docstrings of crossentropy.jax do what they say."""
+
+import framework_docs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import crossentropy.jax as cj
+
+
+def test_docstrings():
+    assert framework_docs.failed_examples(cj) == 0
+
+
+def test_the_example_trains():
+    assert framework_docs.run_code("jax.md")["right"] > 0.9
+
+
+@pytest.mark.parametrize(("theirs", "ours"), framework_docs.rows_of_migration("jax.md"))
+def test_migration(theirs, ours):
+    rng = np.random.default_rng(0)
+    names = {"jax": jax, "optax": optax, "cj": cj, "labels": jnp.asarray(rng.integers(0, 10, 6))}
+    shapes = {"logits": (6, 10), "hidden": (6, 3), "classifier": (10, 3), "probabilities": (6, 10)}
+    names |= {name: jnp.asarray(rng.random(shape), jnp.float32) for name, shape in shapes.items()}
+    names["mask"] = jnp.asarray(rng.random(6) > 0.4)
+    np.testing.assert_allclose(eval(ours, names), eval(theirs, names), rtol=1e-5)

@@ -1,0 +1,24 @@
+"""The page on torch and the docstrings of crossentropy.torch do what they say."""
+
+import framework_docs
+import pytest
+import torch
+import torch.nn.functional as F
+
+import crossentropy.torch as ct
+
+
+def test_docstrings():
+    assert framework_docs.failed_examples(ct) == 0
+
+
+def test_the_example_trains():
+    assert framework_docs.run_code("torch.md")["right"] > 0.9
+
+
+@pytest.mark.parametrize(("theirs", "ours"), framework_docs.rows_of_migration("torch.md"))
+def test_migration(theirs, ours):
+    names = {"torch": torch, "F": F, "ct": ct, "logits": torch.randn(6, 5), "target": torch.randint(0, 5, (6,))}
+    names |= {"probabilities": torch.rand(6, 5), "weight": torch.rand(5), "w": torch.rand(6)}
+    names |= {"hidden": torch.randn(6, 3), "classifier": torch.randn(5, 3), "bias": torch.randn(5)}
+    torch.testing.assert_close(eval(ours, names), eval(theirs, names))
