@@ -25,6 +25,13 @@ def run_code(page):
     return names
 
 
+def run_readme(adapter, names):
+    """Run what the README shows of an adapter, on the names that it takes for granted."""
+    (block,) = re.findall(rf"```py\n(import {adapter} .*?)```", (DOCS.parent / "README.md").read_text(), re.S)
+    exec(block, names)
+    return names
+
+
 def rows_of_migration(page):
     """The two expressions of each row of a page's first table."""
     table = (DOCS / page).read_text().split("|---|---|\n")[1].split("\n\n")[0]

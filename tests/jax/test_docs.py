@@ -26,3 +26,9 @@ def test_migration(theirs, ours):
     names |= {name: jnp.asarray(rng.random(shape), jnp.float32) for name, shape in shapes.items()}
     names["mask"] = jnp.asarray(rng.random(6) > 0.4)
     np.testing.assert_allclose(eval(ours, names), eval(theirs, names), rtol=1e-5)
+
+
+def test_readme():
+    names = {"jax": jax, "logits": jnp.ones((6, 5)), "labels": jnp.arange(6) % 5}
+    names |= {"hidden": jnp.ones((6, 3)), "classifier": jnp.ones((5, 3))}
+    assert framework_docs.run_readme("crossentropy.jax", names)["dhidden"].shape == (6, 3)

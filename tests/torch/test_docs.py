@@ -22,3 +22,10 @@ def test_migration(theirs, ours):
     names |= {"probabilities": torch.rand(6, 5), "weight": torch.rand(5), "w": torch.rand(6)}
     names |= {"hidden": torch.randn(6, 3), "classifier": torch.randn(5, 3), "bias": torch.randn(5)}
     torch.testing.assert_close(eval(ours, names), eval(theirs, names))
+
+
+def test_readme():
+    names = {"logits": torch.randn(6, 5), "target": torch.randint(0, 5, (6,)), "classifier": torch.randn(5, 3)}
+    names["hidden"] = torch.randn(6, 3, requires_grad=True)
+    framework_docs.run_readme("crossentropy.torch", names)
+    assert names["hidden"].grad.any()
