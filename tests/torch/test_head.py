@@ -1,9 +1,11 @@
 """crossentropy.torch.linear_cross_entropy: compared with the loss of whole logits."""
 
 import math
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +109,15 @@ def test_head_in_half_precision(dtype, chunks, monkeypatch):
     assert (scaled - expected[1]).norm() < 4 * torch.finfo(dtype).eps * expected[1].norm()
 
 
+def test_a_loss_scale_enters_before_rounding():
+    h, W, t = torch.randn(64, 32).half().requires_grad_(), (1e-4 * torch.randn(100, 32)).half(), torch.arange(64)
+    scale = torch.tensor(65536.0)
+    (dhidden,) = torch.autograd.grad(ct.linear_cross_entropy(h, W, t), h, scale)
+    wide = h.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(ct.linear_cross_entropy(wide, W.double(), t), wide, scale.double())
+    assert (dhidden.double() - expected).norm() < 2e-3 * expected.norm()
+
+
 def test_head_accepts_what_torchs_accepts():
     h, W, t = torch.randn(3), torch.randn(5, 3), torch.tensor(2)
     torch.testing.assert_close(ct.linear_cross_entropy(h, W, t), F.linear_cross_entropy(h, W, t))
@@ -119,19 +130,29 @@ def test_head_accepts_what_torchs_accepts():
         ct.linear_cross_entropy(h, W, torch.zeros(4, dtype=torch.long))
 
 
+# Linux tells the largest resident size since it was last asked to forget it.
 MEMORY = """
-import resource, torch, crossentropy.torch as ct
-rows, width, classes = 2048, 64, 32000
+import pathlib, torch, crossentropy.torch as ct
+from crossentropy import _head
+rows, width, classes = 2048, 16, 32000
+_head.MAX_LOGITS_BYTES = {limit}
 h, W = torch.randn(rows, width, requires_grad=True), torch.randn(classes, width, requires_grad=True)
-t = torch.randint(0, classes, (rows,))
-ct.linear_cross_entropy(h[:64], W, t[:64]).backward()
-h.grad = W.grad = None
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ct.linear_cross_entropy(h, W, t).backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+t, s = torch.randint(0, classes, (rows,)), torch.ones(rows, requires_grad={composed})
+ct.linear_cross_entropy(h[:64], W, t[:64], sample_weight=s[:64]).backward()
+h.grad = W.grad = s.grad = None
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+def resident(): return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = resident()
+ct.linear_cross_entropy(h, W, t, sample_weight=s).backward()
+print((resident() - before) * 1024)
 """
 
 
-def test_head_never_holds_the_logits():
-    used = int(subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout)
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="/proc is Linux's")
+@pytest.mark.parametrize(("limit", "composed"), [(1 << 26, False), (1 << 21, True)])
+def test_head_never_holds_the_logits(limit, composed):
+    code = MEMORY.format(limit=limit, composed=composed)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}  # freed memory goes back, not into gaps of a heap
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    used = int(done.stdout)
     assert used < 100e6 < 2048 * 32000 * 4
