@@ -1,7 +1,8 @@
 #include "xla.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <exception>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -60,14 +61,19 @@ std::vector<To> converted(const Buffer& buffer) {
     return {data, data + product(buffer, 0, buffer.rank)};
 }
 
-// Class indices as the core reads them; an unsigned one beyond their range becomes negative, which is no class.
+// Class indices as the core reads them; an unsigned one beyond their range becomes one that is none.
 std::vector<std::int64_t> indices(const Buffer& buffer) {
     switch (buffer.dtype) {
         case DataType::uint32:
             return converted<std::uint32_t, std::int64_t>(buffer);
         case DataType::int64:
-        case DataType::uint64:
             return converted<std::int64_t, std::int64_t>(buffer);
+        case DataType::uint64: {
+            std::vector<std::int64_t> all = converted<std::int64_t, std::int64_t>(buffer);
+            for (std::int64_t& index : all)
+                if (index < 0) index = std::numeric_limits<std::int64_t>::min();
+            return all;
+        }
         default:
             return converted<std::int32_t, std::int64_t>(buffer);
     }

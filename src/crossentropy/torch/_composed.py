@@ -1,4 +1,4 @@
-"""The loss of section 2 of the documentation in torch's own operators: any device, any transform, any order."""
+"""The loss in torch's own operators: on any device, under any transform, to any order of differentiation."""
 
 import torch
 from torch import Tensor
@@ -37,12 +37,11 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
     r = torch.where(top, 0.0, torch.exp(-below)).sum(axis)
     log_total = torch.log1p(r) * torch.where(m.isinf(), torch.nan, 1.0)  # nothing but -inf, or a +inf
 
-    omega = 1.0 if w is None or index is None else w[index]
+    omega = None if w is None or index is None else w[index]
     if index is not None and options.label_smoothing == 0.0:
-        distance = torch.where(
-            torch.as_tensor(omega) == 0, 0.0, below.gather(axis, index.unsqueeze(axis)).squeeze(axis)
-        )
-        losses = omega * (distance + log_total)
+        losses = below.gather(axis, index.unsqueeze(axis)).squeeze(axis)
+        losses = losses if omega is None else torch.where(omega == 0, 0.0, losses)
+        losses = losses + log_total if omega is None else omega * (losses + log_total)
     else:
         if index is None:
             q = target.to(u.dtype)
@@ -55,7 +54,8 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
         distance = torch.where((b == 0) & below.isinf(), 0.0, below)
         losses = (b * distance).sum(axis) + b.sum(axis) * log_total
     if options.z_loss > 0.0:
-        losses = losses + options.z_loss * omega * (m + log_total) ** 2
+        square = options.z_loss * (m + log_total) ** 2
+        losses = losses + (square if omega is None else omega * square)
     losses = losses if s is None else s * losses
     return losses if counted is None else torch.where(counted, losses, 0.0)
 
