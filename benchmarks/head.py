@@ -5,8 +5,8 @@
 
 Each peer runs in a process of its own and peers take turns; the best time counts. Memory is the largest resident size
 during the first call, less what there was before it (a small problem has loaded the libraries) and the gradients; Linux
-only. That of the products alone holds their logits and what the BLAS keeps for itself. Shapes are N x D x C, all
-float32.
+only. That of the products alone holds their logits and what the BLAS keeps for itself. Shapes are N x D x C, float32
+unless bfloat16 is said, which only torch and its adapter take.
 
 OpenBLAS takes its kernels from OPENBLAS_CORETYPE where that is set, which may slow NumPy's products: it is said beside
 the figures.
@@ -21,23 +21,43 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-SHAPES = ("2048 x 1024 x 32000", "4096 x 256 x 128256", "512 x 4096 x 32000", "65536 x 64 x 10")
+SHAPES = (
+    "2048 x 1024 x 32000",
+    "2048 x 1024 x 32000, bfloat16",
+    "4096 x 256 x 128256",
+    "512 x 4096 x 32000",
+    "65536 x 64 x 10",
+)
 SECONDS = 6.0
 Step = Callable[[int], object]  # of the first so many rows
 
 
+def sizes(shape: str) -> tuple[int, ...]:
+    return tuple(map(int, shape.partition(",")[0].split(" x ")))
+
+
 def inputs(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    N, D, C = map(int, shape.split(" x "))
+    N, D, C = sizes(shape)
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((N, D), dtype=np.float32)
     classifier = rng.standard_normal((C, D), dtype=np.float32) / np.float32(np.sqrt(D))
     return hidden, classifier, rng.integers(0, C, N)
+
+
+def tensors(shape: str) -> tuple[Any, ...]:
+    import torch
+
+    hidden, classifier, targets = map(torch.from_numpy, inputs(shape))
+    if "bfloat16" in shape:
+        hidden, classifier = hidden.bfloat16(), classifier.bfloat16()
+    return hidden.requires_grad_(), classifier.requires_grad_(), targets
 
 
 def ours(shape: str) -> Step:
@@ -87,18 +107,47 @@ def products(shape: str, rows: int, all_three: bool = True) -> Step:
     return step
 
 
-def torch_head(shape: str, chunked: bool) -> Step:
+def torch_head(shape: str, function: Callable[..., Any], **options: Any) -> Step:
     import torch
-    from torch.nn.functional import linear_cross_entropy
 
-    hidden, classifier, targets = map(torch.from_numpy, inputs(shape))
-    hidden.requires_grad_()
-    classifier.requires_grad_()
-    options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+    hidden, classifier, targets = tensors(shape)
 
     def step(n: int) -> object:
-        loss = linear_cross_entropy(hidden[:n], classifier, targets[:n], **options)
+        loss = function(hidden[:n], classifier, targets[:n], **options)
         return loss, torch.autograd.grad(loss, (hidden, classifier))
+
+    return step
+
+
+def torchs(shape: str, chunked: bool) -> Step:
+    import torch
+
+    options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+    return torch_head(shape, torch.nn.functional.linear_cross_entropy, **options)
+
+
+def adapter(shape: str) -> Step:
+    from crossentropy.torch import linear_cross_entropy
+
+    return torch_head(shape, linear_cross_entropy)
+
+
+def torch_products(shape: str, rows: int) -> Step:
+    """The matrix products alone as torch makes them, so many rows at a time."""
+    import torch
+
+    hidden, classifier, _ = (tensor.detach() for tensor in tensors(shape))
+    N, C = len(hidden), len(classifier)
+    logits = torch.empty(min(rows, N), C, dtype=hidden.dtype)
+    dhidden, dclassifier = torch.empty_like(hidden), torch.empty_like(classifier)
+
+    def step(n: int) -> None:
+        for begin in range(0, n, rows):
+            h = hidden[begin : min(begin + rows, n)]
+            z = logits[: len(h)]
+            torch.mm(h, classifier.t(), out=z)
+            torch.mm(z, classifier, out=dhidden[begin : begin + len(h)])
+            torch.mm(z.t(), h, out=dclassifier)
 
     return step
 
@@ -108,9 +157,11 @@ PEERS: dict[str, tuple[Callable[[str], Step], str]] = {
     "crossentropy": (ours, "crossentropy"),
     "crossentropy, forward only": (ours_forward, "crossentropy"),
     "crossentropy, whole logits": (ours_plain, "crossentropy"),
-    "torch, whole logits": (lambda shape: torch_head(shape, False), "torch"),
-    "torch, chunked": (lambda shape: torch_head(shape, True), "torch"),
+    "crossentropy.torch": (adapter, "torch"),
+    "torch, whole logits": (lambda shape: torchs(shape, False), "torch"),
+    "torch, chunked": (lambda shape: torchs(shape, True), "torch"),
     **{f"three products, {n} rows": (lambda shape, n=n: products(shape, n), "numpy") for n in CHUNKS},
+    **{f"three products of torch, {n} rows": (lambda shape, n=n: torch_products(shape, n), "torch") for n in CHUNKS},
     **{f"one product, {n} rows": (lambda shape, n=n: products(shape, n, False), "numpy") for n in CHUNKS},
 }
 
@@ -129,12 +180,14 @@ def measure(peer: str, shape: str) -> dict[str, object]:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError as error:
         return {"missing": f"{error.name} is not installed"}
-    N, D, C = map(int, shape.split(" x "))
+    if "bfloat16" in shape and package != "torch":
+        return {"missing": "no bfloat16 there"}
+    N, D, C = sizes(shape)
     make("64 x 8 x 64")(64)
     step = make(shape)
     before = resident(largest=False)
     step(N)
-    gradients = 0 if "forward" in peer or "one" in peer else 4 * (N * D + C * D)
+    gradients = 0 if "forward" in peer or "one" in peer else (2 if "bfloat16" in shape else 4) * (N * D + C * D)
     memory = resident(largest=True) - before - gradients
     times: list[float] = []
     end = time.perf_counter() + SECONDS
@@ -173,9 +226,12 @@ def main() -> None:
             table.add_column(column, justify="right" if column else "left")
         fastest = {
             kind: min(
-                float(found[shape, peer]["seconds"])
-                for peer in PEERS
-                if peer.startswith(kind) and "seconds" in found[shape, peer]
+                (
+                    float(found[shape, peer]["seconds"])
+                    for peer in PEERS
+                    if peer.startswith(kind) and "seconds" in found[shape, peer]
+                ),
+                default=np.nan,
             )
             for kind in ("three products", "one product")
         }

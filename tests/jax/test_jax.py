@@ -102,6 +102,19 @@ def test_equals_the_reference(shape, axis, probabilities, options, path, request
             assert value.dtype == ("float64" if dtype == "float64" else "float32")
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float16", "float32"])
+def test_without_64_bits(dtype):
+    z, t, w, s = (np.asarray(array) for array in problem((6, 5)))
+    z = z.astype(dtype)
+    expected = reference(z, t, w, s)
+    with jax.enable_x64(False):
+        loss = cj.cross_entropy(z, t, class_weight=w, sample_weight=s)
+        assert loss.dtype == "float32"
+        assert float(loss) == pytest.approx(expected[0], rel=1e-6)
+        if dtype != "int32":
+            close(jax.grad(cj.cross_entropy)(jnp.asarray(z), t), reference(z, t, None, None)[1], EPS[dtype])
+
+
 def test_same_bits_as_numpy():
     rng = np.random.default_rng(0)
     z, t = rng.standard_normal((300, 1000), np.float32), rng.integers(0, 1000, 300)
