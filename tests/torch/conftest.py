@@ -2,14 +2,18 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # what is tested is compiled now, not in some earlier run
-
 import pytest
 import torch
 
 from crossentropy.torch import _eager, _operator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for torch_oracle.py
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory):
+    """What is tested is compiled now, not in some earlier run."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
 
 
 @pytest.fixture(autouse=True)
