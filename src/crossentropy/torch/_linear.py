@@ -112,8 +112,8 @@ def _evaluate(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Loss, and the gradients wanted times the scales, from the rows that count."""
     per_row = options.reduction == "none"
-    logits, factor = head.logits, reciprocal(divisor)
-    losses = head.input.new_zeros(row_shape(logits), dtype=row_dtype(head.input))
+    factor = reciprocal(divisor)
+    losses = head.input.new_zeros(row_shape(head.logits), dtype=row_dtype(head.input))
     kept = _kept(options, head, targets)
     count = head.input.shape[0] if kept is None else len(kept)
     step = min(head.rows_of_chunk(count), count)
@@ -130,11 +130,12 @@ def _evaluate(
             if head.bias is not None:
                 z += head.bias
             chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
-            chunk_losses = losses.new_empty(row_shape(z.unflatten(1, head.shape))) if per_row else None
+            logits = z.unflatten(1, head.shape)
+            chunk_losses = losses.new_empty(row_shape(logits)) if per_row else None
             sums.append(
                 evaluate(
                     of_chunk,
-                    z.unflatten(1, head.shape),
+                    logits,
                     chunk,
                     chunk_losses,
                     z if any(wanted) else None,
