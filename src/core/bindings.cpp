@@ -5,8 +5,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
+#include <optional>
+#include <thread>
+
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "parallel.hpp"
 #include "xla.hpp"
 
 namespace nb = nanobind;
@@ -41,6 +46,36 @@ class Buffer {
     Py_buffer view_{};
 };
 
+// Lets other Python threads run while it lives.
+class ReleasedGil {
+ public:
+    ReleasedGil() : state_(PyEval_SaveThread()) {}
+    ~ReleasedGil() {
+        // Where the interpreter has ended meanwhile, this unwinds the stack of a daemon thread, which no C++ frame
+        // below has been written for: the thread waits here for the end of the process.
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    ReleasedGil(const ReleasedGil&) = delete;
+    ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+    PyThreadState* const state_;
+};
+
+// DefaultFloatingPoint as a context of Python's.
+class FloatingPoint {
+ public:
+    void enter() { guard_.emplace(); }
+    void exit(nb::args) { guard_.reset(); }
+
+ private:
+    std::optional<DefaultFloatingPoint> guard_;
+};
+
 [[noreturn]] void raise_bad_index(const Problem& p, std::size_t row) {
     throw nb::index_error(bad_index_message(p, row).c_str());
 }
@@ -71,7 +106,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     p.label_smoothing = label_smoothing;
     p.z_loss = z_loss;
     p.softcap = softcap;
-    p.set_temperature(temperature);
+    p.temperature = temperature;
     p.gradient_scale = gradient_scale;
     p.grad_output = g.data<double>();
     p.row_values = values.data();
@@ -79,7 +114,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     p.diagonal = second.data();
     Evaluation result;
     {
-        const nb::gil_scoped_release released;
+        const ReleasedGil released;
         result = evaluate(p, Reduction(reduction), num_threads);
     }
     if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
@@ -113,7 +148,7 @@ void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size
     p.output = Output(output);
     p.row_values = values.data();
     p.matrix = matrix.data();
-    const nb::gil_scoped_release released;
+    const ReleasedGil released;
     evaluate(p, Reduction::none, num_threads);
 }
 
@@ -122,7 +157,7 @@ nb::ndarray<nb::numpy, std::uint16_t> bfloat16_bits(const nb::ndarray<nb::ro, nb
                                                     nb::handle given) {
     const nb::dlpack::dtype type = array.dtype();
     if (type.code != std::uint8_t(nb::dlpack::dtype_code::Bfloat) || type.bits != 16 || type.lanes != 1)
-        throw nb::type_error("expected bfloat16");
+        throw nb::type_error("its __dlpack__ gives another dtype");
     std::vector<std::size_t> shape;
     std::vector<std::int64_t> strides;
     for (std::size_t i = 0; i < array.ndim(); ++i) {
@@ -156,7 +191,11 @@ NB_MODULE(_core, m) {
           "the diagonal of the Hessian where given.");
     m.def(
         "bfloat16_bits",
-        [](nb::handle array) { return bfloat16_bits(nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(array), array); },
+        [](nb::handle array) {
+            nb::ndarray<nb::ro, nb::device::cpu> found;
+            if (!nb::try_cast(array, found)) throw nb::type_error("its __dlpack__ gives no array on the CPU");
+            return bfloat16_bits(found, array);
+        },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
     m.def("total_weight", &total_weight, nb::arg("rows"), nb::arg("classes"), nb::arg("indices").none(),
           nb::arg("ignore_index").none(), nb::arg("class_weight").none(), nb::arg("sample_weight").none(),
@@ -164,6 +203,11 @@ NB_MODULE(_core, m) {
     m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
           nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
           nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
+                              "Within it this thread rounds to nearest and keeps subnormals.")
+        .def(nb::init<>())
+        .def("__enter__", &FloatingPoint::enter)
+        .def("__exit__", &FloatingPoint::exit);
     m.def(
         "advise_huge_pages",
         [](std::uintptr_t address, std::size_t bytes) { advise_huge_pages(reinterpret_cast<void*>(address), bytes); },

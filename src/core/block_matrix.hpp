@@ -86,8 +86,7 @@ class BlockKernel : protected BlockSums<S, T, transformed> {
     }
 
     void write_difference(const Block& block, const T* e, S* out, const Coefficients& c) const {
-        alignas(64) T made[kBlock<T>];
-        const BlockTargets<T> b = Base::coefficients(block, made);
+        const BlockTargets<T> b = Base::coefficients(block);
         const V softmax = splat<V>(c.softmax), minus = splat<V>(-c.target);
         const auto write = [&](const T* from, const T* b_group, S* to) {
 #pragma GCC unroll 32

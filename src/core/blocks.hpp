@@ -61,10 +61,12 @@ class BlockSums {
         std::int64_t target;
         std::size_t first;
         int count;
+        T* made;  // where its coefficients are made: kBlock<T> of them
     };
 
     // Where the targets are the coefficients themselves they are read where they lie; else they are made in `made`.
-    BlockTargets<T> coefficients(const Block& block, T (&made)[kBlock<T>]) const {
+    BlockTargets<T> coefficients(const Block& block) const {
+        T* const made = block.made;
         const int whole = block.count / kGroup<T> * kGroup<T>, rest = block.count - whole;
         constexpr ElementType own = std::is_same_v<T, float> ? ElementType::float32 : ElementType::float64;
         if (p.probabilities == nullptr || p.sparse_indices != nullptr || p.probabilities_type != own ||
@@ -82,9 +84,8 @@ class BlockSums {
     // matrix will be written at `out`.
     template <bool dense, bool keep>
     PartSums block_sums(const Block& block, const S* z, T* e, const S* out) const {
-        alignas(64) T made[dense ? kBlock<T> : 1];
         BlockTargets<T> b;
-        if constexpr (dense) b = coefficients(block, made);
+        if constexpr (dense) b = coefficients(block);
         const int whole = block.count / kGroup<T>, rest = block.count - whole * kGroup<T>;
         alignas(64) S last[kGroup<T>];  // the elements after the last whole group
         if (rest) pad(z + whole * kGroup<T>, rest, kGroup<T>, last);

@@ -12,14 +12,19 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
     using typename Base::Tile, typename Base::V;
     using Staged = std::conditional_t<kIsHalf<S>, T, S>;  // rows that become columns: half precision is widened first
 
+    T (*const columns)[kTile], (*const columns_of_diagonal)[kTile];
+    Staged* const staged;  // stands in for a whole tile at the end
+
  public:
-    explicit ColumnKernel(const Problem& problem) : Base(problem) {}
+    ColumnKernel(const Problem& problem, Scratch& scratch)
+        : Base(problem, scratch),
+          columns(scratch.take<T[kTile]>(p.classes)),
+          columns_of_diagonal(scratch.take<T[kTile]>(p.diagonal != nullptr ? p.classes : 0)),
+          staged(scratch.take<Staged>(p.classes * kTile)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
-        alignas(64) std::byte memory[Base::bytes_of_tile(kFewClasses)];
-        alignas(64) T columns[kFewClasses][kTile], columns_of_diagonal[kFewClasses][kTile];
         Tile tile;
-        Base::prepare(tile, memory);
+        Base::prepare(tile);
         tile.in = {*columns, kTile};
         tile.out = {*columns, kTile};
         tile.diagonal = {*columns_of_diagonal, kTile};
@@ -27,7 +32,6 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
         for (std::size_t first = begin; first < end; first += kTile) {
             const int count = int(std::min<std::size_t>(kTile, end - first));
             const std::size_t elements = std::size_t(count) * p.classes, offset = first * p.classes;
-            Staged staged[kTile * kFewClasses];  // stands in for a whole tile at the end
             const bool whole = count == kTile && !kIsHalf<S>;
             if (!whole) stage(logits + offset, elements, staged);
             transpose(whole ? tile_of(logits + offset) : staged, columns);
@@ -35,8 +39,9 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             tile.next_in = {logits + next, kTile};
             tile.next_out = {(matrix != nullptr ? matrix : logits) + next, kTile};
             Base::read_targets(tile, first, count, outcome);
-            if (p.dense()) read_coefficients(tile, first);
-            Base::compute(tile, total);
+            const auto read = [&](Tile& all) { read_coefficients(all, first); };
+            const auto nothing = [](const Tile&) {};
+            Base::template compute<false>(tile, total, nothing, read, nothing);
             if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
             if (matrix == nullptr) continue;
             const auto write = [&](const T(*from)[kTile], S* to) {

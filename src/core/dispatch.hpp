@@ -13,7 +13,9 @@ struct Kernels {
     // Rows [begin, end) of a problem, by ElementType of the logits. With `tasks` the blocks of each row are shared out:
     // for many classes, contiguous, alone.
     void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks,
-                             Scratch& scratch, Outcome& outcome);
+                             void* scratch, Outcome& outcome);
+    // The bytes of scratch that a thread needs for it.
+    std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
     // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
 };

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <new>
+#include <stdexcept>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -30,6 +33,28 @@ static bool shares_rows(const Problem& p, int threads) {
            p.rows % std::size_t(std::max(threads, 1)) != 0;
 }
 
+namespace {
+
+// Scratch for each thread of a call.
+class Memory {
+ public:
+    Memory(std::size_t bytes, int threads)
+        : bytes_(bytes),
+          data_(static_cast<std::byte*>(
+              ::operator new(bytes * std::size_t(threads), std::align_val_t{Scratch::kAlignment}))) {}
+    ~Memory() { ::operator delete(data_, std::align_val_t{Scratch::kAlignment}); }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+
+    void* of(int thread) const { return data_ + bytes_ * std::size_t(thread); }
+
+ private:
+    std::size_t bytes_;
+    std::byte* data_;
+};
+
+}  // namespace
+
 void advise_huge_pages(void* data, std::size_t bytes) {
 #if defined(__linux__)
     constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
@@ -43,6 +68,7 @@ void advise_huge_pages(void* data, std::size_t bytes) {
 }
 
 Evaluation check_targets(const Problem& p) {
+    const DefaultFloatingPoint guard;
     Evaluation result;
     bool bad = false;
     if (p.indices != nullptr) {
@@ -78,6 +104,12 @@ std::string bad_index_message(const Problem& p, std::size_t row) {
 
 Evaluation evaluate(Problem p, Reduction reduction, int threads) {
     const DefaultFloatingPoint guard;
+    // Strided classes are counted in 32 bits.
+    if (p.inner > 1 && p.classes > std::size_t(std::numeric_limits<std::int32_t>::max()))
+        throw std::length_error("logits: expected fewer than 2**31 classes on an axis that is not the last, got " +
+                                std::to_string(p.classes));
+    p.inverse_temperature = 1.0 / p.temperature;
+    p.inverse_temperature_error = std::fma(-p.inverse_temperature, p.temperature, 1.0) * p.inverse_temperature;
     Evaluation result;
     if (p.has_targets()) {
         result = check_targets(p);
@@ -87,6 +119,14 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes, [](double w) {
             return w != 0.0 && !(std::fabs(w) > 0x1p-60 && std::fabs(w) < 0x1p60);
         });
+    const std::size_t step = rows_of_task(p), tasks = (p.rows + step - 1) / step;
+    const bool share = shares_rows(p, threads);
+    threads = useful_threads(p.rows * p.classes, threads);
+    if (!share) threads = int(std::min(std::size_t(threads), std::max<std::size_t>(tasks, 1)));
+    // All memory is taken before anything is written.
+    std::vector<Outcome> outcomes(tasks);
+    const Memory scratch(kernels().scratch_bytes[int(p.type)](p), threads);
+
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
     if (reduction == Reduction::mean) {
@@ -98,18 +138,16 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         p.gradient_scale /= result.total_weight;
     }
 
-    const std::size_t step = rows_of_task(p), tasks = (p.rows + step - 1) / step;
-    std::vector<Outcome> outcomes(tasks);
     const auto run = kernels().run[int(p.type)];
-    if (shares_rows(p, threads)) {
-        const Tasks share = [&](std::size_t count, const std::function<void(std::size_t)>& task) {
-            parallel_for(count, useful_threads(p.classes, threads), [&](std::size_t i, Scratch&) { task(i); });
+    if (share) {
+        const Tasks shared = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
+            parallel_for(count, useful_threads(p.classes, threads),
+                         [&](std::size_t i, int thread) { task(i, scratch.of(thread)); });
         };
-        Scratch scratch;
-        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &share, scratch, outcomes[i]);
+        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &shared, scratch.of(0), outcomes[i]);
     } else {
-        parallel_for(tasks, useful_threads(p.rows * p.classes, threads), [&](std::size_t i, Scratch& scratch) {
-            run(p, i * step, std::min(p.rows, (i + 1) * step), nullptr, scratch, outcomes[i]);
+        parallel_for(tasks, threads, [&](std::size_t i, int thread) {
+            run(p, i * step, std::min(p.rows, (i + 1) * step), nullptr, scratch.of(thread), outcomes[i]);
         });
     }
 

@@ -63,23 +63,34 @@ namespace crossentropy::CE_NAMESPACE {
 #include "strided.hpp"
 // clang-format on
 
-template <class S, class T, bool transformed>
-void run(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks, Scratch& scratch,
-         Outcome& outcome) {
+// use(kernel) with the kernel for a problem, its arrays in `scratch`.
+template <class S, class T, bool transformed, class Use>
+CE_INLINE void with_kernel(const Problem& problem, const Tasks* tasks, Scratch& scratch, const Use& use) {
     if (problem.inner > 1)
-        StridedKernel<S, T, transformed>(problem, scratch).run(begin, end, outcome);
+        use(StridedKernel<S, T, transformed>(problem, scratch));
     else if (problem.classes <= std::size_t(kFewClasses))
-        ColumnKernel<S, T, transformed>(problem).run(begin, end, outcome);
+        use(ColumnKernel<S, T, transformed>(problem, scratch));
     else
-        RowKernel<S, T, transformed>(problem, tasks, scratch).run(begin, end, outcome);
+        use(RowKernel<S, T, transformed>(problem, tasks, scratch));
 }
 
 // T: what logits of type S are computed in, unless a soft cap or a temperature asks for float64.
 template <class S, class T>
-void run_type(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks, Scratch& scratch,
-              Outcome& outcome) {
-    problem.transformed() ? run<S, double, true>(problem, begin, end, tasks, scratch, outcome)
-                          : run<S, T, false>(problem, begin, end, tasks, scratch, outcome);
+void run(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks, void* memory,
+         Outcome& outcome) {
+    Scratch scratch(memory);
+    const auto use = [&](const auto& kernel) { kernel.run(begin, end, outcome); };
+    problem.transformed() ? with_kernel<S, double, true>(problem, tasks, scratch, use)
+                          : with_kernel<S, T, false>(problem, tasks, scratch, use);
+}
+
+template <class S, class T>
+std::size_t scratch_bytes(const Problem& problem) {
+    Scratch scratch(nullptr);
+    const auto use = [](const auto&) {};
+    problem.transformed() ? with_kernel<S, double, true>(problem, nullptr, scratch, use)
+                          : with_kernel<S, T, false>(problem, nullptr, scratch, use);
+    return scratch.bytes();
 }
 
 // Rows whose class index is not ignore_index; any of them out of range is told by `bad`.
@@ -102,7 +113,9 @@ static std::size_t count_indices(const Problem& problem, bool& bad) {
 extern const Kernels kernels;
 const Kernels kernels{
     CE_NAME(CE_NAMESPACE),
-    {run_type<float, float>, run_type<double, double>, run_type<float16, float>, run_type<bfloat16, float>},
+    {run<float, float>, run<double, double>, run<float16, float>, run<bfloat16, float>},
+    {scratch_bytes<float, float>, scratch_bytes<double, double>, scratch_bytes<float16, float>,
+     scratch_bytes<bfloat16, float>},
     count_indices};
 }  // namespace crossentropy::CE_NAMESPACE
 

@@ -5,11 +5,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
-
-#include "problem.hpp"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -51,23 +51,31 @@ inline int useful_threads(std::size_t elements, int threads) {
     return int(std::clamp<std::size_t>(useful, 1, std::size_t(std::max(threads, 1))));
 }
 
-// task(i, scratch) for each i in [0, tasks), on at most so many threads, this one included. Which thread runs a task is
-// left to chance; a task must not depend on it. Where the system refuses a thread, the others do its work.
+// task(i, thread) for each i in [0, tasks), on at most so many threads, numbered from 0; this one is among them. Which
+// thread runs a task is left to chance; a task must not depend on it. Where the system refuses a thread, the others do
+// its work. What a task throws ends the work, and is thrown here once no thread runs any more.
 template <class Task>
 void parallel_for(std::size_t tasks, int threads, const Task& task) {
     std::atomic<std::size_t> next{0};
-    const auto work = [&] {
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure;
+    const auto work = [&](int thread) {
         const DefaultFloatingPoint guard;
-        Scratch scratch;
-        for (std::size_t i = next++; i < tasks; i = next++) task(i, scratch);
+        try {
+            for (std::size_t i = next++; i < tasks && !failed; i = next++) task(i, thread);
+        } catch (...) {
+            if (!failed.exchange(true)) failure = std::current_exception();
+        }
     };
     std::vector<std::thread> others;
     try {
-        for (int i = 1; i < threads && std::size_t(i) < tasks; ++i) others.emplace_back(work);
+        for (int i = 1; i < threads && std::size_t(i) < tasks; ++i) others.emplace_back(work, i);
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
-    work();
+    work(0);
     for (std::thread& other : others) other.join();
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace crossentropy

@@ -1,12 +1,10 @@
 // What a kernel is asked for: plain data, the same for every instruction set.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <optional>
 
 namespace crossentropy {
@@ -57,7 +55,8 @@ struct Problem {
     double label_smoothing = 0.0;           // (epsilon)
     double z_loss = 0.0;                    // (zeta)
     double softcap = kInf;                  // (k)
-    double inverse_temperature = 1.0;       // (1 / tau), rounded, and what rounding left out
+    double temperature = 1.0;               // (tau)
+    double inverse_temperature = 1.0;       // set by `evaluate`: 1 / tau, rounded, and what rounding left out
     double inverse_temperature_error = 0.0;
 
     // What multiplies the gradient: a number for all rows, and if given one a row.
@@ -69,16 +68,12 @@ struct Problem {
     void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
-    void set_temperature(double temperature) {
-        inverse_temperature = 1.0 / temperature;
-        inverse_temperature_error = std::fma(-inverse_temperature, temperature, 1.0) * inverse_temperature;
-    }
     bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
     // Targets with a coefficient for every class, not for one only.
     bool dense() const { return probabilities != nullptr || label_smoothing > 0.0; }
     // Computed in float64: logits that are not used as they are, class weights that float32 may not hold.
     bool extreme_weights = false;
-    bool transformed() const { return softcap < kInf || inverse_temperature != 1.0 || extreme_weights; }
+    bool transformed() const { return softcap < kInf || temperature != 1.0 || extreme_weights; }
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
@@ -98,23 +93,27 @@ struct Outcome {
     double total() const { return sum - sum == 0.0 ? sum + error : sum; }
 };
 
-// Memory that a thread keeps from one range of rows to the next; it grows with the classes, not with the rows.
+// Memory handed out in pieces, one after another, each aligned for any vector. Without memory it only adds them up.
 class Scratch {
  public:
-    void* reserve(std::size_t bytes) {
-        if (bytes > size_) {
-            data_.reset(new std::uint64_t[(bytes + 7) / 8]);
-            size_ = bytes;
-        }
-        return data_.get();
+    explicit Scratch(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
+
+    template <class E>
+    E* take(std::size_t count) {
+        std::byte* const piece = memory_ == nullptr ? nullptr : memory_ + bytes_;
+        bytes_ += (count * sizeof(E) + kAlignment - 1) / kAlignment * kAlignment;
+        return reinterpret_cast<E*>(piece);
     }
+    std::size_t bytes() const { return bytes_; }
+
+    static constexpr std::size_t kAlignment = 64;
 
  private:
-    std::unique_ptr<std::uint64_t[]> data_;
-    std::size_t size_ = 0;
+    std::byte* memory_;
+    std::size_t bytes_ = 0;
 };
 
-// Calls a function for each number below the first argument, on several threads.
-using Tasks = std::function<void(std::size_t, const std::function<void(std::size_t)>&)>;
+// Calls a function for each number below the first argument, on several threads, with the scratch of the thread.
+using Tasks = std::function<void(std::size_t, const std::function<void(std::size_t, void*)>&)>;
 
 }  // namespace crossentropy

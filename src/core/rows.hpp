@@ -16,8 +16,9 @@ class RowKernel : BlockKernel<S, T, transformed> {
     RowValue<S>* const row_values;
     const Tasks* const shared;  // what shares a row's blocks out, if threads are to share each row
     const std::size_t blocks;
-    PartSums* parts;  // of the row at hand, one a block
-    T* scratch_row;   // if there is a matrix to write
+    T* const made;          // coefficients of a block, if the targets are dense: of this thread
+    PartSums* const parts;  // of the row at hand, one a block
+    T* const scratch_row;   // if there is a matrix to write
 
  public:
     RowKernel(const Problem& problem, const Tasks* tasks, Scratch& scratch)
@@ -27,13 +28,11 @@ class RowKernel : BlockKernel<S, T, transformed> {
           diagonal(static_cast<S*>(problem.diagonal)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)),
           shared(tasks),
-          blocks((problem.classes + kBlock<T> - 1) / kBlock<T>) {
-        const std::size_t padded = (p.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T>;
-        const std::size_t bytes = matrix != nullptr ? padded * sizeof(T) : 0;
-        auto* const memory = static_cast<std::byte*>(scratch.reserve(bytes + blocks * sizeof(PartSums)));
-        scratch_row = reinterpret_cast<T*>(memory);
-        parts = reinterpret_cast<PartSums*>(memory + bytes);
-    }
+          blocks((problem.classes + kBlock<T> - 1) / kBlock<T>),
+          made(take_made(problem, scratch)),
+          parts(scratch.take<PartSums>(blocks)),
+          scratch_row(scratch.take<T>(
+              matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         for (std::size_t row = begin; row < end; ++row) {
@@ -48,6 +47,11 @@ class RowKernel : BlockKernel<S, T, transformed> {
     }
 
  private:
+    // The first piece of any thread's scratch.
+    static T* take_made(const Problem& problem, Scratch& scratch) {
+        return scratch.take<T>(problem.dense() ? kBlock<T> : 0);
+    }
+
     // Loss of a row, its gradient written if wanted.
     double loss(std::size_t row, Outcome& outcome) const {
         const S* z = logits + row * p.classes;
@@ -146,17 +150,20 @@ class RowKernel : BlockKernel<S, T, transformed> {
     // visit(block, where it lies in the logits) for each block of a row, in any order.
     template <class Visit>
     CE_INLINE void for_blocks(std::size_t row, std::int64_t target, const Visit& visit) const {
-        const auto one = [&](std::size_t i) {
+        const auto one = [&](std::size_t i, T* coefficients) {
             const std::size_t first = i * kBlock<T>;
-            visit(Block{row, target, first, int(std::min<std::size_t>(kBlock<T>, p.classes - first))},
+            visit(Block{row, target, first, int(std::min<std::size_t>(kBlock<T>, p.classes - first)), coefficients},
                   row * p.classes + first);
         };
         constexpr std::size_t together = 16;  // neighbours, which the CPU fetches ahead
         if (shared == nullptr)
-            for (std::size_t i = 0; i < blocks; ++i) one(i);
+            for (std::size_t i = 0; i < blocks; ++i) one(i, made);
         else
-            (*shared)((blocks + together - 1) / together, [&](std::size_t task) {
-                for (std::size_t i = task * together; i < std::min(blocks, (task + 1) * together); ++i) one(i);
+            (*shared)((blocks + together - 1) / together, [&](std::size_t task, void* memory) {
+                Scratch scratch(memory);
+                T* const coefficients = take_made(p, scratch);
+                for (std::size_t i = task * together; i < std::min(blocks, (task + 1) * together); ++i)
+                    one(i, coefficients);
             });
     }
 

@@ -7,11 +7,10 @@
 template <class S, class T, bool transformed>
 class StridedKernel : TileKernel<S, T, S, S, transformed> {
     using Base = TileKernel<S, T, S, S, transformed>;
-    using Base::p, Base::classes, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
+    using Base::p, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
     using typename Base::Tile, typename Base::V;
 
-    S *staged, *staged_diagonal;  // classes x kTile: stand in for a tile that is not in one piece
-    void* memory;
+    S *const staged, *const staged_diagonal;  // stand in for a tile that is not in one piece
 
     // Positions of one tile, `length` of them in one piece of memory.
     struct Segment {
@@ -19,56 +18,70 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
     };
 
  public:
-    StridedKernel(const Problem& problem, Scratch& scratch) : Base(problem) {
-        const std::size_t bytes = p.classes * kTile * sizeof(S);
-        auto* const start = static_cast<std::byte*>(scratch.reserve(2 * bytes + Base::bytes_of_tile(p.classes) + 64));
-        auto* const aligned = start + (64 - reinterpret_cast<std::uintptr_t>(start) % 64) % 64;
-        memory = aligned;
-        staged = reinterpret_cast<S*>(aligned + Base::bytes_of_tile(p.classes));
-        staged_diagonal = staged + p.classes * kTile;
-    }
+    StridedKernel(const Problem& problem, Scratch& scratch)
+        : Base(problem, scratch),
+          staged(scratch.take<S>(Base::held * kTile)),
+          staged_diagonal(scratch.take<S>(p.diagonal != nullptr ? Base::held * kTile : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         Tile tile;
-        Base::prepare(tile, memory);
+        Base::prepare(tile);
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int rows = int(std::min<std::size_t>(kTile, end - first));
             const bool whole = rows == kTile && first % p.inner + kTile <= p.inner;
-            const std::size_t offset = offset_of(first), next = offset_of(std::min(first + kTile, end - 1));
-            tile.in = whole ? Strided<const S>{logits + offset, p.inner} : Strided<const S>{staged, kTile};
-            tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
-            tile.diagonal = whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.inner}
-                                                         : Strided<S>{staged_diagonal, kTile};
-            tile.next_in = {logits + next, p.inner};
-            tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.inner};
-            if (!whole) stage(first, rows);
             Base::read_targets(tile, first, rows, outcome);
-            if (p.dense()) read_coefficients(tile, first, rows);
-            Base::compute(tile, total);
+            const auto fill = [&](Tile& classes) {
+                const std::size_t offset = offset_of(first, classes.first);
+                const bool last = classes.first + std::size_t(classes.count) == p.classes;
+                const std::size_t next = last ? offset_of(std::min(first + kTile, end - 1), 0)
+                                              : offset_of(first, classes.first + Base::held);
+                place(classes, whole, offset, next);
+                if (!whole) stage(classes, first, rows);
+            };
+            const auto coefficients = [&](Tile& classes) { read_coefficients(classes, first, rows); };
+            const auto flush = [&](const Tile& classes) {
+                if (whole) return;
+                unstage(classes, first, rows, staged, matrix);
+                if (diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, diagonal);
+            };
+            if (Base::held == p.classes)
+                Base::template compute<false>(tile, total, fill, coefficients, flush);
+            else
+                Base::template compute<true>(tile, total, fill, coefficients, flush);
             if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first);
-            if (matrix != nullptr && !whole) unstage(first, rows, staged, matrix);
-            if (diagonal != nullptr && !whole) unstage(first, rows, staged_diagonal, diagonal);
         }
         outcome.add(total.fold());
     }
 
  private:
-    std::size_t offset_of(std::size_t position) const {
-        return position / p.inner * p.classes * p.inner + position % p.inner;
+    std::size_t offset_of(std::size_t position, std::size_t c) const {
+        return (position / p.inner * p.classes + c) * p.inner + position % p.inner;
     }
 
-    void stage(std::size_t first, int rows) const {
-        std::fill(staged, staged + p.classes * kTile, S(0.0));
+    // Where the classes of a tile are read and written, and those that come next.
+    void place(Tile& tile, bool whole, std::size_t offset, std::size_t next) const {
+        tile.in = whole ? Strided<const S>{logits + offset, p.inner} : Strided<const S>{staged, kTile};
+        tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
+        tile.diagonal =
+            whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.inner} : Strided<S>{staged_diagonal, kTile};
+        tile.next_in = {logits + next, p.inner};
+        tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.inner};
+    }
+
+    void stage(const Tile& tile, std::size_t first, int rows) const {
+        std::fill(staged, staged + std::size_t(tile.count) * kTile, S(0.0));
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
-            for (std::size_t c = 0; c < p.classes; ++c)
-                std::memcpy(staged + c * kTile + s.at, logits + s.offset + c * p.inner, s.length * sizeof(S));
+            const S* const from = logits + s.offset + tile.first * p.inner;
+            for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
+                std::memcpy(staged + c * kTile + s.at, from + c * p.inner, s.length * sizeof(S));
         });
     }
-    void unstage(std::size_t first, int rows, const S* from, S* to) const {
+    void unstage(const Tile& tile, std::size_t first, int rows, const S* from, S* to) const {
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
-            for (std::size_t c = 0; c < p.classes; ++c)
-                std::memcpy(to + s.offset + c * p.inner, from + c * kTile + s.at, s.length * sizeof(S));
+            S* const out = to + s.offset + tile.first * p.inner;
+            for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
+                std::memcpy(out + c * p.inner, from + c * kTile + s.at, s.length * sizeof(S));
         });
     }
 
@@ -86,23 +99,24 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
     void read_coefficients(Tile& tile, std::size_t first, int rows) const {
         const T given = T(1.0 - p.label_smoothing), uniform = T(p.label_smoothing / double(p.classes));
         if (p.sparse_indices != nullptr) {
-            std::fill(tile.b[0], tile.b[classes], T(0));
+            std::fill(tile.b[0], tile.b[tile.count], T(0));
             for (int i = 0; i < rows; ++i)
                 for_sparse(p, first + std::size_t(i), double(given), [&](std::size_t c, double q) {
-                    if (c < p.classes) tile.b[c][i] += T(q);
+                    if (c - tile.first < std::size_t(tile.count)) tile.b[c - tile.first][i] += T(q);
                 });
         }
-        for (int c = 0; c < classes; ++c) {
+        for (int c = 0; c < tile.count; ++c) {
+            const std::size_t of_row = tile.first + std::size_t(c);
             T* const b = tile.b[c];
             if (p.sparse_indices == nullptr) std::fill(b, b + kTile, T(0));
             if (p.indices != nullptr)
-                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == c ? given : T(0);
+                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(of_row) ? given : T(0);
             else if (p.sparse_indices == nullptr)
                 for_segments(first, std::size_t(rows), [&](const Segment& s) {
-                    const std::size_t offset = s.offset + std::size_t(c) * p.inner;
+                    const std::size_t offset = s.offset + of_row * p.inner;
                     probabilities_of_type(p, offset, int(s.length), double(given), b + s.at);
                 });
-            const double weight = p.class_weight != nullptr ? p.class_weight[c] : 1.0;
+            const double weight = p.class_weight != nullptr ? p.class_weight[of_row] : 1.0;
             for (int i = 0; i < kTile; ++i) {
                 b[i] += uniform;
                 if (p.class_weight != nullptr) b[i] = T(double(b[i]) * weight);

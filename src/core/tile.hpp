@@ -1,4 +1,7 @@
 // A tile of rows side by side, one a lane, nothing folded across lanes: what they bring, their sums and their losses.
+//
+// Where there are very many classes a tile holds a part of them at a time, and is filled anew for each look at them: for
+// the maximum, for the sums, and for what is written.
 
 // Where a tile lies: rows of a class next to each other, the classes `stride` apart.
 template <class E>
@@ -18,15 +21,33 @@ class TileSums {
 
     const Problem& p;
     const int classes;
+    const std::size_t held;  // classes of a tile at most
+
+ private:
+    T (*const tile_u)[kTile], (*const tile_e)[kTile], (*const tile_b)[kTile];
+    double (*const tile_slope)[kTile];
+
+ protected:
     const S* const logits;
     S* const matrix;
     S* const diagonal;
     RowValue<S>* const row_values;
 
     static constexpr std::int64_t kSkipped = -1;
+    // A tile holds up to so many classes, all of them, so that they are read from memory once. Of more it holds so few
+    // that three looks at them cost no more (measured); four are added up together.
+    static constexpr std::size_t kMostClasses = 32768, kClassesOfPart = 512;
+
+    // Sums over the classes of the rows in one vector of T, as they grow.
+    struct RunningSums {
+        Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
+        Integer<V> count_below{};
+    };
 
     // One tile: classes x rows, and what each row brings and becomes.
     struct Tile {
+        std::size_t first;  // the classes that it holds
+        int count;
         Strided<const In> in;
         Strided<Out> out;                    // may be `in`
         Strided<Out> diagonal;               // if that is wanted
@@ -38,37 +59,42 @@ class TileSums {
         alignas(64) std::int64_t target[kTile];  // kSkipped: the row does not count
         alignas(64) double weight[kTile], sample[kTile], scale[kTile];
         alignas(64) T highest[kTile], ties[kTile];
-        alignas(64) double rest[kTile], spread[kTile], b_rest[kTile], b_highest[kTile];
+        alignas(64) double rest[kTile], spread[kTile], wide_spread[kTile], b_rest[kTile], b_highest[kTile];
         // The matrix is softmax_scale * e - target_scale * b, or `without` where softmax_scale is no number.
         alignas(64) double softmax_scale[kTile], target_scale[kTile], at_highest[kTile], without[kTile];
         alignas(64) double log_total[kTile], value[kTile];
         // For the diagonal: p = probability * e, 1 - p at a unique maximum, and what the z-loss adds.
         alignas(64) double probability[kTile], rest_highest[kTile], tail_scale[kTile];
-        // For a single target: its logit, exponential, class and part of the matrix.
+        // For a single target: its logit, du/dz if transformed, exponential, class and part of the matrix.
         alignas(64) T u_target[kTile], e_target[kTile];
+        alignas(64) double slope_target[transformed ? kTile : 1];
         alignas(64) Index class_target[kTile];
         alignas(64) T at_target[kTile];
     };
 
-    // Of the arrays of a tile, in the order that `prepare` lays them out.
-    static constexpr std::size_t bytes_of_tile(std::size_t classes) {
-        return classes * kTile * (3 * sizeof(T) + (transformed ? sizeof(double) : 0));
-    }
-    void prepare(Tile& tile, void* memory) const {
-        tile.u = static_cast<T(*)[kTile]>(memory);
-        tile.e = tile.u + classes;
-        tile.b = tile.e + classes;
-        tile.slope = reinterpret_cast<double (*)[kTile]>(tile.b + classes);
+    void prepare(Tile& tile) const {
+        tile.u = tile_u;
+        tile.e = tile_e;
+        tile.b = tile_b;
+        tile.slope = tile_slope;
+        tile.first = 0;
+        tile.count = int(held);
         std::fill(tile.weight, tile.weight + kTile, 1.0);
         std::fill(tile.sample, tile.sample + kTile, 1.0);
         std::fill(tile.scale, tile.scale + kTile, p.gradient_scale);
         std::fill(tile.u_target, tile.u_target + kTile, T(0));
+        std::fill(tile.slope_target, std::end(tile.slope_target), 1.0);
         std::fill(tile.class_target, tile.class_target + kTile, kSkipped);
     }
 
-    explicit TileSums(const Problem& problem)
+    TileSums(const Problem& problem, Scratch& scratch)
         : p(problem),
           classes(int(problem.classes)),
+          held(problem.classes <= kMostClasses ? problem.classes : kClassesOfPart),
+          tile_u(scratch.take<T[kTile]>(held)),
+          tile_e(scratch.take<T[kTile]>(held)),
+          tile_b(scratch.take<T[kTile]>(problem.dense() ? held : 0)),
+          tile_slope(scratch.take<double[kTile]>(transformed ? held : 0)),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
           diagonal(static_cast<S*>(problem.diagonal)),
@@ -124,24 +150,27 @@ class TileSums {
         return v;
     }
 
-    // Sum of b_c (m - u_c) in float64, for rows where it overflows T or has a term that is no number.
-    f64 wide_spread(const Tile& tile, int at, f64 highest) const {
-        f64 sum{};
-        for (int c = 0; c < classes; ++c) {
-            f64 u, b;
-            for (int i = 0; i < kWidth<double>; ++i) {
-                u[i] = double(tile.u[c][at + i]);
-                b[i] = double(tile.b[c][at + i]);
+    // Rows whose sum of b_c (m - u_c) overflows T or has a term that is no number have it in float64.
+    static bool spreads_fit(const Tile& tile) {
+        return std::all_of(tile.spread, tile.spread + kTile, [](double spread) { return spread < kInf; });
+    }
+    void add_wide_spread(Tile& tile) const {
+        for (int c = 0; c < tile.count; ++c)
+            for (int i = 0; i < kTile; ++i) {
+                const double b = double(tile.b[c][i]);
+                if (b != 0.0) tile.wide_spread[i] += b * (double(tile.highest[i]) - double(tile.u[c][i]));
             }
-            sum += select<f64>(b == 0, f64{}, b * (highest - u));
-        }
-        return sum;
+    }
+    static void replace_spreads(Tile& tile) {
+        for (int i = 0; i < kTile; ++i)
+            if (!(tile.spread[i] < kInf)) tile.spread[i] = tile.wide_spread[i];
     }
 
-    // The (capped) logits of the rows in one vector of T, and their maximum.
+    // The (capped) logits of the rows in one vector of T, and the maximum so far.
+    template <bool in_parts>
     CE_INLINE void read(Tile& tile, int lane) const {
-        V m = splat<V>(-kInf);
-        for (int c = 0; c < classes; ++c) {
+        V m = in_parts ? load<V>(tile.highest + lane) : splat<V>(-kInf);
+        for (int c = 0; c < tile.count; ++c) {
             const V z = load_as<T>(tile.in.at(c, lane)), u = capped(p, z);
             if constexpr (transformed) store(tile.slope[c] + lane, capped_slope(p, z));
             store(tile.u[c] + lane, u);
@@ -150,13 +179,28 @@ class TileSums {
         store(tile.highest + lane, m);
     }
 
-    // The sums over the classes, of the rows in one vector of T; their exponentials go to tile.e.
-    template <bool dense>
-    CE_INLINE void add_up(Tile& tile, int lane) const {
+    // The exponentials of the rows in one vector of T, where `add_up` has left those of other classes.
+    void exponentials(Tile& tile, int lane) const {
         const V m = load<V>(tile.highest + lane);
-        Sums<kHalves<T>, kCompensated<T>> rest, spread, b_rest, b_highest;
-        Integer<V> count_below{};
-        const auto add = [&](int c, int count) {
+        for (int c = 0; c < tile.count; ++c)
+            store(tile.e[c] + lane, exp_below<transformed>(p, load<V>(tile.u[c] + lane), m));
+    }
+
+    // What the target's class brings, if the tile holds it.
+    template <bool in_parts>
+    CE_INLINE void read_target(Tile& tile, int row) const {
+        const std::size_t c = class_of(tile, row) - tile.first;
+        if (in_parts && c >= std::size_t(tile.count)) return;
+        tile.u_target[row] = tile.u[c][row];
+        if constexpr (transformed) tile.slope_target[row] = tile.slope[c][row];
+    }
+
+    // The sums with the classes of the tile added, of the rows in one vector of T; their exponentials go to tile.e.
+    template <bool dense>
+    CE_INLINE void add_up(const Tile& tile, int lane, RunningSums& running) const {
+        const V m = load<V>(tile.highest + lane);
+        RunningSums sums = running;
+        const auto add = [&](int c, int count) CE_INLINE_LAMBDA {
             V e[4] = {}, distance[4] = {}, below[4] = {}, at_m[4] = {};  // the last three weighed by b
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) {
@@ -165,7 +209,7 @@ class TileSums {
                 __builtin_prefetch(tile.next_in.at(c + j, lane));
                 __builtin_prefetch(tile.next_out.at(c + j, lane), 1);
                 const auto is_below = u != m;
-                count_below = count_lanes<V>(is_below, count_below);
+                sums.count_below = count_lanes<V>(is_below, sums.count_below);
                 const V exponential = exp_below<transformed>(p, u, m);
                 store(tile.e[c + j] + lane, exponential);
                 e[j] = select<V>(is_below, exponential, V{});
@@ -176,27 +220,33 @@ class TileSums {
                     at_m[j] = b - below[j];
                 }
             }
-            add_four(rest, 0, e);
+            add_four(sums.rest, 0, e);
             if constexpr (dense) {
-                add_four(spread, 0, distance);
-                add_four(b_rest, 0, below);
-                add_four(b_highest, 0, at_m);
+                add_four(sums.spread, 0, distance);
+                add_four(sums.b_rest, 0, below);
+                add_four(sums.b_highest, 0, at_m);
             }
         };
         int c = 0;
-        for (; c + 4 <= classes; c += 4) add(c, 4);
-        if (c < classes) add(c, classes - c);
+        for (; c + 4 <= tile.count; c += 4) add(c, 4);
+        if (c < tile.count) add(c, tile.count - c);
+        running = sums;
+    }
 
-        store(tile.ties + lane, __builtin_convertvector(classes - count_below, V));
+    // The sums over all classes, of the rows in one vector of T.
+    template <bool dense>
+    CE_INLINE void store_sums(Tile& tile, int lane, const RunningSums& sums) const {
+        const V m = load<V>(tile.highest + lane);
+        store(tile.ties + lane, __builtin_convertvector(classes - sums.count_below, V));
         if constexpr (!dense) store(tile.e_target + lane, exp_below<transformed>(p, load<V>(tile.u_target + lane), m));
 #pragma GCC unroll 2
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
-            store(tile.rest + at, rest.total(h));
+            store(tile.rest + at, sums.rest.total(h));
             if constexpr (dense) {
-                store(tile.spread + at, spread.total(h));
-                store(tile.b_rest + at, b_rest.total(h));
-                store(tile.b_highest + at, b_highest.total(h));
+                store(tile.spread + at, sums.spread.total(h));
+                store(tile.b_rest + at, sums.b_rest.total(h));
+                store(tile.b_highest + at, sums.b_highest.total(h));
             }
         }
     }
@@ -211,8 +261,6 @@ class TileSums {
         RowSums sums{m, load<f64>(tile.rest + at) + (ties - 1.0), f64{}, f64{}, f64{}};
         if constexpr (dense) {
             sums.spread = load<f64>(tile.spread + at);
-            const auto kept = sums.spread < splat<f64>(kInf);
-            if (!none(~kept)) sums.spread = select<f64>(kept, sums.spread, wide_spread(tile, at, m));
             sums.b_rest = load<f64>(tile.b_rest + at);
             sums.b_highest = load<f64>(tile.b_highest + at);
         } else {
@@ -238,7 +286,7 @@ class TileSums {
             f64 g = scale * load_as<double>(tile.e_target + at) - target_scale * weight;
             g = select<f64>((u == m) & (ties == 1.0), at_highest, g);
             if constexpr (transformed)
-                for (int i = 0; i < kWidth<double>; ++i) g[i] *= tile.slope[class_of(tile, at + i)][at + i];
+                g *= load<f64>(tile.slope_target + at);
             g = select<f64>(scale == scale, g, without);
             if constexpr (std::is_same_v<T, float>) {
                 const f32_half narrow_g = kIsHalf<S> ? narrow_to_odd(g) : narrow(g);

@@ -5,24 +5,73 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
     using Base = TileSums<S, T, In, Out, transformed>;
 
  protected:
-    using Base::p, Base::classes, Base::matrix, Base::diagonal, Base::kTile;
+    using Base::p, Base::matrix, Base::diagonal, Base::kTile;
     using typename Base::Tile, typename Base::V;
 
     using Base::Base;
 
-    // With tile.in, its rows' targets and its coefficients filled in: the rows' values and what they write.
-    void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
-        p.dense() ? compute<true>(tile, total) : compute<false>(tile, total);
+    // With its rows' targets filled in: the rows' values and what they write. For the classes that a tile is to hold,
+    // fill(tile) tells where they lie, coefficients(tile) reads tile.b, flush(tile) follows when they are written.
+    // `in_parts`: the tile may not hold all classes.
+    template <bool in_parts, class Fill, class Coefficients, class Flush>
+    void compute(Tile& tile, Sums<kSums<T>, true>& total, const Fill& fill, const Coefficients& coefficients,
+                 const Flush& flush) const {
+        p.dense() ? compute<true, in_parts>(tile, total, fill, coefficients, flush)
+                  : compute<false, in_parts>(tile, total, fill, coefficients, flush);
     }
 
  private:
-    template <bool dense>
-    void compute(Tile& tile, Sums<kSums<T>, true>& total) const {
-        for (int lane = 0; lane < kTile; lane += kWidth<T>) Base::read(tile, lane);
-        // One by one, and long before they are loaded as vectors: a vector must wait for the stores that it spans.
-        if (Base::has_single_targets())
-            for (int i = 0; i < kTile; ++i) tile.u_target[i] = tile.u[Base::class_of(tile, i)][i];
-        for (int lane = 0; lane < kTile; lane += kWidth<T>) Base::template add_up<dense>(tile, lane);
+    template <bool dense, bool in_parts, class Fill, class Coefficients, class Flush>
+    void compute(Tile& tile, Sums<kSums<T>, true>& total, const Fill& fill, const Coefficients& coefficients,
+                 const Flush& flush) const {
+        const auto read = [&]() CE_INLINE_LAMBDA {
+            fill(tile);
+            for (int lane = 0; lane < kTile; lane += kWidth<T>) Base::template read<in_parts>(tile, lane);
+            if constexpr (dense) coefficients(tile);
+        };
+        // visit() for all classes, as many at a time as the tile holds.
+        const auto for_parts = [&](const auto& visit) CE_INLINE_LAMBDA {
+            if constexpr (!in_parts) {
+                visit();
+            } else {
+                for (tile.first = 0; tile.first < p.classes; tile.first += Base::held) {
+                    tile.count = int(std::min(Base::held, p.classes - tile.first));
+                    read();
+                    visit();
+                }
+            }
+        };
+
+        if constexpr (in_parts)
+            std::fill(tile.highest, tile.highest + kTile, T(-kInf));
+        else
+            read();
+        for_parts([&]() CE_INLINE_LAMBDA {
+            // One by one, and long before they are loaded as vectors: a vector must wait for the stores that it spans.
+            if (Base::has_single_targets())
+                for (int i = 0; i < kTile; ++i) Base::template read_target<in_parts>(tile, i);
+        });
+        if constexpr (in_parts) {
+            typename Base::RunningSums sums[kTile / kWidth<T>];
+            for_parts([&]() CE_INLINE_LAMBDA {
+                for (int lane = 0; lane < kTile; lane += kWidth<T>)
+                    Base::template add_up<dense>(tile, lane, sums[lane / kWidth<T>]);
+            });
+            for (int lane = 0; lane < kTile; lane += kWidth<T>)
+                Base::template store_sums<dense>(tile, lane, sums[lane / kWidth<T>]);
+        } else {
+            for (int lane = 0; lane < kTile; lane += kWidth<T>) {
+                typename Base::RunningSums sums;
+                Base::template add_up<dense>(tile, lane, sums);
+                Base::template store_sums<dense>(tile, lane, sums);
+            }
+        }
+        if constexpr (dense)
+            if (!Base::spreads_fit(tile)) {
+                std::fill(tile.wide_spread, tile.wide_spread + kTile, 0.0);
+                for_parts([&]() CE_INLINE_LAMBDA { Base::add_wide_spread(tile); });
+                Base::replace_spreads(tile);
+            }
 #pragma GCC unroll 2
         for (int at = 0; at < kTile; at += kWidth<double>) {
             const f64 value = Base::template finish<dense>(tile, at);
@@ -30,10 +79,14 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
             total.add(at / kWidth<double>, value);
         }
         if (matrix == nullptr) return;
-        for (int lane = 0; lane < kTile; lane += kWidth<T>) {
-            if (diagonal != nullptr) write_diagonal<dense>(tile, lane);
-            write<dense>(tile, lane);
-        }
+        for_parts([&]() CE_INLINE_LAMBDA {
+            for (int lane = 0; lane < kTile; lane += kWidth<T>) {
+                if constexpr (in_parts) Base::exponentials(tile, lane);
+                if (diagonal != nullptr) write_diagonal<dense>(tile, lane);
+                write<dense>(tile, lane);
+            }
+            flush(tile);
+        });
     }
 
     // What the rows in one vector of T write into the matrix, from their exponentials.
@@ -42,6 +95,7 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
         const V m = load<V>(tile.highest + lane), at_target = load<V>(tile.at_target + lane);
         Integer<V> target;
         __builtin_memcpy(&target, tile.class_target + lane, sizeof target);
+        target -= typename Base::Index(tile.first);
         f64 scale[kHalves<T>], target_scale[kHalves<T>], at_highest[kHalves<T>], without[kHalves<T>];
         f64 fits[kHalves<T>];  // 1 where T holds the scales
         bool all_fit = true;
@@ -96,9 +150,9 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
         };
         const bool scaled = !transformed && p.output != Output::log_softmax;
         if (scaled && all_fit)
-            for (int c = 0; c < classes; ++c) store_as(tile.out.at(c, lane), plain(c));
+            for (int c = 0; c < tile.count; ++c) store_as(tile.out.at(c, lane), plain(c));
         else
-            for (int c = 0; c < classes; ++c)
+            for (int c = 0; c < tile.count; ++c)
                 store_as(tile.out.at(c, lane), scaled ? select<V>(narrow_fits == 1, plain(c), wide(c)) : wide(c));
     }
 
@@ -106,7 +160,7 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
     // logits.
     template <bool dense>
     void write_diagonal(Tile& tile, int lane) const {
-        for (int c = 0; c < classes; ++c) {
+        for (int c = 0; c < tile.count; ++c) {
             f64 d[kHalves<T>];
             for (int h = 0; h < kHalves<T>; ++h) {
                 const int at = lane + h * kWidth<double>;
@@ -122,7 +176,7 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
                     if constexpr (dense) g -= target_scale * load<f64>(tile.b[c] + at);
                     g = select<f64>(confident, load<f64>(tile.at_highest + at), g) * slope;
                     if constexpr (!dense)
-                        g = select<f64>(Base::load_lanes(tile.target + at) == c, load<f64>(tile.at_target + at), g);
+                        g = select<f64>(Base::load_lanes(tile.target + at) == std::int64_t(tile.first) + c, load<f64>(tile.at_target + at), g);
                     d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
                 }
                 d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.without + at));

@@ -4,6 +4,7 @@
 // conversions of half a vector) is an intrinsic of each instruction set.
 
 #define CE_INLINE inline __attribute__((always_inline))
+#define CE_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(CE_AVX512)
 constexpr int kVectorBytes = 64;

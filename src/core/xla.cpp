@@ -1,8 +1,8 @@
 #include "xla.hpp"
 
-#include <algorithm>
 #include <exception>
 #include <limits>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -84,8 +84,14 @@ std::vector<double> reals(const Buffer& buffer) {
     return converted<float, double>(buffer);
 }
 
-bool are_weights(const std::vector<double>& weights) {
-    return std::all_of(weights.begin(), weights.end(), [](double w) { return w >= 0.0 && w < kInf; });
+// The rule of crossentropy._arrays.as_weights, for values that Python has not seen.
+Error* check_weights(const CallFrame* frame, const char* name, const std::vector<double>& weights) {
+    for (const double w : weights)
+        if (!(w == 0.0 || (w >= 1e-100 && w <= 1e100)))
+            return error(frame, ErrorCode::invalid_argument,
+                         std::string(name) + ": expected finite weights of at least 0, each 0 or in [1e-100, 1e100], "
+                                             "got " + std::to_string(w));
+    return nullptr;
 }
 
 template <class T>
@@ -99,10 +105,8 @@ Error* evaluate_batch(const CallFrame* frame) {
     const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];
     const std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]),
                               grad_output = reals(*arguments[4]);
-    if (!are_weights(class_weight))
-        return error(frame, ErrorCode::invalid_argument, "class_weight: expected finite weights of at least 0");
-    if (!are_weights(sample_weight))
-        return error(frame, ErrorCode::invalid_argument, "sample_weight: expected finite weights of at least 0");
+    if (Error* const wrong = check_weights(frame, "class_weight", class_weight)) return wrong;
+    if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight)) return wrong;
 
     const std::int64_t batch_axes = logits.rank - integer(frame, "axes"), axis = batch_axes + integer(frame, "axis");
     const std::size_t batch = product(logits, 0, batch_axes);
@@ -115,7 +119,7 @@ Error* evaluate_batch(const CallFrame* frame) {
     p.label_smoothing = number(frame, "label_smoothing");
     p.z_loss = number(frame, "z_loss");
     p.softcap = number(frame, "softcap");
-    p.set_temperature(number(frame, "temperature"));
+    p.temperature = number(frame, "temperature");
     const Reduction reduction = Reduction(integer(frame, "reduction"));
     const bool probabilities = targets.rank == logits.rank;
     const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
@@ -165,7 +169,9 @@ Error* loss(CallFrame* frame) {
     }
     try {
         return evaluate_batch(frame);
-    } catch (const std::exception& exception) {  // no memory, say
+    } catch (const std::bad_alloc&) {
+        return error(frame, ErrorCode::resource_exhausted, "crossentropy: out of memory");
+    } catch (const std::exception& exception) {
         return error(frame, ErrorCode::internal, exception.what());
     }
 }

@@ -35,7 +35,7 @@ struct MetadataExtension {
 
 struct Error;
 
-enum class ErrorCode : int { invalid_argument = 3, out_of_range = 11, internal = 13 };
+enum class ErrorCode : int { invalid_argument = 3, resource_exhausted = 8, out_of_range = 11, internal = 13 };
 
 struct ErrorCreateArgs {
     std::size_t struct_size;

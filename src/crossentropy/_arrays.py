@@ -1,12 +1,15 @@
 """What an array and an axis are: the only place that raises for them."""
 
+import functools
 import math
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from ._options import LARGEST, SMALLEST
 
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -30,17 +33,45 @@ _BFLOAT16 = 3
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
-def as_array(values: npt.ArrayLike) -> Array:
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def rounds_to_nearest(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of NumPy's arithmetic: it rounds as the core does, whatever mode its caller has set."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _core.DefaultFloatingPoint():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def as_array(name: str, values: npt.ArrayLike) -> Array:
     """Anything array-like; bfloat16 from another library over DLPack, which NumPy does not read."""
     if type(values) is np.ndarray:
         return values
+    if isinstance(values, np.ma.MaskedArray) or hasattr(values, "tocsr"):
+        raise TypeError(
+            f"{name}: expected a dense array without a mask, got {type(values).__name__}: rows that do not count are "
+            "marked by ignore_index or a sample_weight of 0"
+        )
     if hasattr(values, "__dlpack__") and "bfloat16" in str(getattr(values, "dtype", "")):
-        try:
-            from ml_dtypes import bfloat16
-        except ModuleNotFoundError as error:
-            raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
-        return _core.bfloat16_bits(values).view(bfloat16)
+        return _from_dlpack(name, values)
     return np.asarray(values)
+
+
+def _from_dlpack(name: str, values: Any) -> Array:
+    try:
+        from ml_dtypes import bfloat16
+    except ModuleNotFoundError as error:
+        raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
+    if hasattr(values, "resolve_neg"):  # a torch tensor whose memory holds its values negated, which DLPack cannot say
+        values = values.resolve_neg()
+    try:
+        return _core.bfloat16_bits(values).view(bfloat16)
+    except (BufferError, TypeError) as error:
+        raise TypeError(f"{name}: expected bfloat16 on the CPU over DLPack: {error}") from error
 
 
 def element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int | None:
@@ -81,7 +112,7 @@ class Logits(NamedTuple):
 
 def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     """Check logits and bring the class axis last."""
-    given = as_array(logits)
+    given = as_array("logits", logits)
     data, ndim = given, given.ndim
     if not -ndim <= axis < ndim:
         if ndim == 0:
@@ -121,7 +152,7 @@ def rows_of(row_shape: Shape, classes: int, dtype: np.dtype[Any]) -> Logits:
 
 def as_matrix(name: str, values: npt.ArrayLike) -> Array:
     """An array of one of the logits' types, of native byte order, however it is strided."""
-    given = as_array(values)
+    given = as_array(name, values)
     if given.ndim == 0:
         raise ValueError(f"{name}: expected at least one axis, got a scalar")
     data = given if given.dtype in LOGIT_TYPES else _converted(name, given)[0]
@@ -142,9 +173,12 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     array = as_reals(name, weights)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    wrong = ~((array >= 0) & (array < math.inf))
+    wrong = ~((array == 0) | ((array >= SMALLEST) & (array <= LARGEST)))
     if wrong.any():
-        raise ValueError(f"{name}: expected finite weights of at least 0, got {array[wrong][0]}")
+        raise ValueError(
+            f"{name}: expected finite weights of at least 0, each 0 or in [{SMALLEST}, {LARGEST}], "
+            f"got {array[wrong][0]}"
+        )
     return array
 
 
@@ -162,7 +196,7 @@ def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> t
 
 
 def as_reals(name: str, values: npt.ArrayLike) -> Array:
-    array = np.asarray(values)
+    array = as_array(name, values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     return as_read_by_core(array, FLOAT64)
@@ -178,18 +212,39 @@ def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], othe
         )
     if not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if 0 in out.strides and any(n > 1 and not stride for n, stride in zip(out.shape, out.strides, strict=True)):
-        raise ValueError(f"{name}: expected a place for each element, got a broadcast array")
-    if any(isinstance(array, np.ndarray) and np.shares_memory(out, array) for array in others):
+    if not out.flags.forc and _overlaps_itself(out):
+        raise ValueError(f"{name}: expected a place for each element, got strides {out.strides} for shape {shape}")
+    if any(_share_memory(name, out, other) for other in others if other is not None and type(other) is not float):
         raise ValueError(f"{name}: expected memory of its own, got an array that overlaps another input or output")
     return out
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether elements may share bytes: unless each axis steps over all that the axes of smaller steps reach."""
+    reach = array.itemsize
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True)):
+        if n > 1 and stride < reach:
+            return array.size > 0
+        reach += stride * (n - 1)
+    return False
+
+
+def _share_memory(name: str, out: Array, other: Any) -> bool:
+    array = other if isinstance(other, np.ndarray) else np.asarray(other)
+    try:
+        return np.shares_memory(out, array, 1_000_000)  # an exact answer may take for ever
+    except np.exceptions.TooHardError:
+        raise ValueError(
+            f"{name}: expected memory of its own, got strides {out.strides} beside {array.strides} of an input: too "
+            "intricate to tell"
+        ) from None
 
 
 def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
     """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
     given = logits.given
     array = check_array("out", out, given.shape, logits.data.dtype, inputs)
-    if array is not given and np.shares_memory(array, given) and not _same_place(array, given):
+    if array is not given and not _same_place(array, given) and _share_memory("out", array, given):
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
     return array
 

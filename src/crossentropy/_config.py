@@ -1,16 +1,14 @@
 """Threads, and what the library runs on."""
 
-import operator
 import os
+import reprlib
 
 from . import _core
+from ._options import as_integer
 
 
 def _checked_threads(num_threads: int, name: str) -> int:
-    try:
-        number = operator.index(num_threads)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {num_threads!r}") from None
+    number = as_integer(name, num_threads)
     if number < 1:
         raise ValueError(f"{name}: expected at least 1, got {number}")
     return min(number, 1024)
@@ -19,8 +17,8 @@ def _checked_threads(num_threads: int, name: str) -> int:
 def _default_threads() -> int:
     given = os.environ.get("CROSSENTROPY_NUM_THREADS", "")
     if given:
-        if not given.isdecimal():
-            raise ValueError(f"CROSSENTROPY_NUM_THREADS: expected a positive integer, got {given!r}")
+        if not given.isdecimal() or len(given) > 18:
+            raise ValueError(f"CROSSENTROPY_NUM_THREADS: expected a positive integer, got {reprlib.repr(given)}")
         return _checked_threads(int(given), "CROSSENTROPY_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

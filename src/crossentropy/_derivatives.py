@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_logits, as_weights
+from ._arrays import Array, as_array, as_logits, as_weights, rounds_to_nearest
 from ._evaluate import evaluate
 from ._options import LossOptions, Reduction, loss_options
 from ._softmax import centred, log_softmax, logsumexp, probabilities, scaled, vector
 from ._targets import TopKTargets, as_targets
 
 
+@rounds_to_nearest
 def cross_entropy_hvp(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -115,6 +116,7 @@ def cross_entropy_hessian_diagonal(
     return loss, dlogits, diagonal
 
 
+@rounds_to_nearest
 def cross_entropy_dtargets(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike,
@@ -221,7 +223,7 @@ def _rows(
         shape = (*given.row_shape, t.sparse_indices.shape[-1])
         targets = TopKTargets(t.sparse_indices.reshape(shape), t.probabilities.reshape(shape))
     else:
-        targets = np.moveaxis(as_array(targets), axis, -1).astype(np.float64)
+        targets = np.moveaxis(as_array("targets", targets), axis, -1).astype(np.float64)
         mass = np.where(w == 0, 0.0, targets * w).sum(-1)
     smoothing = options.label_smoothing
     B = (1 - smoothing) * mass + smoothing * w.mean()

@@ -5,7 +5,6 @@ products take it from there to the hidden states and the classifier.
 """
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -13,10 +12,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_grad_output, as_matrix, as_weights, check_array, row_type, rows_of
+from ._arrays import (
+    Array,
+    as_array,
+    as_grad_output,
+    as_matrix,
+    as_weights,
+    check_array,
+    rounds_to_nearest,
+    row_type,
+    rows_of,
+)
 from ._config import resolve_threads
 from ._evaluate import evaluate, total_weight
-from ._options import LossOptions
+from ._options import LossOptions, as_integer
 from ._targets import TopKTargets, as_targets
 
 # At most so many bytes of logits at a time by default: more does not make the products faster, and all that is beside
@@ -114,7 +123,7 @@ class Problem:
         self.targets = as_targets(targets, given, options.ignore_index)
         self.dense: Array | None = None  # probabilities of all classes, one row each
         if self.targets.probabilities is not None and not isinstance(targets, TopKTargets):
-            self.dense = as_array(targets).reshape(-1, self.classes)
+            self.dense = as_array("targets", targets).reshape(-1, self.classes)
         self.sample_weight = None
         if sample_weight is not None:
             self.sample_weight = as_weights("sample_weight", sample_weight, self.row_shape)
@@ -158,16 +167,16 @@ class Problem:
 
 def rows_of_chunk(max_logits_bytes: int | None, row_bytes: int) -> int:
     """How many rows of logits are held at a time."""
-    try:
-        limit = MAX_LOGITS_BYTES if max_logits_bytes is None else operator.index(max_logits_bytes)
-    except TypeError:
-        raise TypeError(f"max_logits_bytes: expected an integer or None, got {max_logits_bytes!r}") from None
+    limit = MAX_LOGITS_BYTES
+    if max_logits_bytes is not None:
+        limit = as_integer("max_logits_bytes", max_logits_bytes, "an integer or None")
     if limit < 1:
         raise ValueError(f"max_logits_bytes: expected at least 1, got {limit}")
     rows = max(1, limit // row_bytes)
     return rows // 64 * 64 or rows  # whole tiles of the products
 
 
+@rounds_to_nearest
 def evaluate_head(
     problem: Problem, wrt: Sequence[Wrt] = (), grad_output: npt.ArrayLike = 1.0, out: LinearGradients | None = None
 ) -> tuple[float | Array, LinearGradients]:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_grad_output
+from ._arrays import Array, as_array, as_grad_output, as_logits, rounds_to_nearest
 from ._evaluate import evaluate
 from ._head import LinearGradients
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
-from ._targets import TopKTargets
+from ._targets import TopKTargets, as_targets
 
 
 class _Forward(NamedTuple):
@@ -23,6 +23,7 @@ class _Forward(NamedTuple):
     sample_weight: npt.ArrayLike | None
     loss: float | Array
     dlogits: Array
+    silent: tuple[Array, Array] | None  # rows whose gradient is zero whatever they hold, and what they held
 
 
 class CrossEntropyLoss:
@@ -84,14 +85,18 @@ class CrossEntropyLoss:
         self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:
         """Return the loss of logits and targets, as `cross_entropy` does."""
-        logits = as_array(logits)
-        targets = targets if isinstance(targets, TopKTargets) else as_array(targets)
+        self._last = None  # should this fail, nothing of an earlier forward is handed out
+        logits = as_array("logits", logits)
+        targets = targets if isinstance(targets, TopKTargets) else as_array("targets", targets)
         loss, dlogits = self._evaluate(logits, targets, sample_weight)
-        self._last = _Forward(logits, targets, sample_weight, loss, dlogits)
+        silent = self._silent_rows(logits, targets, sample_weight)
+        held = None if silent is None else (silent, np.moveaxis(logits, self._axis, -1)[silent])
+        self._last = _Forward(logits, targets, sample_weight, loss, dlogits, held)
         return loss
 
     __call__ = forward
 
+    @rounds_to_nearest
     def backward(self, grad_output: npt.ArrayLike = 1.0) -> Array:
         """Return the gradient of the last loss with respect to its logits, times `grad_output`.
 
@@ -125,6 +130,7 @@ class CrossEntropyLoss:
         return scaled
 
     @property
+    @rounds_to_nearest
     def softmax(self) -> Array:
         """The probabilities of the last forward's logits (capped, over the temperature), computed now.
 
@@ -134,10 +140,29 @@ class CrossEntropyLoss:
         self._require_unchanged("softmax")
         return softmax(scaled(last.logits, self._options)[0], axis=self._axis)
 
+    def _silent_rows(
+        self, logits: Array, targets: Array | TopKTargets, sample_weight: npt.ArrayLike | None
+    ) -> Array | None:
+        """Rows whose gradient does not tell what they hold: those that do not count."""
+        z = as_logits(logits, self._axis)
+        t = as_targets(targets, z, self._options.ignore_index)
+        silent = np.zeros(z.row_shape, bool) if t.ignored is None else t.ignored.copy()
+        if t.indices is not None:
+            silent |= t.indices == self._options.ignore_index
+            if self._class_weight is not None:
+                silent |= np.asarray(self._class_weight)[np.where(silent, 0, t.indices)] == 0
+        if sample_weight is not None:
+            silent |= np.asarray(sample_weight) == 0
+        return silent if silent.any() else None
+
     def _require_unchanged(self, what: str) -> None:
         last = self._forward_done(what)
         dlogits = self._evaluate(last.logits, last.targets, last.sample_weight)[1]
-        if dlogits.tobytes() != last.dlogits.tobytes():
+        changed = dlogits.tobytes() != last.dlogits.tobytes()
+        if last.silent is not None and not changed:
+            rows, held = last.silent
+            changed = np.moveaxis(last.logits, self._axis, -1)[rows].tobytes() != held.tobytes()
+        if changed:
             raise RuntimeError(f"{what}: the logits or targets of the last forward have been changed since")
 
     def _forward_done(self, what: str) -> _Forward:
@@ -216,12 +241,13 @@ class LinearCrossEntropyLoss:
         sample_weight: npt.ArrayLike | None = None,
     ) -> float | Array:
         """Return the loss, as `linear_cross_entropy` does."""
+        self._last = None  # should this fail, nothing of an earlier forward is handed out
         data = (
-            as_array(hidden),
-            as_array(classifier),
-            targets if isinstance(targets, TopKTargets) else as_array(targets),
+            as_array("hidden", hidden),
+            as_array("classifier", classifier),
+            targets if isinstance(targets, TopKTargets) else as_array("targets", targets),
         )
-        bias = None if bias is None else as_array(bias)
+        bias = None if bias is None else as_array("bias", bias)
         options = {"bias": bias, "sample_weight": sample_weight, **self._options}
         gradients = None
         if self._per_row:
@@ -233,6 +259,7 @@ class LinearCrossEntropyLoss:
 
     __call__ = forward
 
+    @rounds_to_nearest
     def backward(self, grad_output: npt.ArrayLike = 1.0) -> LinearGradients:
         """Return the gradients of the last loss, times `grad_output`.
 

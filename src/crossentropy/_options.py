@@ -12,10 +12,28 @@ Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
 
+# What softcap and temperature, and weights that are not zero, may be: products of them stay in the range of float64.
+SMALLEST, LARGEST = 1e-100, 1e100
+
+
 def _number(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number in the range of float64, got one beyond it") from None
+
+
+def as_integer(name: str, value: int, expected: str = "an integer") -> int:
+    """Any integer, Python's or NumPy's; not one beyond 64 bits, which some messages could not show."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name}: expected {expected} of 64 bits, got one of {number.bit_length()}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -31,12 +49,7 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         if self.ignore_index is not None:
-            try:
-                ignore_index = operator.index(self.ignore_index)
-            except TypeError:
-                raise TypeError(f"ignore_index: expected an integer or None, got {self.ignore_index!r}") from None
-            if not -(2**63) <= ignore_index < 2**63:
-                raise ValueError(f"ignore_index: expected a 64-bit integer, got {ignore_index}")
+            ignore_index = as_integer("ignore_index", self.ignore_index, "an integer or None")
             object.__setattr__(self, "ignore_index", ignore_index)
         for name in ("label_smoothing", "z_loss", "softcap", "temperature"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
@@ -44,10 +57,14 @@ class LossOptions:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
         if not 0.0 <= self.z_loss < math.inf:
             raise ValueError(f"z_loss: expected a finite number of at least 0, got {self.z_loss}")
-        if not self.softcap > 0.0:
-            raise ValueError(f"softcap: expected a positive number or None, got {self.softcap}")
-        if not 0.0 < self.temperature < math.inf:
-            raise ValueError(f"temperature: expected a finite positive number, got {self.temperature}")
+        if not (SMALLEST <= self.softcap <= LARGEST or self.softcap == math.inf):
+            raise ValueError(
+                f"softcap: expected a positive number in [{SMALLEST}, {LARGEST}] or None, got {self.softcap}"
+            )
+        if not SMALLEST <= self.temperature <= LARGEST:
+            raise ValueError(
+                f"temperature: expected a finite positive number in [{SMALLEST}, {LARGEST}], got {self.temperature}"
+            )
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {self.reduction!r}")
 
@@ -66,6 +83,7 @@ def loss_options(
     """Validated options; the shared default instance where nothing differs from it (building one costs 2 µs)."""
     if (
         reduction == "mean"
+        and type(ignore_index) is int
         and ignore_index == -100
         and label_smoothing == 0.0
         and z_loss == 0.0

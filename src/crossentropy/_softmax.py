@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, Logits, as_array, as_logits, memory_of, row_type
+from ._arrays import Array, Logits, as_array, as_logits, memory_of, rounds_to_nearest, row_type
 from ._config import get_num_threads
 from ._options import LossOptions
 
@@ -157,6 +157,7 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     return np.expand_dims(values, z.axis) if keepdims else values[()]
 
 
+@rounds_to_nearest
 def softmax_jacobian(logits: npt.ArrayLike) -> Array:
     r"""Compute the Jacobian of the softmax, :math:`J_{ij} = a_i (\delta_{ij} - a_j)`.
 
@@ -187,6 +188,7 @@ def softmax_jacobian(logits: npt.ArrayLike) -> Array:
     return jacobian.astype(given.data.dtype)
 
 
+@rounds_to_nearest
 def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
     r"""Multiply a vector by the Jacobian of the softmax: the gradient of :math:`v \cdot \sigma(z)`.
 
@@ -266,7 +268,7 @@ def centred(p: Array, x: Array) -> tuple[Array, Array]:
 
 
 def vector(v: npt.ArrayLike, logits: Array) -> Array:
-    array = as_array(v)
+    array = as_array("v", v)
     if array.shape != logits.shape:
         raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":

@@ -19,6 +19,7 @@ from ._arrays import (
     as_reals,
     element_type,
     memory_of,
+    rounds_to_nearest,
 )
 
 
@@ -68,7 +69,7 @@ def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits, ignore_inde
     """Tell class indices from probabilities, by shape."""
     if isinstance(targets, TopKTargets):
         return _as_sparse(targets, logits, ignore_index)
-    given = as_array(targets)
+    given = as_array("targets", targets)
     if given.shape == logits.row_shape:
         if not (given.dtype is INT64 and given.flags.carray):
             return Targets(_as_indices(given, targets, logits), None, 0, (given,))
@@ -85,8 +86,9 @@ def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits, ignore_inde
     return Targets(None, memory_of(as_read_by_core(data, dtype), code), code, (given,))
 
 
+@rounds_to_nearest
 def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
-    indices, probabilities = as_array(targets.indices), as_reals("targets", as_array(targets.probabilities))
+    indices, probabilities = as_array("targets", targets.indices), as_reals("targets", targets.probabilities)
     given = (targets.indices, targets.probabilities)
     ndim = logits.given.ndim
     moved = np.moveaxis(indices, logits.axis, -1) if indices.ndim == ndim else indices

@@ -131,7 +131,7 @@ struct Generated {
         if (random.below(3) == 0) p.label_smoothing = 0.1;
         if (random.below(3) == 0) p.z_loss = 0.001;
         if (random.below(3) == 0) p.softcap = 30.0;
-        if (random.below(3) == 0) p.set_temperature(0.7);
+        if (random.below(3) == 0) p.temperature = 0.7;
         reduction = Reduction(int(random.below(3)));
         if (p.matrix != nullptr && random.below(3) == 0) {
             diagonal.resize(rows * classes);

@@ -17,6 +17,10 @@ class Record:
                 own.flags.writeable = False
                 object.__setattr__(self, name, own)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers as lists, for JSON; what is not finite as "NaN", "Infinity" or "-Infinity"."""
         return {name: _plain(value) for name, value in vars(self).items()}

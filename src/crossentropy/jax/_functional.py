@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .._arrays import as_weights, rows_of
+from .._arrays import as_array, as_weights, rows_of
 from .._evaluate import total_weight
 from .._options import Reduction, loss_options
 from .._targets import accepted_targets, as_targets
@@ -90,12 +90,11 @@ def cross_entropy(
     rows = z.shape[:axis] + z.shape[axis + 1 :]
     if z.shape[axis] == 0:
         raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
-    t = as_class_indices_or_probabilities(targets, z.shape, rows, row_dtype(z))
+    t = as_class_indices_or_probabilities(targets, z.shape, axis, ignore_index, row_dtype(z))
     w = NONE if class_weight is None else weights("class_weight", class_weight, z.shape[axis : axis + 1])
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
     if where is not None:
         z, t, s = _restricted(jnp.asarray(where), z, t, s, axis)
-    check_indices(t, rows, z.shape[axis], options.ignore_index)
     return _loss(options, axis, z, t, w, s)
 
 
@@ -192,17 +191,29 @@ def as_logits(logits: ArrayLike, name: str = "logits") -> Array:
 
 
 def as_class_indices_or_probabilities(
-    targets: ArrayLike, shape: tuple[int, ...], rows: tuple[int, ...], dtype: Any
+    targets: ArrayLike, shape: tuple[int, ...], axis: int, ignore_index: int | None, dtype: Any
 ) -> Array:
-    """Targets as the core reads them: 32- or 64-bit integers, or floating-point numbers."""
-    t = jnp.asarray(targets)
+    """Targets as the core reads them: 32- or 64-bit integers, or floating-point numbers.
+
+    Where class indices are known, one that is out of range raises IndexError here.
+    """
+    rows = shape[:axis] + shape[axis + 1 :]
+    # As they came: JAX may be about to narrow them to 32 bits.
+    t: Any = targets if _is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
+    t = t if hasattr(t, "dtype") else jnp.asarray(t)
     integers = jnp.issubdtype(t.dtype, jnp.integer)
     if t.shape == rows and rows != shape:
         if not integers:
             raise TypeError(
                 f"targets: expected {accepted_targets(rows, shape)}, got dtype {t.dtype} and shape {t.shape}"
             )
+        if not _is_traced(t):
+            given = rows_of(rows, shape[axis], np.dtype(np.float32))
+            total_weight(as_targets(np.asarray(t), given, ignore_index), given, ignore_index, None, None)
+            _check_narrowed("targets", np.asarray(t))
+        t = jnp.asarray(t)
         return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
+    t = jnp.asarray(t)
     if t.shape != shape:
         raise ValueError(f"targets: expected {accepted_targets(rows, shape)}, got shape {t.shape}")
     if integers or t.dtype == bool:
@@ -214,19 +225,27 @@ def as_class_indices_or_probabilities(
 
 def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Class or sample weights; where they are known, that they are finite and at least 0 is checked here."""
+    if not _is_traced(values):
+        _check_narrowed(name, as_weights(name, np.asarray(values), shape))
     array = jnp.asarray(values)
-    if not isinstance(array, jax.core.Tracer):
-        as_weights(name, np.asarray(array), shape)
-    elif array.shape != shape:
+    if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def check_indices(t: Array, rows: tuple[int, ...], classes: int, ignore_index: int | None) -> None:
-    """Where class indices are known, one that is out of range raises IndexError here."""
-    if t.ndim == len(rows) and not isinstance(t, jax.core.Tracer):
-        given = rows_of(rows, classes, np.dtype(np.float32))
-        total_weight(as_targets(np.asarray(t), given, ignore_index), given, ignore_index, None, None)
+def _is_traced(values: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
+    """Check what JAX makes of indices that are in range, and of weights, in its mode of 32 bits."""
+    narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
+    changed = narrow != known if known.dtype.kind in "iu" else np.isinf(narrow) | ((narrow == 0) != (known == 0))
+    if changed.any():
+        raise ValueError(
+            f"{name}: expected values that {narrow.dtype} holds, since JAX's mode of 64 bits is off, "
+            f"got {known[changed][0]}"
+        )
 
 
 def _restricted(where: Array, z: Array, t: Array, s: Array, axis: int) -> tuple[Array, Array, Array]:

@@ -13,7 +13,7 @@ from .._head import rows_of_chunk
 from .._options import LossOptions, Reduction, loss_options
 from . import _composed, _rules
 from ._composed import row_dtype
-from ._functional import as_class_indices_or_probabilities, as_logits, check_indices, weights
+from ._functional import as_class_indices_or_probabilities, as_logits, weights
 from ._rules import NONE
 
 
@@ -80,10 +80,9 @@ def linear_cross_entropy(
     classes, rows = len(W), h.shape[:-1]
     if bias is not None and jnp.shape(bias) != (classes,):
         raise ValueError(f"bias: expected shape {(classes,)}, got {jnp.shape(bias)}")
-    t = as_class_indices_or_probabilities(targets, (*rows, classes), rows, row_dtype(h))
+    t = as_class_indices_or_probabilities(targets, (*rows, classes), len(rows), ignore_index, row_dtype(h))
     w = NONE if class_weight is None else weights("class_weight", class_weight, (classes,))
     s = jnp.ones(rows, row_dtype(h)) if sample_weight is None else weights("sample_weight", sample_weight, rows)
-    check_indices(t, rows, classes, options.ignore_index)
 
     count = math.prod(rows)
     step = min(rows_of_chunk(max_logits_bytes, classes * row_dtype(h).itemsize), max(count, 1))
