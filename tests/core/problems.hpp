@@ -68,6 +68,11 @@ struct Generated {
             rows = 1;
             classes = (1 << 19) + random.below(9000);
         }
+        const bool in_parts = random.below(200) == 0;  // more classes than a tile holds
+        if (in_parts) {
+            rows = 3;
+            classes = (1 << 15) + random.below(2000);
+        }
         const double widths[] = {0.01, 1.0, 10.0, 1000.0};
         const double width = widths[random.below(4)];
         logits.resize(rows * classes);
@@ -89,7 +94,7 @@ struct Generated {
 
         p.rows = rows;
         p.classes = classes;
-        if (rows > 1 && random.below(3) == 0)  // the class axis in the middle
+        if (rows > 1 && (in_parts || random.below(3) == 0))  // the class axis in the middle
             for (p.inner = 1 + random.below(rows); rows % p.inner != 0;) --p.inner;
         p.type = type;
         p.logits = logits.data();
