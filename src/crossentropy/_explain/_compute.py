@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, as_logits, as_weights
+from .._arrays import Array, Shape, as_logits, as_weights
 from .._evaluate import evaluate
 from .._options import LossOptions, Reduction, loss_options
 from .._softmax import log_softmax, logsumexp, scaled, softmax
@@ -87,11 +87,7 @@ def explain(
     z = as_logits(logits, -1)
     if z.data.ndim > 2 or z.rows == 0:
         raise ValueError(f"logits: expected one row or more of classes, shape (N, C) or (C,), got {z.data.shape}")
-    if z.rows > MAX_ROWS or z.data.size > MAX_LOGITS:
-        raise ValueError(
-            f"logits: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {z.rows:,} rows of "
-            f"{z.classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
-        )
+    refuse_many("logits", z.data.shape)
     t = as_targets(targets, z, options.ignore_index)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
@@ -180,6 +176,16 @@ def explain(
         loss=loss,
         dlogits=dlogits,
     )
+
+
+def refuse_many(name: str, shape: Shape) -> None:
+    """Refuse by its shape what is too large to explain: a file before it is read."""
+    rows, classes = math.prod(shape[:-1]), math.prod(shape[-1:])
+    if rows > MAX_ROWS or rows * classes > MAX_LOGITS:
+        raise ValueError(
+            f"{name}: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {rows:,} rows of "
+            f"{classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
+        )
 
 
 def _refuse_probabilities(A: Array) -> None:
