@@ -4,13 +4,13 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+_COPY_BYTES = 1 << 20
 _KINDS = (
     (stat.S_ISREG, "file"),
     (stat.S_ISFIFO, "pipe"),
@@ -56,22 +56,22 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     standard output goes to, are written to instead, when all is there.
     """
     with named(path):
-        found = path.stat() if path.exists() else None
-        if found and check_kind(path, ("file", "pipe", "character device")) != "file":
-            target = None
-        else:
-            target = None if found and _standard(found) else Path(os.path.realpath(path))
-    if target is None:
-        assert found
-        with named(path):
-            stream = _stream(path, found)
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            found = None
+        if found:
+            check_kind(path, ("file", "pipe", "character device"))
+        stream = _stream(path, found)
+    if stream:
         with stream, tempfile.TemporaryFile(buffering=0) as file:
             yield file
             file.seek(0)
             with named(path):
-                shutil.copyfileobj(file, stream)
-                stream.flush()
+                while piece := file.read(_COPY_BYTES):
+                    write_all(stream, memoryview(piece))
         return
+    target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.partial")
     try:
         with named(path):
@@ -95,15 +95,12 @@ def write_all(file: IO[bytes], memory: memoryview) -> None:
         memory = memory[file.write(memory) :]
 
 
-def _standard(found: os.stat_result) -> int | None:
-    """The descriptor of standard output or standard error, if that is where they go."""
+def _stream(path: Path, found: os.stat_result | None) -> IO[bytes] | None:
+    """What is to be written to, not replaced: all but files, and the files of standard output and standard error."""
+    if found is None:
+        return None
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):  # a closed one
             if os.path.samestat(os.fstat(descriptor), found):
-                return descriptor
-    return None
-
-
-def _stream(path: Path, found: os.stat_result) -> IO[bytes]:
-    descriptor = _standard(found)
-    return path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+                return os.fdopen(os.dup(descriptor), "wb", buffering=0)
+    return None if stat.S_ISREG(found.st_mode) else path.open("wb", buffering=0)
