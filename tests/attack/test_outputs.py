@@ -21,6 +21,15 @@ def losses(arrays):
     return as_bytes(ce.cross_entropy(*arrays, reduction="none"))
 
 
+def make_device(path, kind, major, minor):
+    try:
+        os.mknod(path, kind | 0o666, os.makedev(major, minor))
+        if kind == stat.S_IFCHR:
+            path.open("wb").close()
+    except PermissionError:
+        pytest.skip("only root makes devices, where devices work")
+
+
 class TestOutputs:
     def test_pipe_is_written_to(self, files, losses):
         os.mkfifo(files / "pipe")
@@ -29,21 +38,25 @@ class TestOutputs:
         assert read == [losses]
         assert (files / "pipe").is_fifo()
 
-    def test_device_stays(self, files):
-        try:
-            os.mknod(files / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-            (files / "null").write_text("")
-        except PermissionError:
-            pytest.skip("only root makes devices, where devices work")
-        assert run("eval", *FILES, "--per-row", "null", cwd=files).returncode == 0
-        assert (files / "null").is_char_device()
+    @pytest.mark.parametrize(("minor", "words"), [(3, None), (7, "device: No space left on device")])
+    def test_device_stays(self, files, minor, words):
+        """Null and full: devices of the test's own, for a command that replaces them would replace the system's."""
+        make_device(files / "device", stat.S_IFCHR, 1, minor)
+        done = run("eval", *FILES, "--per-row", "device", cwd=files)
+        if words:
+            refused(done, words)
+        else:
+            assert done.returncode == 0
+        assert sorted(path.name for path in files.iterdir()) == ["device", *FILES]
+        assert (files / "device").is_char_device()
 
     def test_standard_output(self, files, losses):
-        done = run("eval", *FILES, "--json", "--per-row", "/dev/stdout", cwd=files)
+        (files / "out").symlink_to("/proc/self/fd/1")
+        done = run("eval", *FILES, "--json", "--per-row", "out", cwd=files)
         assert done.stdout.startswith(losses)
         assert json.loads(done.stdout[len(losses) :])["rows"] == 50
         with (files / "all").open("wb") as file:
-            run("eval", *FILES, "--json", "--per-row", "/dev/stdout", cwd=files, stdout=file)
+            run("eval", *FILES, "--json", "--per-row", "out", cwd=files, stdout=file)
         assert (files / "all").read_bytes() == done.stdout
 
     def test_link_is_followed(self, files, losses):
@@ -81,10 +94,7 @@ class TestOutputs:
             with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(files):
                 bound.bind("place")
         else:
-            try:
-                os.mknod(place, stat.S_IFBLK | 0o600, os.makedev(7, 250))
-            except PermissionError:
-                pytest.skip("only root makes devices")
+            make_device(place, stat.S_IFBLK, 7, 250)
         before = sorted(files.iterdir())
         words = f"place: expected a file or a pipe or a character device, got a {kind}"
         refused(run("eval", *FILES, "--per-row", "place", cwd=files), words)
@@ -149,11 +159,8 @@ class TestEndings:
         def limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 
-        for output, words, prepare in (
-            ("losses.npy", "File too large", limit),
-            ("/dev/full", "No space left on device", None),
-        ):
-            refused(run("eval", *FILES, "--per-row", output, cwd=files, preexec_fn=prepare), f"{output}: {words}")
+        done = run("eval", *FILES, "--per-row", "losses.npy", cwd=files, preexec_fn=limit)
+        refused(done, "losses.npy: File too large")
         assert sorted(path.name for path in files.iterdir()) == FILES
 
     @pytest.mark.parametrize(
