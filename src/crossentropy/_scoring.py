@@ -130,6 +130,7 @@ def check_logits(logits: Array | Stored | HeadLogits, axis: int) -> tuple[Shape,
     return tuple(rows), as_logits(few, -1 if classes else axis).data.dtype
 
 
+@np.errstate(all="ignore")  # what is not finite shows in the numbers
 def score(
     logits: Array | Stored | HeadLogits,
     targets: Array | Stored,

@@ -70,6 +70,22 @@ class TestInputs:
         assert (large / "losses.npy").read_text() == "kept"
 
 
+    def test_what_is_not_finite_is_no_warning(self, tmp_path):
+        for name, array in (
+            ("logits.npy", np.array([[np.inf, 1.0], [-np.inf, 2.0], [1e308, -1e308], [0.0, 1.0]])),
+            ("targets.npy", np.array([0, 0, 1, 1])),
+            ("hidden.npy", np.full((4, 2), 1e30, np.float32)),
+            ("head.npy", np.full((2, 2), 1e30, np.float32)),
+            ("bias.npy", np.full(2, -1e300)),
+        ):
+            np.save(tmp_path / name, array)
+        head = ["--hidden", "hidden.npy", "--head", "head.npy", "--bias", "bias.npy", "targets.npy"]
+        for given in (FILES, head):
+            done = run("eval", *given, "--json", cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, b"")
+            assert json.loads(done.stdout)["mean_nats"] is None
+
+
 class TestHeaders:
     @pytest.mark.parametrize(
         ("text", "words"),
