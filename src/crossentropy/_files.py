@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_COPY_BYTES = 1 << 20
+COPY_BYTES = 1 << 20
 _KINDS = (
     (stat.S_ISREG, "file"),
     (stat.S_ISFIFO, "pipe"),
@@ -68,7 +68,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.seek(0)
             with named(path):
-                while piece := file.read(_COPY_BYTES):
+                while piece := file.read(COPY_BYTES):
                     write_all(stream, memoryview(piece))
         return
     target = Path(os.path.realpath(path))

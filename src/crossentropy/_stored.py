@@ -20,10 +20,9 @@ from typing import IO, Any
 import numpy as np
 
 from ._arrays import Array, Shape
-from ._files import check_kind, named, write_all
+from ._files import COPY_BYTES, check_kind, named, write_all
 
 Index = tuple[int | slice, ...]
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def open_array(path: Path) -> Stored:
 def _copy(file: IO[bytes], size: int) -> io.BytesIO:
     """At most so many bytes, in memory that grows with what comes: a header may promise anything."""
     memory = io.BytesIO()
-    while piece := file.read(min(size - memory.tell(), _COPY_BYTES)):
+    while piece := file.read(min(size - memory.tell(), COPY_BYTES)):
         memory.write(piece)
     return memory
 

@@ -69,7 +69,6 @@ class TestInputs:
         refused(subprocess.CompletedProcess([], process.returncode, out, errors), "logits.npy: ", "shrank")
         assert (large / "losses.npy").read_text() == "kept"
 
-
     def test_what_is_not_finite_is_no_warning(self, tmp_path):
         for name, array in (
             ("logits.npy", np.array([[np.inf, 1.0], [-np.inf, 2.0], [1e308, -1e308], [0.0, 1.0]])),

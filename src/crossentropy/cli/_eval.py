@@ -91,8 +91,9 @@ def evaluate(
 ) -> None:
     """Score saved logits, or hidden states and a head: mean cross-entropy in nats and bits, perplexity, accuracy.
 
-    Files are read block by block, so they may be larger than memory; a pipe is read whole into it. Of hidden states,
-    logits are made block by block too. An output gets its name when it is complete; a pipe is written to then.
+    Files are read block by block, so they may be larger than memory; a pipe, as in <(zcat logits.npy.gz), is read whole
+    into memory. Of hidden states, logits are made block by block too. An output takes the place of its file when it is
+    complete; a pipe or a terminal is written to then.
     """
     logits, targets = _logits_and_targets(files, hidden, head, bias, axis, grad)
     check_outputs((per_row, grad), (logits, targets, hidden, head, bias, class_weight, sample_weight))
