@@ -83,6 +83,12 @@ class TestInputs:
             done = run("eval", *given, "--json", cwd=tmp_path)
             assert (done.returncode, done.stderr) == (0, b"")
             assert json.loads(done.stdout)["mean_nats"] is None
+        signalling = np.array([0x7F800001, 0, 0], "<u4").view("<f4")  # a NaN that NumPy warns of when it is widened
+        np.save(tmp_path / "nan.npy", signalling)
+        done = run("explain", "--logits", "nan.npy", "--targets", "1", "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        done = run("explain", "--logits", "1 2 3", "--targets", "1", "--class-weight", "nan.npy", cwd=tmp_path)
+        refused(done, "class_weight: expected finite weights")
 
 
 class TestHeaders:

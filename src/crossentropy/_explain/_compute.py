@@ -20,6 +20,7 @@ MAX_SHOWN = 36  # more classes than this are folded to the TOP likeliest and the
 TOP = 12
 
 
+@np.errstate(all="ignore")  # what is not finite shows in the numbers
 def explain(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -128,19 +129,18 @@ def explain(
         omega = w[kept]
 
     eps = options.label_smoothing
-    with np.errstate(all="ignore"):
-        u, slope, _ = scaled(A, options)
-        m = u.max(-1)
-        shifted = u - m[:, None]
-        e = np.exp(shifted)
-        top = np.arange(C) == u.argmax(-1)[:, None]
-        r = np.where(top, 0.0, e).sum(-1)
-        p, lse = softmax(u), np.asarray(logsumexp(u))
-        smoothed = np.where(s[:, None] > 0, (1 - eps) * q + eps / C, 0.0)
-        b = w * smoothed
-        B = b.sum(-1)
-        tail = np.zeros(N) if options.z_loss == 0 else 2 * options.z_loss * omega * lse
-        rest = np.where(top, (r / (1 + r))[:, None], 1 - p)
+    u, slope, _ = scaled(A, options)
+    m = u.max(-1)
+    shifted = u - m[:, None]
+    e = np.exp(shifted)
+    top = np.arange(C) == u.argmax(-1)[:, None]
+    r = np.where(top, 0.0, e).sum(-1)
+    p, lse = softmax(u), np.asarray(logsumexp(u))
+    smoothed = np.where(s[:, None] > 0, (1 - eps) * q + eps / C, 0.0)
+    b = w * smoothed
+    B = b.sum(-1)
+    tail = np.zeros(N) if options.z_loss == 0 else 2 * options.z_loss * omega * lse
+    rest = np.where(top, (r / (1 + r))[:, None], 1 - p)
     return Explanation(
         names=labels,
         shown=_shown(p, q),
