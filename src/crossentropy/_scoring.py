@@ -3,16 +3,19 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, Shape, as_weights
+from ._arrays import Array, Shape, as_logits, as_matrix, as_weights
 from ._evaluate import evaluate
 from ._head import as_head
 from ._options import LossOptions
+from ._stored import Index, Stored
 from ._targets import accepted_indices, accepted_targets
 
 BLOCK_ELEMENTS = 1 << 22
+SCATTERED = 4  # times as many where the classes of a row lie apart in a file: longer runs, measured twice as fast
 
 
 @dataclass(frozen=True)
@@ -55,27 +58,32 @@ class Score:
 class HeadLogits:
     """The logits of hidden states and a linear head, made when a block of them is asked for."""
 
-    def __init__(self, hidden: Array, classifier: Array, bias: Array | None) -> None:
-        self._head = as_head(hidden, classifier, bias)
-        self.shape = (*self._head.hidden.shape[:-1], len(self._head.classifier))
-        self.dtype = self._head.dtype
+    def __init__(self, hidden: Array | Stored, classifier: Array, bias: Array | None) -> None:
+        one = as_matrix("hidden", np.zeros((1,) * hidden.ndim, hidden.dtype))
+        self._head = as_head(np.broadcast_to(one, hidden.shape), classifier, bias)
+        self._hidden = hidden
+        self.shape = (*hidden.shape[:-1], len(self._head.classifier))
+        self.width, self.dtype = hidden.shape[-1], self._head.dtype
 
-    def __getitem__(self, at: tuple[int | slice, ...]) -> Array:
-        hidden = self._head.hidden[at].astype(self._head.dtype, copy=False)
+    def __getitem__(self, at: Index) -> Array:
+        hidden = self._hidden[at].astype(self._head.dtype, copy=False)
         logits = np.empty((*hidden.shape[:-1], self.shape[-1]), self._head.dtype)
         self._head.write_logits(hidden.reshape(-1, hidden.shape[-1]), logits.reshape(-1, self.shape[-1]))
         return logits
 
 
-def blocks(shape: Shape, classes: int) -> Iterator[tuple[int | slice, ...]]:
-    """Index a shape of rows piece by piece, each of about BLOCK_ELEMENTS elements or one row."""
+def blocks(shape: Shape, width: int, times: int = 1) -> Iterator[Index]:
+    """Index a shape of rows piece by piece, each of about BLOCK_ELEMENTS elements (so many times) or one row."""
+    elements = times * BLOCK_ELEMENTS
+    if not math.prod(shape):
+        return
     if not shape:
         yield ()
         return
     axis = len(shape) - 1  # the axis that is cut: the first that leaves pieces small enough
-    while axis > 0 and math.prod(shape[axis:]) * classes <= BLOCK_ELEMENTS:
+    while axis > 0 and math.prod(shape[axis:]) * width <= elements:
         axis -= 1
-    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[axis + 1 :]) * classes))
+    step = max(1, elements // max(1, math.prod(shape[axis + 1 :]) * width))
     for leading in np.ndindex(shape[:axis]):
         for begin in range(0, shape[axis], step):
             yield (*leading, slice(begin, begin + step))
@@ -114,27 +122,38 @@ class _RatioOfSums:
         return math.sqrt(squares * self.rows / (self.rows - 1)) / self.weight
 
 
+def check_logits(logits: Array | Stored | HeadLogits, axis: int) -> tuple[Shape, np.dtype[Any]]:
+    """The shape of the rows, and the dtype that the gradient has; raises for what no block would be accepted of."""
+    rows = list(logits.shape)
+    classes = rows.pop(axis)
+    few = np.empty((0, classes) if classes else logits.shape, logits.dtype)  # of what takes no memory
+    return tuple(rows), as_logits(few, -1 if classes else axis).data.dtype
+
+
+@np.errstate(all="ignore")  # what is not finite shows in the numbers
 def score(
-    logits: Array | HeadLogits,
-    targets: Array,
+    logits: Array | Stored | HeadLogits,
+    targets: Array | Stored,
     options: LossOptions,
     *,
     axis: int = -1,
     class_weight: Array | None = None,
-    sample_weight: Array | None = None,
+    sample_weight: Array | Stored | None = None,
     num_threads: int | None = None,
-    losses_out: Array | None = None,
-    dlogits_out: Array | None = None,
+    losses_out: Array | Stored | None = None,
+    dlogits_out: Array | Stored | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Score:
     """Score logits of any size; `losses_out` and `dlogits_out` receive each row's loss and the gradient.
 
     The gradient is that of the reduction in `options`. `progress` is told the number of rows of each block.
     """
-    z = logits if isinstance(logits, HeadLogits) else np.moveaxis(logits, axis, -1)
+    z = logits if isinstance(logits, HeadLogits) else _classes_last(logits, axis)
     shape, classes = z.shape[:-1], z.shape[-1]
+    read = max(classes, z.width) if isinstance(z, HeadLogits) else classes  # numbers for each row
+    times = SCATTERED if isinstance(z, Stored) and z.axes[-1] != z.ndim - 1 else 1
     dense = targets.shape == logits.shape
-    t = np.moveaxis(targets, axis, -1) if dense else targets
+    t = _classes_last(targets, axis) if dense else targets
     if not dense and targets.shape != shape:
         raise ValueError(f"targets: expected {accepted_targets(shape, logits.shape)}, got shape {targets.shape}")
     if not dense:
@@ -143,9 +162,9 @@ def score(
     s = np.broadcast_to(1.0, shape) if sample_weight is None else sample_weight
     if s.shape != shape:
         raise ValueError(f"sample_weight: expected shape {shape}, got {s.shape}")
-    dz = None if dlogits_out is None else np.moveaxis(dlogits_out, axis, -1)
+    dz = None if dlogits_out is None else _classes_last(dlogits_out, axis)
 
-    def counted_and_weight(at: tuple[int | slice, ...]) -> tuple[Array, Array]:
+    def counted_and_weight(at: Index) -> tuple[Array, Array]:
         """Which rows of a block count, and what each weighs in the mean."""
         sample = np.asarray(s[at], np.float64)
         counted = sample > 0
@@ -158,21 +177,21 @@ def score(
 
     scale = 1.0
     if dz is not None and options.reduction == "mean":
-        total_weight = math.fsum(counted_and_weight(at)[1].sum() for at in blocks(shape, classes))
+        total_weight = math.fsum(counted_and_weight(at)[1].sum() for at in blocks(shape, read, times))
         scale = 1.0 / total_weight if total_weight else 0.0
 
     per_row, summed = replace(options, reduction="none"), replace(options, reduction="sum")
     ratio = _RatioOfSums()
     counted_rows = hits1 = hits5 = 0
     probabilities = math.prod(shape) > 0
-    for at in blocks(shape, classes):
+    for at in blocks(shape, read, times):
         block, block_targets = np.ascontiguousarray(z[at]), t[at]
         data = (block, block_targets, -1, w, s[at], num_threads)
         losses = np.asarray(evaluate(per_row, *data, gradient=False)[0])
         total, dblock = evaluate(summed, *data, gradient=dz is not None, grad_output=scale)
         if losses_out is not None:
             losses_out[at] = losses
-        if dz is not None:
+        if dz is not None and dblock is not None:
             dz[at] = dblock
         counted, weight = counted_and_weight(at)
         ratio.add(float(total), losses.ravel().astype(np.float64), weight.ravel())
@@ -199,17 +218,27 @@ def score(
     )
 
 
-def _check_indices(targets: Array, classes: int, ignore_index: int | None) -> None:
+def _classes_last(array: Array | Stored, axis: int) -> Array | Stored:
+    axes = list(range(array.ndim))
+    axes.append(axes.pop(axis))
+    return array.transpose(axes)
+
+
+def _check_indices(targets: Array | Stored, classes: int, ignore_index: int | None) -> None:
     """Find a class index out of range in the whole file: the core would name its row in a block."""
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets: expected class indices (integers), got dtype {targets.dtype}")
-    wrong = (targets < 0) | (targets >= classes)
-    if ignore_index is not None:
-        wrong &= targets != ignore_index
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        value = targets.reshape(-1)[row]
-        raise IndexError(f"targets: expected {accepted_indices(classes, ignore_index)}, got {value} in row {row}")
+    first = 0
+    for at in blocks(targets.shape, 1):
+        block = np.asarray(targets[at]).reshape(-1)
+        wrong = (block < 0) | (block >= classes)
+        if ignore_index is not None:
+            wrong &= block != ignore_index
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            accepted = accepted_indices(classes, ignore_index)
+            raise IndexError(f"targets: expected {accepted}, got {block[row]} in row {first + row}")
+        first += block.size
 
 
 def _rank(block: Array, target: Array) -> Array:

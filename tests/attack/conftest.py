@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 
@@ -21,3 +22,24 @@ def alone():
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture
+def arrays(rng):
+    return (2 * rng.standard_normal((50, 7))).astype(np.float32), rng.integers(0, 7, 50)
+
+
+@pytest.fixture
+def files(tmp_path, arrays):
+    for name, array in zip(("logits.npy", "targets.npy"), arrays, strict=True):
+        np.save(tmp_path / name, array)
+    return tmp_path
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Files that take seconds: 4 GB of zeros, a hole on disk."""
+    np.lib.format.open_memmap(tmp_path / "logits.npy", "w+", np.float32, (1_000_000, 1000))
+    np.save(tmp_path / "targets.npy", np.zeros(1_000_000, int))
+    (tmp_path / "losses.npy").write_text("kept")
+    return tmp_path

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, as_logits, as_weights
+from .._arrays import Array, Shape, as_logits, as_weights
 from .._evaluate import evaluate
 from .._options import LossOptions, Reduction, loss_options
 from .._softmax import log_softmax, logsumexp, scaled, softmax
@@ -20,6 +20,7 @@ MAX_SHOWN = 36  # more classes than this are folded to the TOP likeliest and the
 TOP = 12
 
 
+@np.errstate(all="ignore")  # what is not finite shows in the numbers
 def explain(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -87,11 +88,7 @@ def explain(
     z = as_logits(logits, -1)
     if z.data.ndim > 2 or z.rows == 0:
         raise ValueError(f"logits: expected one row or more of classes, shape (N, C) or (C,), got {z.data.shape}")
-    if z.rows > MAX_ROWS or z.data.size > MAX_LOGITS:
-        raise ValueError(
-            f"logits: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {z.rows:,} rows of "
-            f"{z.classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
-        )
+    refuse_many("logits", z.data.shape)
     t = as_targets(targets, z, options.ignore_index)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
@@ -132,19 +129,18 @@ def explain(
         omega = w[kept]
 
     eps = options.label_smoothing
-    with np.errstate(all="ignore"):
-        u, slope, _ = scaled(A, options)
-        m = u.max(-1)
-        shifted = u - m[:, None]
-        e = np.exp(shifted)
-        top = np.arange(C) == u.argmax(-1)[:, None]
-        r = np.where(top, 0.0, e).sum(-1)
-        p, lse = softmax(u), np.asarray(logsumexp(u))
-        smoothed = np.where(s[:, None] > 0, (1 - eps) * q + eps / C, 0.0)
-        b = w * smoothed
-        B = b.sum(-1)
-        tail = np.zeros(N) if options.z_loss == 0 else 2 * options.z_loss * omega * lse
-        rest = np.where(top, (r / (1 + r))[:, None], 1 - p)
+    u, slope, _ = scaled(A, options)
+    m = u.max(-1)
+    shifted = u - m[:, None]
+    e = np.exp(shifted)
+    top = np.arange(C) == u.argmax(-1)[:, None]
+    r = np.where(top, 0.0, e).sum(-1)
+    p, lse = softmax(u), np.asarray(logsumexp(u))
+    smoothed = np.where(s[:, None] > 0, (1 - eps) * q + eps / C, 0.0)
+    b = w * smoothed
+    B = b.sum(-1)
+    tail = np.zeros(N) if options.z_loss == 0 else 2 * options.z_loss * omega * lse
+    rest = np.where(top, (r / (1 + r))[:, None], 1 - p)
     return Explanation(
         names=labels,
         shown=_shown(p, q),
@@ -180,6 +176,16 @@ def explain(
         loss=loss,
         dlogits=dlogits,
     )
+
+
+def refuse_many(name: str, shape: Shape) -> None:
+    """Refuse by its shape what is too large to explain: a file before it is read."""
+    rows, classes = math.prod(shape[:-1]), math.prod(shape[-1:])
+    if rows > MAX_ROWS or rows * classes > MAX_LOGITS:
+        raise ValueError(
+            f"{name}: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {rows:,} rows of "
+            f"{classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
+        )
 
 
 def _refuse_probabilities(A: Array) -> None:

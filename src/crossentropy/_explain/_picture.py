@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 
 from .._arrays import Array
+from .._files import whole, write_all
 from ._explanation import Explanation
 from ._notation import number
 
@@ -59,12 +59,8 @@ def save(figure: Figure, path: Path) -> None:
     memory = io.BytesIO()
     with context("default"), matplotlib.rc_context(_STYLE):
         figure.savefig(memory, format=suffix[1:], dpi=120, metadata=undated)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(memory.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as file:
+        write_all(file, memory.getbuffer())
 
 
 def _shade(place: int, count: int) -> tuple[float, ...]:

@@ -1,9 +1,11 @@
 """The command line: score saved logits, explain the loss, tell the configuration."""
 
+import contextlib
 import io
+import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn, cast
 
 from .. import __version__, show_config
 
@@ -11,6 +13,7 @@ try:
     import typer
 
     from . import _eval, _explain
+    from ._files import tell_failure
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("crossentropy"):
         raise
@@ -53,10 +56,52 @@ def root(
     """Hold the options of the program itself."""
 
 
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+# click's UsageError, or what newer versions of typer have in its place.
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
+
+
 def main() -> None:
-    """Run the command line; a termination unwinds like an interrupt, so that no partial file stays."""
+    """Run the command line: a failure is one line and exit status 2, a signal leaves no partial file."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _end)
+    sys.exit(_status())
+
+
+def _end(number: int, _: object) -> NoReturn:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the tidying up
+    sys.exit(128 + number)
+
+
+def _status() -> int:
+    try:
+        status: int = app(standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except _UsageError as error:
+        if message := error.format_message():  # none where the help was printed
+            tell_failure(None, f"{message} ({error.ctx.command_path} --help tells more)" if error.ctx else message)
+        return 2
+    except BrokenPipeError:
+        _print_no_more()
+        return 1  # as click and rich have it
+    except OSError as error:
+        if error.filename is None:
+            _print_no_more()
+        tell_failure(error.filename or "standard output", error.strerror or error)
+        return 2
+    except MemoryError as error:
+        tell_failure(None, f"not enough memory: {error}")
+        return 2
+    return status
+
+
+def _print_no_more() -> None:
+    """What is left to be printed goes nowhere, rather than fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

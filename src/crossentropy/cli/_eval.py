@@ -1,21 +1,22 @@
 """crossentropy eval: score saved logits."""
 
+import contextlib
 import json
-import sys
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .. import _scoring
-from .._arrays import Array, row_type
+from .._arrays import row_type
 from .._options import loss_options
-from ._files import fail, load, whole_file
+from .._stored import Stored
+from ._files import check_outputs, fail, load, new_file, show, tell
 from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
 
 
@@ -90,72 +91,69 @@ def evaluate(
 ) -> None:
     """Score saved logits, or hidden states and a head: mean cross-entropy in nats and bits, perplexity, accuracy.
 
-    The files are memory-mapped and read block by block, so they may be larger than memory. Of hidden states, logits
-    are made block by block too.
+    Files are read block by block, so they may be larger than memory; a pipe, as in <(zcat logits.npy.gz), is read whole
+    into memory. Of hidden states, logits are made block by block too. An output takes the place of its file when it is
+    complete; a pipe or a terminal is written to then.
     """
     logits, targets = _logits_and_targets(files, hidden, head, bias, axis, grad)
-    given = (logits, targets, hidden, head, bias, class_weight, sample_weight)
-    inputs = [path for path in given if path]
-    for output in (per_row, grad):
-        if output and any(output.exists() and output.samefile(path) for path in inputs if path.exists()):
-            fail(output, "would overwrite an input")
-    if per_row and per_row == grad:
-        fail(grad, "is named for two outputs")
-    t = load(targets)
-    w, s, h, c, b = (load(path) if path else None for path in (class_weight, sample_weight, hidden, head, bias))
-    if h is not None and c is not None:
-        try:
-            z: Array | _scoring.HeadLogits = _scoring.HeadLogits(h, c, b)
-        except (TypeError, ValueError) as error:
-            fail({"hidden": hidden, "classifier": head, "bias": bias}.get(str(error).partition(":")[0]), error)
-        row_shape, dtype = z.shape[:-1], z.dtype
-    else:
-        assert logits is not None
-        z = load(logits)
-        if z.ndim == 0 or not -z.ndim <= axis < z.ndim:
-            fail(logits, f"expected an axis {axis}, got shape {z.shape}")
-        row_shape = np.moveaxis(z, axis, -1).shape[:-1]
-        dtype = np.dtype(np.float64) if z.dtype.kind in "iu" else z.dtype.newbyteorder("=")
-    rows = int(np.prod(row_shape, dtype=np.int64))
+    check_outputs((per_row, grad), (logits, targets, hidden, head, bias, class_weight, sample_weight))
     console = Console(stderr=True)
-    try:
-        options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction.value)
-        with (
-            whole_file(per_row, row_shape, row_type(dtype)) as losses,
-            whole_file(grad, z.shape, dtype) as dlogits,
-            Progress(
-                TextColumn("scoring"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("rows"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            ) as progress,
-        ):
-            task = progress.add_task("scoring", total=rows)
+    named = {
+        "logits": logits,
+        "targets": targets,
+        "hidden": hidden,
+        "classifier": head,
+        "bias": bias,
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
+    }
+    with contextlib.ExitStack() as opened:
+        arrays = {name: load(path, opened) for name, path in named.items() if path}
+        whole = {name: arrays[name][()] for name in ("classifier", "bias", "class_weight") if name in arrays}
+        try:
+            if logits is None:
+                z: Stored | _scoring.HeadLogits = _scoring.HeadLogits(
+                    arrays["hidden"], whole["classifier"], whole.get("bias")
+                )
+            else:
+                z = arrays["logits"]
+                if not -z.ndim <= axis < z.ndim:
+                    fail(logits, f"expected an axis {axis}, got shape {z.shape}")
+            rows, dtype = _scoring.check_logits(z, axis)
+            options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction.value)
+            losses = opened.enter_context(new_file(per_row, rows, row_type(dtype)))
+            dlogits = opened.enter_context(new_file(grad, z.shape, dtype))
+            progress = opened.enter_context(
+                Progress(
+                    TextColumn("scoring"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("rows"),
+                    TimeRemainingColumn(),
+                    console=console,
+                    transient=True,
+                    disable=not console.is_terminal,
+                )
+            )
+            task = progress.add_task("scoring", total=math.prod(rows))
             result = _scoring.score(
                 z,
-                t,
+                arrays["targets"],
                 options,
                 axis=axis,
-                class_weight=w,
-                sample_weight=s,
+                class_weight=whole.get("class_weight"),
+                sample_weight=arrays.get("sample_weight"),
                 num_threads=num_threads,
                 losses_out=losses,
                 dlogits_out=dlogits,
                 progress=lambda n: progress.advance(task, n),
             )
-    except (IndexError, TypeError, ValueError) as error:
-        name = str(error).partition(":")[0]
-        paths = {"logits": logits, "targets": targets, "class_weight": class_weight, "sample_weight": sample_weight}
-        fail(paths.get(name), error)
+        except (IndexError, TypeError, ValueError) as error:
+            fail(named.get(str(error).partition(":")[0]), error)
     if result.looks_like_probabilities and logits is not None:
-        print(
+        tell(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
-            "softmax would be applied twice; logits were expected",
-            file=sys.stderr,
+            "softmax would be applied twice; logits were expected"
         )
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))
@@ -192,9 +190,9 @@ def _print(result: _scoring.Score) -> None:
     table.add_row("classes", f"{result.classes:,}")
     error = result.standard_error
     table.add_row("cross-entropy", f"{result.mean:.6f} ± {error:.6f} nats")
-    table.add_row("", f"{result.mean / np.log(2):.6f} ± {error / np.log(2):.6f} bits")
+    table.add_row("", f"{result.mean / math.log(2):.6f} ± {error / math.log(2):.6f} bits")
     table.add_row("perplexity", f"{result.perplexity:.4f}")
     for name, key in (("top-1 accuracy", "top1_accuracy"), ("top-5 accuracy", "top5_accuracy")):
         accuracy = numbers[key]
         table.add_row(name, "–" if accuracy is None else f"{100 * accuracy:.2f} %")
-    Console(highlight=False).print(table)
+    show(table)

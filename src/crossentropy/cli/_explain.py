@@ -1,19 +1,19 @@
 """crossentropy explain: the loss step by step on the reader's own numbers."""
 
+import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, cast
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from .._arrays import Array
 from .._explain import Explanation
 from .._explain import explain as explain_rows
+from .._explain._compute import refuse_many
 from .._options import Reduction
-from ._files import fail, load
+from ._files import check_outputs, fail, load, show, tell
 from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
 
 WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
@@ -92,10 +92,12 @@ def explain(
     Without logits and targets, on a worked example.
     """
     if (logits is None) != (targets is None):
-        given, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
-        fail(None, f'{given} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
+        one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
+        fail(None, f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
     if as_json and as_tex:
         fail(None, "--json and --tex: expected one of them")
+    given = (logits, targets, class_weight, sample_weight)
+    check_outputs([plot], [Path(words) for words in given if words and words.endswith(".npy")])
     A = _matrix("logits", logits if logits is not None else WORKED_EXAMPLE[0])
     Y = _matrix("targets", targets if targets is not None else WORKED_EXAMPLE[1])
     try:
@@ -130,7 +132,7 @@ def explain(
     elif as_tex:
         print(lesson.to_tex(), end="")
     else:
-        Console(highlight=False).print(lesson)
+        show(lesson)
 
 
 def _plot(x: Explanation, path: Path, row: int) -> None:
@@ -140,9 +142,7 @@ def _plot(x: Explanation, path: Path, row: int) -> None:
         fail(None, f"--plot needs {error.name}: install it with pip install matplotlib")
     except ValueError as error:
         fail(None, error)
-    except OSError as error:
-        fail(path, error.strerror or error)
-    print(f"wrote {path}", file=sys.stderr)
+    tell(f"wrote {path}")
 
 
 def _of_rows(logits: Array, weights: str | None) -> Array | None:
@@ -155,7 +155,13 @@ def _of_rows(logits: Array, weights: str | None) -> Array | None:
 def _matrix(name: str, given: str) -> Array:
     """A .npy file; or numbers parted by spaces or commas, their rows by ';'. Without ';' one dimension."""
     if given.endswith(".npy"):
-        return load(Path(given))
+        with contextlib.ExitStack() as opened:
+            stored = load(Path(given), opened)
+            try:
+                refuse_many(name, stored.shape)
+            except ValueError as error:
+                fail(Path(given), error)
+            return stored[()]
     rows = [line.replace(",", " ").split() for line in given.strip().strip(";").split(";")]
     lengths = sorted({len(line) for line in rows})
     if len(lengths) > 1 or lengths == [0]:

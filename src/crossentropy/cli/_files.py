@@ -1,71 +1,70 @@
 """Files read and written by the commands, and the one way to fail."""
 
 import contextlib
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import typer
+from rich.console import Console, RenderableType
 
-from .._arrays import Array
+from .._files import same_file, whole
+from .._stored import Stored, new_array, open_array
+
+
+def tell(line: str) -> None:
+    """Print one line to standard error, whatever is in it; where that cannot be written, nothing is told."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)
+
+
+def tell_failure(path: Path | str | None, reason: object) -> None:
+    tell(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}")
 
 
 def fail(path: Path | None, reason: object) -> NoReturn:
     """One line that names the file and the reason; exit status 2."""
-    print(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}", file=sys.stderr)
+    tell_failure(path, reason)
     raise typer.Exit(2)
 
 
-def load(path: Path) -> Array:
+def show(what: RenderableType) -> None:
+    """Print to standard output; rich would end the process by itself where a pipe is closed."""
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    print(captured.get(), end="")
+
+
+def load(path: Path, opened: contextlib.ExitStack) -> Stored:
+    """Open a .npy file, which closes with `opened`."""
     try:
-        with path.open("rb") as file:
-            if file.read(6) != b"\x93NUMPY":
-                fail(path, "expected a NumPy .npy file")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        fail(path, error.strerror or error)
+        array = open_array(path)
     except ValueError as error:
-        fail(path, "pickled objects are refused" if "object" in str(error).lower() else error)
-    return np.asarray(array)
+        fail(path, error)
+    opened.callback(array.file.close)
+    return array
+
+
+def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
+    """Refuse an output that is an input or another output, by whatever path."""
+    named = [path for path in outputs if path]
+    for number, output in enumerate(named):
+        if any(same_file(output, path) for path in inputs if path):
+            fail(output, "would overwrite an input")
+        if any(same_file(output, other) for other in named[:number]):
+            fail(output, "is named for two outputs")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array | None]:
+def new_file(path: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Stored | None]:
     """An .npy file to fill, which gets its name when it is complete; on any failure nothing is left."""
     if path is None:
         yield None
         return
-    partial = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            size = file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            file.flush()
-            if hasattr(os, "posix_fallocate"):  # a full disk is told now, not by a crash while writing
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-        array = np.lib.format.open_memmap(partial, mode="r+") if np.prod(shape) else np.empty(shape, dtype)
-        yield np.asarray(array)
-        if isinstance(array, np.memmap):
-            array.flush()
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except OSError as error:
-        fail(path, error.strerror or error)
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole(path) as file:
+        yield new_array(file, path, shape, dtype)
