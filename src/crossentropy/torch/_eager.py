@@ -1,6 +1,6 @@
 """Loss and gradient at once, when nothing but autograd watches: the core writes the gradient with the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, Targets, check, empty_gradient, evaluate, row_dtype, row_shape
 from ._operator import row_losses
 
 
@@ -31,14 +31,17 @@ def is_value(grad_output: Tensor) -> bool:
     return type(grad_output) is Tensor and not torch._C._functorch.is_legacy_batchedtensor(grad_output)
 
 
+def is_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is nothing but elements in the CPU's memory."""
+    return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+
+
 def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     """Whether the tensors are memory that the core may read, now and when their loss is differentiated."""
     if is_watched():
         return False
     for tensor in (input, *targets, *others):
-        if tensor is not None and not (
-            type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
-        ):
+        if tensor is not None and not is_memory(tensor):
             return False
     return not (
         (targets.weight is not None and targets.weight.requires_grad)
@@ -46,7 +49,7 @@ def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     )
 
 
-def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | None) -> Tensor:
     """The reduced loss of plain tensors."""
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
@@ -93,7 +96,7 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         targets = Targets(target, weight, sample_weight)
         ctx.save_for_backward(input, target, weight, sample_weight)
-        ctx.options, ctx.divisor = options, divisor
+        ctx.options, ctx.divisor, ctx.saved = options, divisor, kinds(input, target)
         ctx.gradient = None
         if options.reduction != "none" and ctx.needs_input_grad[0]:
             ctx.gradient = empty_gradient(input)
@@ -101,21 +104,38 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, *rest = ctx.saved_tensors
+        input, *rest = tensors = ctx.saved_tensors
         targets, options, divisor = Targets(*rest), ctx.options, ctx.divisor
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_value(grad_output):
 
             def again() -> Tensor:
                 return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
 
-            return differentiate_again(ctx, ctx.saved_tensors, grad_output, again)
+            check_saved(ctx.saved, (input, targets.target), input, targets)
+            return differentiate_again(ctx, tensors, grad_output, again)
         gradient, ctx.gradient = ctx.gradient, None
         per_row = options.reduction == "none"
         scale = 1.0 if per_row else grad_output.item()
         if gradient is None or scale != 1.0:
+            check_saved(ctx.saved, (input, targets.target), input, targets)
             gradient = empty_gradient(input)
             _evaluate(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None
+
+
+def kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors]
+
+
+def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: Targets) -> None:
+    """Raise unless saved tensors came back as what they were: a hook may hand back anything."""
+    found = kinds(*tensors)
+    if found != saved:
+        raise RuntimeError(f"saved tensors: expected {saved}, got {found}")
+    check(logits, targets)
+    for tensor in tensors:
+        if not tensor.is_cpu:
+            raise RuntimeError(f"saved tensors: expected all on the CPU, got one on {tensor.device}")
 
 
 def differentiate_again(

@@ -1,6 +1,7 @@
 """The losses as torch's users call them."""
 
-import math
+import sys
+from numbers import Real
 from typing import Any
 
 import torch
@@ -8,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction
 
-from .._options import LossOptions, Reduction, loss_options
+from .._options import Reduction, loss_options
 from . import _composed, _eager
-from ._kernel import TYPES, Targets, row_shape
+from ._kernel import TYPES, WEIGHT_TYPES, Targets, as_weights, readable, row_shape, targets_fit
 from ._linear import Head, autocasts, head_loss
 from ._operator import row_losses
 
-_INDEX_TYPES = (torch.int64, torch.uint8)
+_NUMBERS: Any = (Real, torch.SymInt, torch.SymFloat)
 
 
 def cross_entropy(
@@ -43,7 +44,7 @@ def cross_entropy(
         Class indices (int64 or uint8), of the input's shape without C; or probabilities (floating point), of the
         input's shape, which need not sum to one.
     weight : Tensor of shape (C,), optional
-        A weight for each class.
+        A weight for each class, 0 or of a size in [1e-100, 1e100].
     size_average, reduce : bool, optional
         Deprecated by torch; they stand for a `reduction`.
     ignore_index : int
@@ -60,10 +61,10 @@ def cross_entropy(
     temperature : float
         (Capped) logits are divided by it; positive.
     sample_weight : Tensor of the input's shape without C, optional
-        A weight for each row, at least 0; the mean's divisor counts it. A row of weight 0 does not count, whatever it
-        holds.
-    num_items : number or Tensor of shape (), optional
-        What 'mean' divides by instead: for a batch that comes in parts, the items of them all.
+        A weight for each row, 0 or in [1e-100, 1e100]; the mean's divisor counts it. A row of weight 0 does not count,
+        whatever it holds.
+    num_items : number or Tensor of one, optional
+        What 'mean' divides by instead, at least 0: for a batch that comes in parts, the items of them all.
 
     Returns
     -------
@@ -103,17 +104,19 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, target, weight, ignore_index)):
+    targets = Targets(target, weight, sample_weight)
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, targets, ignore_index)):
         _refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
     try:
         options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     except (TypeError, ValueError) as error:
         torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
         _refuse(F.cross_entropy, input, target, *torch_options, because=error)
-    targets = Targets(target, weight, sample_weight)
-    if sample_weight is not None or num_items is not None:
-        _check_ours(row_shape(input), sample_weight, num_items, options)
-    if _eager.is_plain(input, targets):
+    if weight is not None or sample_weight is not None:
+        _check_weights(row_shape(input), weight, sample_weight)
+    if num_items is not None:
+        num_items = _items(num_items, options.reduction)
+    if (num_items is None or not isinstance(num_items, Tensor)) and _eager.is_plain(input, targets):
         return _eager.loss(options, input, targets, num_items)
     return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
 
@@ -215,12 +218,12 @@ def linear_cross_entropy(
     if not batched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
-    shape, width = linear_weight.shape[:-1], linear_weight.shape[-1]
-    head = Head(
-        input, linear_weight.reshape(-1, width), None if linear_bias is None else linear_bias.reshape(-1), tuple(shape)
-    )
-    if sample_weight is not None or num_items is not None:
-        _check_ours(row_shape(head.logits), sample_weight, num_items, loss_of)
+    shape = tuple(linear_weight.shape[:-1])
+    head = Head(input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape)
+    if weight is not None or sample_weight is not None:
+        _check_weights(row_shape(head.logits), weight, sample_weight)
+    if num_items is not None:
+        num_items = _items(num_items, loss_of.reduction)
     loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
@@ -229,18 +232,12 @@ def _autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
-def _fits(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
-    return input.dtype in TYPES and ignore_index is not None and _shapes_fit(input.shape, target, weight, ignore_index)
-
-
-def _shapes_fit(shape: torch.Size, target: Tensor, weight: Tensor | None, ignore_index: int | None) -> bool:
-    target_shape = target.shape
-    axis = 1 if len(shape) > 1 else 0
-    if not shape or shape[axis] == 0 or (weight is not None and weight.shape != shape[axis : axis + 1]):
+def _fits(input: Tensor, targets: Targets, ignore_index: int) -> bool:
+    if input.dtype not in TYPES or ignore_index is None:
         return False
-    if target_shape == shape:
-        return target.dtype in TYPES and not (isinstance(ignore_index, int) and ignore_index >= 0)
-    return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
+    if isinstance(ignore_index, int) and ignore_index >= 0 and targets.target.shape == input.shape:
+        return False
+    return targets_fit(input.shape, targets)
 
 
 def _fits_head(
@@ -262,7 +259,7 @@ def _fits_head(
     logits = input.shape[:-1] + shape
     if target.shape == logits and ignore_index is not None:
         return False
-    return _shapes_fit(logits, target, weight, ignore_index)
+    return targets_fit(logits, Targets(target, weight))
 
 
 def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
@@ -270,26 +267,45 @@ def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **
     function(*arguments, **options)
     if because is not None:
         raise because
+    given = [*arguments[:3], options.get("weight")]
     described = ", ".join(
         f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-        for value in arguments[:3]
+        for value in given
+        if value is not None
     )
     raise ValueError(
-        f"{function.__name__}: expected at least one class and the shapes that torch documents, got {described}"
+        f"{function.__name__}: expected at least one class, real numbers and the shapes that torch documents, "
+        f"got {described}"
     )
 
 
-def _check_ours(
-    rows: torch.Size, sample_weight: Tensor | None, num_items: float | Tensor | None, options: LossOptions
-) -> None:
-    if sample_weight is not None and sample_weight.shape != rows:
-        raise ValueError(f"sample_weight: expected shape {tuple(rows)}, got {tuple(sample_weight.shape)}")
-    if num_items is None:
-        return
-    if options.reduction != "mean":
-        raise ValueError(f"num_items: expected reduction 'mean', got {options.reduction!r}")
+def _check_weights(rows: torch.Size, weight: Tensor | None, sample_weight: Tensor | None) -> None:
+    if sample_weight is not None and (sample_weight.shape != rows or sample_weight.dtype not in WEIGHT_TYPES):
+        raise ValueError(
+            f"sample_weight: expected real numbers of shape {tuple(rows)}, got {tuple(sample_weight.shape)} of "
+            f"{sample_weight.dtype}"
+        )
+    for name, tensor in (("weight", weight), ("sample_weight", sample_weight)):
+        if tensor is not None and tensor.requires_grad and _eager.is_memory(tensor) and not _eager.is_watched():
+            as_weights(name, tensor.detach())  # others are checked as the core reads them
+
+
+def _items(num_items: float | Tensor, reduction: str) -> float | Tensor:
+    """What the mean divides by, as a number where its value is known and no gradient of it is wanted."""
+    if reduction != "mean":
+        raise ValueError(f"num_items: expected reduction 'mean', got {reduction!r}")
     if isinstance(num_items, Tensor):
-        if num_items.dim() > 0:
-            raise ValueError(f"num_items: expected a number or a scalar tensor, got shape {tuple(num_items.shape)}")
-    elif not 0 <= num_items < math.inf:
+        if num_items.numel() != 1 or num_items.dtype not in WEIGHT_TYPES or num_items.dtype is torch.bool:
+            raise ValueError(
+                f"num_items: expected a number or a tensor of one, got shape {tuple(num_items.shape)} of "
+                f"{num_items.dtype}"
+            )
+        num_items = num_items.reshape(())
+        if num_items.requires_grad or not _eager.is_memory(num_items) or _eager.is_watched():
+            return num_items
+        num_items = readable("num_items", num_items).item()
+    if isinstance(num_items, bool) or not isinstance(num_items, _NUMBERS):
+        raise TypeError(f"num_items: expected a number or a tensor of one, got {num_items!r}")
+    if not 0 <= num_items <= sys.float_info.max:
         raise ValueError(f"num_items: expected a finite number of at least 0, got {num_items}")
+    return num_items
