@@ -74,7 +74,7 @@ def _evaluate(
     if divisor is not None and options.reduction == "mean":
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
     value = evaluate(options, input, targets, None, gradient, scale * factor)
-    return torch.full((), value * factor if factor else 0.0, dtype=row_dtype(input))
+    return torch.scalar_tensor(value * factor if factor else 0.0, dtype=row_dtype(input))
 
 
 class _Loss(torch.autograd.Function):
@@ -96,7 +96,7 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         targets = Targets(target, weight, sample_weight)
         ctx.save_for_backward(input, target, weight, sample_weight)
-        ctx.options, ctx.divisor, ctx.saved = options, divisor, kinds(input, target)
+        ctx.rest = options, divisor, kinds(input, target)
         ctx.gradient = None
         if options.reduction != "none" and ctx.needs_input_grad[0]:
             ctx.gradient = empty_gradient(input)
@@ -105,19 +105,19 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, *rest = tensors = ctx.saved_tensors
-        targets, options, divisor = Targets(*rest), ctx.options, ctx.divisor
+        targets, (options, divisor, saved) = Targets(*rest), ctx.rest
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_value(grad_output):
 
             def again() -> Tensor:
                 return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
 
-            check_saved(ctx.saved, (input, targets.target), input, targets)
+            check_saved(saved, (input, targets.target), input, targets)
             return differentiate_again(ctx, tensors, grad_output, again)
         gradient, ctx.gradient = ctx.gradient, None
         per_row = options.reduction == "none"
         scale = 1.0 if per_row else grad_output.item()
         if gradient is None or scale != 1.0:
-            check_saved(ctx.saved, (input, targets.target), input, targets)
+            check_saved(saved, (input, targets.target), input, targets)
             gradient = empty_gradient(input)
             _evaluate(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None

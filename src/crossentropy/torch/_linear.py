@@ -157,7 +157,7 @@ def _evaluate(
             gradients.add(rows, hidden, z)
     if not per_row:
         total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
-        losses = torch.full((), total * factor if factor else 0.0, dtype=losses.dtype)
+        losses = torch.scalar_tensor(total * factor if factor else 0.0, dtype=losses.dtype)
     return losses, gradients.result()
 
 
