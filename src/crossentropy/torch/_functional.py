@@ -1,5 +1,6 @@
 """The losses as torch's users call them."""
 
+import math
 import sys
 from numbers import Real
 from typing import Any
@@ -306,6 +307,8 @@ def _items(num_items: float | Tensor, reduction: str) -> float | Tensor:
         num_items = readable("num_items", num_items).item()
     if isinstance(num_items, bool) or not isinstance(num_items, _NUMBERS):
         raise TypeError(f"num_items: expected a number or a tensor of one, got {num_items!r}")
-    if not 0 <= num_items <= sys.float_info.max:
-        raise ValueError(f"num_items: expected a finite number of at least 0, got {num_items}")
+    huge = isinstance(num_items, int) and abs(num_items) > sys.float_info.max  # more digits than Python may show
+    if huge or not 0 <= num_items < math.inf:
+        got = "one beyond float64" if huge else num_items
+        raise ValueError(f"num_items: expected a finite number of at least 0, got {got}")
     return num_items

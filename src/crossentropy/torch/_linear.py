@@ -46,7 +46,7 @@ class Head(NamedTuple):
 
         There each chunk rounds what it adds to the classifier's gradient.
         """
-        step = rows_of_chunk(None, self.weight.shape[0] * self.input.element_size())
+        step = rows_of_chunk(None, max(1, self.weight.shape[0]) * self.input.element_size())
         return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
 
 
