@@ -99,6 +99,11 @@ for bytes in (0, 8):
     items = resized(torch.ones((), dtype=torch.double), bytes // 2)
     raises(("num_items", bytes), lambda: loss(**given, num_items=items))
 
+z, t = tensors()["input"].requires_grad_(), tensors()["target"]
+(gradient,) = torch.autograd.grad(ct.cross_entropy(z, t), z, create_graph=True)
+resized(z, 0)
+raises("twice differentiated", lambda: gradient.sum().backward())
+
 for function in (loss, head):
     for reduction in ("mean", "none"):
         given = tensors()
@@ -107,6 +112,14 @@ for function in (loss, head):
         resized(hidden, 0)
         if reduction == "none" or function is loss:
             raises(("freed before backward", function.__name__), lambda: value.backward(torch.full_like(value, 2.0)))
+    for name in ("input", "target", "weight", "sample_weight"):  # composed of torch's operators
+        given = tensors()
+        resized(given[name], 0)
+        given["weight"].requires_grad_()
+        raises(("weight requires a gradient", name, function.__name__), lambda: function(**given))
+    given = {**tensors(), "target": torch.rand(64, 3, requires_grad=True)}
+    resized(given["input"], 0)
+    raises(("target requires a gradient", function.__name__), lambda: function(**given))
     given = tensors()
     given["input"].requires_grad_()
     value = function(**given, reduction="none")

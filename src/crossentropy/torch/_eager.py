@@ -6,34 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import PLAIN, Targets, check, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import Targets, check, empty_gradient, evaluate, is_memory, is_watched, row_dtype, row_shape
 from ._operator import row_losses
-
-
-def is_watched() -> bool:
-    """Whether a mode or a transform stands between a call and the memory of its tensors."""
-    return bool(
-        torch.compiler.is_compiling()
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
-        or torch._C._get_tracing_state() is not None
-    )
 
 
 def is_value(grad_output: Tensor) -> bool:
     """Whether an upstream gradient has values to read: not so one that stands for a batch (`is_grads_batched`)."""
     return type(grad_output) is Tensor and not torch._C._functorch.is_legacy_batchedtensor(grad_output)
-
-
-def is_memory(tensor: Tensor) -> bool:
-    """Whether a tensor is nothing but elements in the CPU's memory."""
-    return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided
 
 
 def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:

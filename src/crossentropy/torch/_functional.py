@@ -1,8 +1,5 @@
 """The losses as torch's users call them."""
 
-import math
-import sys
-from numbers import Real
 from typing import Any
 
 import torch
@@ -12,11 +9,10 @@ from torch.nn import _reduction
 
 from .._options import Reduction, loss_options
 from . import _composed, _eager
-from ._kernel import TYPES, WEIGHT_TYPES, Targets, as_weights, readable, row_shape, targets_fit
-from ._linear import Head, autocasts, head_loss
+from ._arguments import check_weights, divisor_of, fits, fits_head, refuse
+from ._kernel import Targets, autocasts, check_memory, row_shape
+from ._linear import Head, head_loss
 from ._operator import row_losses
-
-_NUMBERS: Any = (Real, torch.SymInt, torch.SymFloat)
 
 
 def cross_entropy(
@@ -106,19 +102,20 @@ def cross_entropy(
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
     targets = Targets(target, weight, sample_weight)
-    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, targets, ignore_index)):
-        _refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and fits(input, targets, ignore_index)):
+        refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
     try:
         options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     except (TypeError, ValueError) as error:
         torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
-        _refuse(F.cross_entropy, input, target, *torch_options, because=error)
+        refuse(F.cross_entropy, input, target, *torch_options, because=error)
     if weight is not None or sample_weight is not None:
-        _check_weights(row_shape(input), weight, sample_weight)
+        check_weights(row_shape(input), weight, sample_weight)
     if num_items is not None:
-        num_items = _items(num_items, options.reduction)
+        num_items = divisor_of(num_items, options.reduction)
     if (num_items is None or not isinstance(num_items, Tensor)) and _eager.is_plain(input, targets):
         return _eager.loss(options, input, targets, num_items)
+    check_memory(input=input, **targets._asdict())
     return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
 
 
@@ -203,14 +200,14 @@ def linear_cross_entropy(
     }
     given = (input, linear_weight, target)
     if not (
-        all(isinstance(tensor, Tensor) for tensor in given) and _fits_head(*given, linear_bias, weight, ignore_index)
+        all(isinstance(tensor, Tensor) for tensor in given) and fits_head(*given, linear_bias, weight, ignore_index)
     ):
-        _refuse(F.linear_cross_entropy, *given, **arguments)
+        refuse(F.linear_cross_entropy, *given, **arguments)
     try:
         index = -100 if ignore_index is None else ignore_index
         loss_of = loss_options(index, label_smoothing, z_loss, softcap, temperature, reduction)
     except (TypeError, ValueError) as error:
-        _refuse(F.linear_cross_entropy, *given, because=error, **arguments)
+        refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
     if autocasts(input):
         input, linear_weight = _autocast(input), _autocast(linear_weight)
@@ -222,93 +219,12 @@ def linear_cross_entropy(
     shape = tuple(linear_weight.shape[:-1])
     head = Head(input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape)
     if weight is not None or sample_weight is not None:
-        _check_weights(row_shape(head.logits), weight, sample_weight)
+        check_weights(row_shape(head.logits), weight, sample_weight)
     if num_items is not None:
-        num_items = _items(num_items, loss_of.reduction)
+        num_items = divisor_of(num_items, loss_of.reduction)
     loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 
 def _autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
-
-
-def _fits(input: Tensor, targets: Targets, ignore_index: int) -> bool:
-    if input.dtype not in TYPES or ignore_index is None:
-        return False
-    if isinstance(ignore_index, int) and ignore_index >= 0 and targets.target.shape == input.shape:
-        return False
-    return targets_fit(input.shape, targets)
-
-
-def _fits_head(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    linear_bias: Tensor | None,
-    weight: Tensor | None,
-    ignore_index: int | None,
-) -> bool:
-    shape = linear_weight.shape[:-1]
-    tensors = (input, linear_weight) if linear_bias is None else (input, linear_weight, linear_bias)
-    if input.dim() not in (1, 2) or not shape or input.shape[-1] != linear_weight.shape[-1]:
-        return False
-    if any(t.dtype not in TYPES or (t.dtype != input.dtype and not autocasts(input)) for t in tensors):
-        return False
-    if (linear_bias is not None and linear_bias.shape != shape) or (input.dim() == 1 and len(shape) > 1):
-        return False
-    logits = input.shape[:-1] + shape
-    if target.shape == logits and ignore_index is not None:
-        return False
-    return targets_fit(logits, Targets(target, weight))
-
-
-def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
-    """Raise what torch raises for arguments that do not fit, or what we know against them."""
-    function(*arguments, **options)
-    if because is not None:
-        raise because
-    given = [*arguments[:3], options.get("weight")]
-    described = ", ".join(
-        f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-        for value in given
-        if value is not None
-    )
-    raise ValueError(
-        f"{function.__name__}: expected at least one class, real numbers and the shapes that torch documents, "
-        f"got {described}"
-    )
-
-
-def _check_weights(rows: torch.Size, weight: Tensor | None, sample_weight: Tensor | None) -> None:
-    if sample_weight is not None and (sample_weight.shape != rows or sample_weight.dtype not in WEIGHT_TYPES):
-        raise ValueError(
-            f"sample_weight: expected real numbers of shape {tuple(rows)}, got {tuple(sample_weight.shape)} of "
-            f"{sample_weight.dtype}"
-        )
-    for name, tensor in (("weight", weight), ("sample_weight", sample_weight)):
-        if tensor is not None and tensor.requires_grad and _eager.is_memory(tensor) and not _eager.is_watched():
-            as_weights(name, tensor.detach())  # others are checked as the core reads them
-
-
-def _items(num_items: float | Tensor, reduction: str) -> float | Tensor:
-    """What the mean divides by, as a number where its value is known and no gradient of it is wanted."""
-    if reduction != "mean":
-        raise ValueError(f"num_items: expected reduction 'mean', got {reduction!r}")
-    if isinstance(num_items, Tensor):
-        if num_items.numel() != 1 or num_items.dtype not in WEIGHT_TYPES or num_items.dtype is torch.bool:
-            raise ValueError(
-                f"num_items: expected a number or a tensor of one, got shape {tuple(num_items.shape)} of "
-                f"{num_items.dtype}"
-            )
-        num_items = num_items.reshape(())
-        if num_items.requires_grad or not _eager.is_memory(num_items) or _eager.is_watched():
-            return num_items
-        num_items = readable("num_items", num_items).item()
-    if isinstance(num_items, bool) or not isinstance(num_items, _NUMBERS):
-        raise TypeError(f"num_items: expected a number or a tensor of one, got {num_items!r}")
-    huge = isinstance(num_items, int) and abs(num_items) > sys.float_info.max  # more digits than Python may show
-    if huge or not 0 <= num_items < math.inf:
-        got = "one beyond float64" if huge else num_items
-        raise ValueError(f"num_items: expected a finite number of at least 0, got {got}")
-    return num_items

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _core
 from .._config import resolve_threads
@@ -105,6 +106,29 @@ def _description(tensor: Tensor | None) -> str:
     return "None" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"
 
 
+def is_watched() -> bool:
+    """Whether a mode or a transform stands between a call and the memory of its tensors."""
+    return bool(
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def is_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is nothing but elements in the CPU's memory."""
+    return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def autocasts(input: Tensor) -> bool:
+    """Whether torch would make a product of this tensor in another dtype."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def readable(name: str, tensor: Tensor) -> Tensor:
     """The tensor with what torch left undone done; one whose memory does not hold all its elements raises."""
     if tensor.is_neg():
@@ -117,6 +141,14 @@ def readable(name: str, tensor: Tensor) -> Tensor:
             return torch.zeros(tensor.shape, dtype=tensor.dtype)
         raise RuntimeError(f"{name}: expected {bytes} bytes in memory, got {max(held, 0)} on {tensor.device}")
     return tensor
+
+
+def check_memory(**tensors: Tensor | None) -> None:
+    """Raise where torch's own operators would read what is not there, as some of them do."""
+    if not is_watched():
+        for name, tensor in tensors.items():
+            if tensor is not None and is_memory(tensor):
+                readable(name, tensor)
 
 
 def _span(tensor: Tensor) -> int:

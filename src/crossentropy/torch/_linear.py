@@ -17,15 +17,20 @@ from torch.utils.checkpoint import checkpoint
 from .._head import BLOCK_BYTES, rows_of_chunk
 from .._options import LossOptions
 from . import _composed
-from ._eager import check_saved, differentiate_again, is_plain, is_value, is_watched, kinds, reciprocal
-from ._kernel import Targets, empty, evaluate, readable, row_dtype, row_shape, total_weight
+from ._eager import check_saved, differentiate_again, is_plain, is_value, kinds, reciprocal
+from ._kernel import (
+    Targets,
+    autocasts,
+    check_memory,
+    empty,
+    evaluate,
+    is_watched,
+    readable,
+    row_dtype,
+    row_shape,
+    total_weight,
+)
 from ._operator import row_losses
-
-
-def autocasts(input: Tensor) -> bool:
-    """Whether torch would make a product of this tensor in another dtype."""
-    device = input.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class Head(NamedTuple):
@@ -54,6 +59,7 @@ def head_loss(options: LossOptions, head: Head, targets: Targets, num_items: flo
     """Reduce the losses of a head's rows."""
     plain = not isinstance(num_items, Tensor) and is_plain(head.input, targets, head.weight, head.bias)
     if not plain or targets.target.requires_grad:
+        check_memory(input=head.input, linear_weight=head.weight, linear_bias=head.bias, **targets._asdict())
         return _chunks_of_losses(options, head, targets, num_items)
     divisor = total_weight(options, head.logits.shape, targets)  # a class index out of range raises
     if options.reduction != "mean":

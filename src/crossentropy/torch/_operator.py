@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from .._options import LossOptions, loss_options
 from . import _composed
-from ._kernel import PLAIN, Targets, check, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, Targets, check, check_memory, empty_gradient, evaluate, row_dtype, row_shape
 
 
 def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
@@ -127,7 +127,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _saved(ctx: Any) -> list[Any]:
-    tensors = iter(ctx.saved_tensors)
+    saved = ctx.saved_tensors
+    check_memory(**{f"saved tensor {i}": tensor for i, tensor in enumerate(saved)})
+    tensors = iter(saved)
     return [next(tensors) if place else value for place, value in zip(ctx.places, ctx.rest, strict=True)]
 
 
