@@ -145,10 +145,12 @@ def readable(name: str, tensor: Tensor) -> Tensor:
 
 def check_memory(**tensors: Tensor | None) -> None:
     """Raise where torch's own operators would read what is not there, as some of them do."""
-    if not is_watched():
-        for name, tensor in tensors.items():
-            if tensor is not None and is_memory(tensor):
-                readable(name, tensor)
+    if is_watched():
+        return
+    wrapped, batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
+    for name, tensor in tensors.items():  # of a transform that has ended, some are still wrapped
+        if tensor is not None and is_memory(tensor) and not (wrapped(tensor) or batched(tensor)):
+            readable(name, tensor)
 
 
 def _span(tensor: Tensor) -> int:
