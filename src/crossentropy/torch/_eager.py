@@ -1,29 +1,16 @@
 """Loss and gradient at once, when nothing but autograd watches: the core writes the gradient with the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import Targets, check, empty_gradient, evaluate, is_memory, is_watched, row_dtype, row_shape
 from ._operator import row_losses
-
-
-def is_watched() -> bool:
-    """Whether a mode or a transform stands between a call and the memory of its tensors."""
-    return bool(
-        torch.compiler.is_compiling()
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
-        or torch._C._get_tracing_state() is not None
-    )
 
 
 def is_value(grad_output: Tensor) -> bool:
@@ -36,9 +23,7 @@ def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     if is_watched():
         return False
     for tensor in (input, *targets, *others):
-        if tensor is not None and not (
-            type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
-        ):
+        if tensor is not None and not is_memory(tensor):
             return False
     return not (
         (targets.weight is not None and targets.weight.requires_grad)
@@ -46,7 +31,7 @@ def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     )
 
 
-def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | None) -> Tensor:
     """The reduced loss of plain tensors."""
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
@@ -71,7 +56,7 @@ def _evaluate(
     if divisor is not None and options.reduction == "mean":
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
     value = evaluate(options, input, targets, None, gradient, scale * factor)
-    return torch.full((), value * factor if factor else 0.0, dtype=row_dtype(input))
+    return torch.scalar_tensor(value * factor if factor else 0.0, dtype=row_dtype(input))
 
 
 class _Loss(torch.autograd.Function):
@@ -93,7 +78,7 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         targets = Targets(target, weight, sample_weight)
         ctx.save_for_backward(input, target, weight, sample_weight)
-        ctx.options, ctx.divisor = options, divisor
+        ctx.rest = options, divisor, kinds(input, target)
         ctx.gradient = None
         if options.reduction != "none" and ctx.needs_input_grad[0]:
             ctx.gradient = empty_gradient(input)
@@ -101,21 +86,38 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, *rest = ctx.saved_tensors
-        targets, options, divisor = Targets(*rest), ctx.options, ctx.divisor
+        input, *rest = tensors = ctx.saved_tensors
+        targets, (options, divisor, saved) = Targets(*rest), ctx.rest
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_value(grad_output):
 
             def again() -> Tensor:
                 return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
 
-            return differentiate_again(ctx, ctx.saved_tensors, grad_output, again)
+            check_saved(saved, (input, targets.target), input, targets)
+            return differentiate_again(ctx, tensors, grad_output, again)
         gradient, ctx.gradient = ctx.gradient, None
         per_row = options.reduction == "none"
         scale = 1.0 if per_row else grad_output.item()
         if gradient is None or scale != 1.0:
+            check_saved(saved, (input, targets.target), input, targets)
             gradient = empty_gradient(input)
             _evaluate(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None
+
+
+def kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors]
+
+
+def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: Targets) -> None:
+    """Raise unless saved tensors came back as what they were: a hook may hand back anything."""
+    found = kinds(*tensors)
+    if found != saved:
+        raise RuntimeError(f"saved tensors: expected {saved}, got {found}")
+    check(logits, targets)
+    for tensor in tensors:
+        if not tensor.is_cpu:
+            raise RuntimeError(f"saved tensors: expected all on the CPU, got one on {tensor.device}")
 
 
 def differentiate_again(

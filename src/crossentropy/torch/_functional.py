@@ -1,6 +1,5 @@
 """The losses as torch's users call them."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,13 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction
 
-from .._options import LossOptions, Reduction, loss_options
+from .._options import Reduction, loss_options
 from . import _composed, _eager
-from ._kernel import TYPES, Targets, row_shape
-from ._linear import Head, autocasts, head_loss
+from ._arguments import check_weights, divisor_of, fits, fits_head, refuse
+from ._kernel import Targets, autocasts, check_memory, row_shape
+from ._linear import Head, head_loss
 from ._operator import row_losses
-
-_INDEX_TYPES = (torch.int64, torch.uint8)
 
 
 def cross_entropy(
@@ -43,7 +41,7 @@ def cross_entropy(
         Class indices (int64 or uint8), of the input's shape without C; or probabilities (floating point), of the
         input's shape, which need not sum to one.
     weight : Tensor of shape (C,), optional
-        A weight for each class.
+        A weight for each class, 0 or of a size in [1e-100, 1e100].
     size_average, reduce : bool, optional
         Deprecated by torch; they stand for a `reduction`.
     ignore_index : int
@@ -60,10 +58,10 @@ def cross_entropy(
     temperature : float
         (Capped) logits are divided by it; positive.
     sample_weight : Tensor of the input's shape without C, optional
-        A weight for each row, at least 0; the mean's divisor counts it. A row of weight 0 does not count, whatever it
-        holds.
-    num_items : number or Tensor of shape (), optional
-        What 'mean' divides by instead: for a batch that comes in parts, the items of them all.
+        A weight for each row, 0 or in [1e-100, 1e100]; the mean's divisor counts it. A row of weight 0 does not count,
+        whatever it holds.
+    num_items : number or Tensor of one, optional
+        What 'mean' divides by instead, at least 0: for a batch that comes in parts, the items of them all.
 
     Returns
     -------
@@ -103,18 +101,21 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and _fits(input, target, weight, ignore_index)):
-        _refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
+    targets = Targets(target, weight, sample_weight)
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and fits(input, targets, ignore_index)):
+        refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
     try:
         options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     except (TypeError, ValueError) as error:
         torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
-        _refuse(F.cross_entropy, input, target, *torch_options, because=error)
-    targets = Targets(target, weight, sample_weight)
-    if sample_weight is not None or num_items is not None:
-        _check_ours(row_shape(input), sample_weight, num_items, options)
-    if _eager.is_plain(input, targets):
+        refuse(F.cross_entropy, input, target, *torch_options, because=error)
+    if weight is not None or sample_weight is not None:
+        check_weights(row_shape(input), weight, sample_weight)
+    if num_items is not None:
+        num_items = divisor_of(num_items, options.reduction)
+    if (num_items is None or not isinstance(num_items, Tensor)) and _eager.is_plain(input, targets):
         return _eager.loss(options, input, targets, num_items)
+    check_memory(input=input, **targets._asdict())
     return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
 
 
@@ -199,14 +200,14 @@ def linear_cross_entropy(
     }
     given = (input, linear_weight, target)
     if not (
-        all(isinstance(tensor, Tensor) for tensor in given) and _fits_head(*given, linear_bias, weight, ignore_index)
+        all(isinstance(tensor, Tensor) for tensor in given) and fits_head(*given, linear_bias, weight, ignore_index)
     ):
-        _refuse(F.linear_cross_entropy, *given, **arguments)
+        refuse(F.linear_cross_entropy, *given, **arguments)
     try:
         index = -100 if ignore_index is None else ignore_index
         loss_of = loss_options(index, label_smoothing, z_loss, softcap, temperature, reduction)
     except (TypeError, ValueError) as error:
-        _refuse(F.linear_cross_entropy, *given, because=error, **arguments)
+        refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
     if autocasts(input):
         input, linear_weight = _autocast(input), _autocast(linear_weight)
@@ -215,81 +216,15 @@ def linear_cross_entropy(
     if not batched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
-    shape, width = linear_weight.shape[:-1], linear_weight.shape[-1]
-    head = Head(
-        input, linear_weight.reshape(-1, width), None if linear_bias is None else linear_bias.reshape(-1), tuple(shape)
-    )
-    if sample_weight is not None or num_items is not None:
-        _check_ours(row_shape(head.logits), sample_weight, num_items, loss_of)
+    shape = tuple(linear_weight.shape[:-1])
+    head = Head(input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape)
+    if weight is not None or sample_weight is not None:
+        check_weights(row_shape(head.logits), weight, sample_weight)
+    if num_items is not None:
+        num_items = divisor_of(num_items, loss_of.reduction)
     loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 
 def _autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
-
-
-def _fits(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> bool:
-    return input.dtype in TYPES and ignore_index is not None and _shapes_fit(input.shape, target, weight, ignore_index)
-
-
-def _shapes_fit(shape: torch.Size, target: Tensor, weight: Tensor | None, ignore_index: int | None) -> bool:
-    target_shape = target.shape
-    axis = 1 if len(shape) > 1 else 0
-    if not shape or shape[axis] == 0 or (weight is not None and weight.shape != shape[axis : axis + 1]):
-        return False
-    if target_shape == shape:
-        return target.dtype in TYPES and not (isinstance(ignore_index, int) and ignore_index >= 0)
-    return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
-
-
-def _fits_head(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    linear_bias: Tensor | None,
-    weight: Tensor | None,
-    ignore_index: int | None,
-) -> bool:
-    shape = linear_weight.shape[:-1]
-    tensors = (input, linear_weight) if linear_bias is None else (input, linear_weight, linear_bias)
-    if input.dim() not in (1, 2) or not shape or input.shape[-1] != linear_weight.shape[-1]:
-        return False
-    if any(t.dtype not in TYPES or (t.dtype != input.dtype and not autocasts(input)) for t in tensors):
-        return False
-    if (linear_bias is not None and linear_bias.shape != shape) or (input.dim() == 1 and len(shape) > 1):
-        return False
-    logits = input.shape[:-1] + shape
-    if target.shape == logits and ignore_index is not None:
-        return False
-    return _shapes_fit(logits, target, weight, ignore_index)
-
-
-def _refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
-    """Raise what torch raises for arguments that do not fit, or what we know against them."""
-    function(*arguments, **options)
-    if because is not None:
-        raise because
-    described = ", ".join(
-        f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-        for value in arguments[:3]
-    )
-    raise ValueError(
-        f"{function.__name__}: expected at least one class and the shapes that torch documents, got {described}"
-    )
-
-
-def _check_ours(
-    rows: torch.Size, sample_weight: Tensor | None, num_items: float | Tensor | None, options: LossOptions
-) -> None:
-    if sample_weight is not None and sample_weight.shape != rows:
-        raise ValueError(f"sample_weight: expected shape {tuple(rows)}, got {tuple(sample_weight.shape)}")
-    if num_items is None:
-        return
-    if options.reduction != "mean":
-        raise ValueError(f"num_items: expected reduction 'mean', got {options.reduction!r}")
-    if isinstance(num_items, Tensor):
-        if num_items.dim() > 0:
-            raise ValueError(f"num_items: expected a number or a scalar tensor, got shape {tuple(num_items.shape)}")
-    elif not 0 <= num_items < math.inf:
-        raise ValueError(f"num_items: expected a finite number of at least 0, got {num_items}")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _core
 from .._config import resolve_threads
@@ -15,6 +16,11 @@ from .._options import LossOptions
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # Types of tensors that are memory and nothing else.
 PLAIN = (Tensor, torch.nn.Parameter)
+_INDEX_TYPES = (torch.int64, torch.uint8)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+WEIGHT_TYPES = (*TYPES, *_INTEGERS, torch.bool)
+# Weights of these sizes, and 0, have products and sums that float64 holds.
+_SMALLEST, _LARGEST = 1e-100, 1e100
 
 
 class Targets(NamedTuple):
@@ -61,6 +67,118 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return tensor
 
 
+def targets_fit(shape: torch.Size, targets: Targets) -> bool:
+    """Whether targets and class weights are of shapes and dtypes that go with logits of this shape."""
+    target, weight, _ = targets
+    axis = 1 if len(shape) > 1 else 0
+    if not shape or shape[axis] == 0:
+        return False
+    if weight is not None and (weight.shape != shape[axis : axis + 1] or weight.dtype not in WEIGHT_TYPES):
+        return False
+    target_shape = target.shape
+    if target_shape == shape:
+        return target.dtype in TYPES
+    if weight is not None and weight.dtype is torch.bool:  # as torch: it takes them for probabilities alone
+        return False
+    return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
+
+
+def check(input: Tensor, targets: Targets, grad_output: Tensor | None = None) -> None:
+    """Raise where tensors do not go together, as they may not where nothing else has looked at them."""
+    if input.dtype not in TYPES or not targets_fit(input.shape, targets):
+        raise ValueError(
+            "expected floating-point logits of at least one class, a class index for each row (int64 or uint8) or as "
+            "many probabilities, and real class weights, got " + ", ".join(map(_description, (input, *targets[:2])))
+        )
+    rows = row_shape(input)
+    for name, tensor, types in (
+        ("sample_weight", targets.sample_weight, WEIGHT_TYPES),
+        ("grad_output", grad_output, TYPES),
+    ):
+        if tensor is not None and (tensor.shape != rows or tensor.dtype not in types):
+            raise ValueError(f"{name}: expected real numbers of shape {tuple(rows)}, got {_description(tensor)}")
+    for tensor in (*targets, grad_output):
+        if tensor is not None and tensor.device != input.device:
+            raise RuntimeError(f"expected all tensors on {input.device}, got one on {tensor.device}")
+
+
+def _description(tensor: Tensor | None) -> str:
+    return "None" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"
+
+
+def is_watched() -> bool:
+    """Whether a mode or a transform stands between a call and the memory of its tensors."""
+    return bool(
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def is_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is nothing but elements in the CPU's memory."""
+    return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def autocasts(input: Tensor) -> bool:
+    """Whether torch would make a product of this tensor in another dtype."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def readable(name: str, tensor: Tensor) -> Tensor:
+    """The tensor with what torch left undone done; one whose memory does not hold all its elements raises."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    begin = tensor.storage_offset()
+    bytes = tensor.nbytes if tensor.is_contiguous() else _span(tensor)
+    held = tensor.untyped_storage().nbytes() - (begin and begin * tensor.element_size())
+    if (held < bytes or not tensor.data_ptr()) and bytes:
+        if tensor._is_zerotensor():
+            return torch.zeros(tensor.shape, dtype=tensor.dtype)
+        raise RuntimeError(f"{name}: expected {bytes} bytes in memory, got {max(held, 0)} on {tensor.device}")
+    return tensor
+
+
+def check_memory(**tensors: Tensor | None) -> None:
+    """Raise where torch's own operators would read what is not there, as some of them do."""
+    if is_watched():
+        return
+    wrapped, batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
+    for name, tensor in tensors.items():  # of a transform that has ended, some are still wrapped
+        if tensor is not None and is_memory(tensor) and not (wrapped(tensor) or batched(tensor)):
+            readable(name, tensor)
+
+
+def _span(tensor: Tensor) -> int:
+    """Bytes from a tensor's first element to the end of its last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((n - 1) * step for n, step in steps)) * tensor.element_size() if tensor.numel() else 0
+
+
+def as_weights(name: str, tensor: Tensor) -> Tensor:
+    """Weights as the core reads them: class weights ("weight") may be negative, and are checked where they are float64,
+    which alone holds finite numbers out of range.
+    """
+    weights = readable(name, tensor).to(torch.float64).contiguous()
+    signed = name == "weight"
+    if not weights.numel() or (signed and tensor.dtype is not torch.float64):
+        return weights
+    least, most = torch.aminmax(weights)  # a third of the time of what follows
+    if least.item() >= _SMALLEST and most.item() <= _LARGEST:
+        return weights
+    sizes = weights.abs() if signed else weights
+    fit = (sizes == 0) | ((sizes >= _SMALLEST) & (sizes <= _LARGEST))
+    if not fit.all():
+        expected = "weights" if signed else "weights of at least 0"
+        got = weights[~fit][0].item()
+        raise ValueError(f"{name}: expected finite {expected}, each 0 or in [1e-100, 1e100], got {got}")
+    return weights
+
+
 def evaluate(
     options: LossOptions,
     input: Tensor,
@@ -74,25 +192,26 @@ def evaluate(
 
     `input`, (C,) or (N, C, ...), is a plain tensor on the CPU, as are all others; their shapes are right.
     """
-    axis = class_axis(input)
-    classes = input.shape[axis]
-    last = not input.is_contiguous() and _classes_last(input)
-    logits = input if last else input.contiguous()
+    input = readable("input", input)
+    shape, axis = input.shape, class_axis(input)
+    classes = shape[axis]
+    contiguous = input.is_contiguous()
+    last = not contiguous and _classes_last(input)
+    logits = input if contiguous or last else input.contiguous()
     rows = input.numel() // classes
-    inner = 1 if last or axis == 0 or rows == 0 else rows // input.shape[0]
+    inner = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
     target, weight, sample_weight = targets
-    probabilities = target.shape == input.shape
+    target = readable("target", target)
+    probabilities = target.shape == shape
     if probabilities and last:
         target = target.movedim(axis, -1)
-    if not probabilities:
+    if not probabilities and target.dtype is not torch.int64:  # a call that does nothing costs 0.3 µs
         target = target.long()
     target = target.contiguous()
-    weight = None if weight is None else weight.to(torch.float64).contiguous()
-    if sample_weight is not None:
-        sample_weight = sample_weight.to(torch.float64).contiguous()
-        if not ((sample_weight >= 0) & (sample_weight < torch.inf)).all():
-            raise ValueError("sample_weight: expected finite weights of at least 0")
-    row_scale = None if row_scale is None else row_scale.to(torch.float64).contiguous()
+    weight = None if weight is None else as_weights("weight", weight)
+    sample_weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
+    if row_scale is not None:
+        row_scale = readable("grad_output", row_scale).to(torch.float64).contiguous()
     return _core.loss(
         logits.data_ptr(),
         rows,
@@ -124,9 +243,9 @@ def evaluate(
 def total_weight(options: LossOptions, shape: torch.Size, targets: Targets) -> float:
     """What the mean over logits of this shape, (N, C, ...), divides by; a bad class index raises IndexError."""
     target, weight, sample_weight = targets
-    indices = None if target.shape == shape else target.long().contiguous()
-    weight = None if weight is None else weight.to(torch.float64).contiguous()
-    sample_weight = None if sample_weight is None else sample_weight.to(torch.float64).contiguous()
+    indices = None if target.shape == shape else readable("target", target).long().contiguous()
+    weight = None if weight is None else as_weights("weight", weight)
+    sample_weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
     return _core.total_weight(
         math.prod(shape) // shape[1],
         shape[1],

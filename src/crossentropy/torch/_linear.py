@@ -17,15 +17,20 @@ from torch.utils.checkpoint import checkpoint
 from .._head import BLOCK_BYTES, rows_of_chunk
 from .._options import LossOptions
 from . import _composed
-from ._eager import differentiate_again, is_plain, is_value, is_watched, reciprocal
-from ._kernel import Targets, empty, evaluate, row_dtype, row_shape, total_weight
+from ._eager import check_saved, differentiate_again, is_plain, is_value, kinds, reciprocal
+from ._kernel import (
+    Targets,
+    autocasts,
+    check_memory,
+    empty,
+    evaluate,
+    is_watched,
+    readable,
+    row_dtype,
+    row_shape,
+    total_weight,
+)
 from ._operator import row_losses
-
-
-def autocasts(input: Tensor) -> bool:
-    """Whether torch would make a product of this tensor in another dtype."""
-    device = input.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class Head(NamedTuple):
@@ -46,13 +51,15 @@ class Head(NamedTuple):
 
         There each chunk rounds what it adds to the classifier's gradient.
         """
-        step = rows_of_chunk(None, self.weight.shape[0] * self.input.element_size())
+        step = rows_of_chunk(None, max(1, self.weight.shape[0]) * self.input.element_size())
         return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
 
 
 def head_loss(options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None) -> Tensor:
     """Reduce the losses of a head's rows."""
-    if not is_plain(head.input, targets, head.weight, head.bias) or targets.target.requires_grad:
+    plain = not isinstance(num_items, Tensor) and is_plain(head.input, targets, head.weight, head.bias)
+    if not plain or targets.target.requires_grad:
+        check_memory(input=head.input, linear_weight=head.weight, linear_bias=head.bias, **targets._asdict())
         return _chunks_of_losses(options, head, targets, num_items)
     divisor = total_weight(options, head.logits.shape, targets)  # a class index out of range raises
     if options.reduction != "mean":
@@ -75,6 +82,7 @@ class _HeadLoss(torch.autograd.Function):
         input, weight, bias, target, class_weight, sample_weight, shape, options, divisor = args
         ctx.save_for_backward(input, weight, bias, target, class_weight, sample_weight)
         ctx.rest = shape, options, divisor
+        ctx.saved = kinds(*(tensor for tensor in (input, weight, bias, target) if tensor is not None))
         wanted = (False,) * 3 if options.reduction == "none" else ctx.needs_input_grad[:3]
         head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
         loss, ctx.gradients = _evaluate(options, head, targets, divisor, wanted)
@@ -85,6 +93,7 @@ class _HeadLoss(torch.autograd.Function):
         input, weight, bias, target, class_weight, sample_weight = tensors = ctx.saved_tensors
         shape, options, divisor = ctx.rest
         head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
+        check_saved(ctx.saved, [tensor for tensor in tensors[:4] if tensor is not None], head.logits, targets)
         if torch.is_grad_enabled() or is_watched() or not is_value(grad_output):
             return differentiate_again(
                 ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor)
@@ -113,6 +122,12 @@ def _evaluate(
     """Loss, and the gradients wanted times the scales, from the rows that count."""
     per_row = options.reduction == "none"
     factor = reciprocal(divisor)
+    head = Head(
+        readable("input", head.input),
+        readable("linear_weight", head.weight),
+        None if head.bias is None else readable("linear_bias", head.bias),
+        head.shape,
+    )
     losses = head.input.new_zeros(row_shape(head.logits), dtype=row_dtype(head.input))
     kept = _kept(options, head, targets)
     count = head.input.shape[0] if kept is None else len(kept)
@@ -148,7 +163,7 @@ def _evaluate(
             gradients.add(rows, hidden, z)
     if not per_row:
         total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
-        losses = torch.full((), total * factor if factor else 0.0, dtype=losses.dtype)
+        losses = torch.scalar_tensor(total * factor if factor else 0.0, dtype=losses.dtype)
     return losses, gradients.result()
 
 

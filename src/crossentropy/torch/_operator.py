@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from .._options import LossOptions, loss_options
 from . import _composed
-from ._kernel import PLAIN, Targets, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, Targets, check, check_memory, empty_gradient, evaluate, row_dtype, row_shape
 
 
 def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
@@ -60,14 +60,17 @@ def _row_losses(
     softcap: float | None,
     temperature: float,
 ) -> Tensor:
+    targets = Targets(target, weight, sample_weight)
+    check(input, targets)
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
     losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
-    evaluate(options, input, Targets(target, weight, sample_weight), losses)
+    evaluate(options, input, targets, losses)
     return losses
 
 
 @_row_losses.register_fake
-def _(input: Tensor, *_: Any) -> Tensor:
+def _(input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: Any) -> Tensor:
+    check(input, Targets(target, weight, sample_weight))
     return input.new_empty(row_shape(input), dtype=row_dtype(input))
 
 
@@ -84,14 +87,19 @@ def _row_gradient(
     softcap: float | None,
     temperature: float,
 ) -> Tensor:
+    targets = Targets(target, weight, sample_weight)
+    check(input, targets, grad_output)
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
     gradient = empty_gradient(input)
-    evaluate(options, input, Targets(target, weight, sample_weight), gradient=gradient, row_scale=grad_output)
+    evaluate(options, input, targets, gradient=gradient, row_scale=grad_output)
     return gradient
 
 
 @_row_gradient.register_fake
-def _(input: Tensor, *_: Any) -> Tensor:
+def _(
+    input: Tensor, target: Tensor, grad_output: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: Any
+) -> Tensor:
+    check(input, Targets(target, weight, sample_weight), grad_output)
     return empty_gradient(input)
 
 
@@ -119,12 +127,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _saved(ctx: Any) -> list[Any]:
-    tensors = iter(ctx.saved_tensors)
+    saved = ctx.saved_tensors
+    check_memory(**{f"saved tensor {i}": tensor for i, tensor in enumerate(saved)})
+    tensors = iter(saved)
     return [next(tensors) if place else value for place, value in zip(ctx.places, ctx.rest, strict=True)]
 
 
 def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     input, target, *rest = _saved(ctx)
+    check(input, Targets(target, *rest[:2]), grad_output)
     dinput = dtarget = None
     if ctx.needs_input_grad[0]:
         if forward_ad._current_level < 0 and not torch._C._functorch.is_legacy_batchedtensor(grad_output):
