@@ -327,7 +327,7 @@ class TestEdgeCases:
             ({"temperature": float("nan")}, "temperature"),
             ({"reduction": "average"}, "reduction: expected 'mean', 'sum' or 'none', got 'average'"),
             ({"class_weight": [1, -1, 1]}, "class_weight: expected finite weights of at least 0, .*, got -1.0"),
-            ({"class_weight": [1, 1e308, 1]}, r"class_weight: .* each 0 or in \[1e-100, 1e\+100\], got 1e\+308"),
+            ({"class_weight": [1, 1e308, 1]}, r"class_weight: .* each 0 or in \[1e-100, 1e100\], got 1e\+308"),
             ({"sample_weight": [1e308, 1e308]}, "sample_weight: .*, got 1e\\+308"),
             ({"sample_weight": [5e-324, 0]}, "sample_weight: .*, got 5e-324"),
             ({"class_weight": [1, np.inf, 1]}, "class_weight"),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._options import LARGEST, SMALLEST
+from ._options import LARGEST, RANGE, SMALLEST
 
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -175,10 +175,7 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     wrong = ~((array == 0) | ((array >= SMALLEST) & (array <= LARGEST)))
     if wrong.any():
-        raise ValueError(
-            f"{name}: expected finite weights of at least 0, each 0 or in [{SMALLEST}, {LARGEST}], "
-            f"got {array[wrong][0]}"
-        )
+        raise ValueError(f"{name}: expected finite weights of at least 0, each 0 or in {RANGE}, got {array[wrong][0]}")
     return array
 
 

@@ -13,7 +13,7 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
 
 # What softcap and temperature, and weights that are not zero, may be: products of them stay in the range of float64.
-SMALLEST, LARGEST = 1e-100, 1e100
+SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
 
 
 def _number(name: str, value: float) -> float:
@@ -30,7 +30,9 @@ def as_integer(name: str, value: int, expected: str = "an integer") -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"{name}: expected {expected} of 64 bits, got one of {number.bit_length()}")
     return number
@@ -58,13 +60,9 @@ class LossOptions:
         if not 0.0 <= self.z_loss < math.inf:
             raise ValueError(f"z_loss: expected a finite number of at least 0, got {self.z_loss}")
         if not (SMALLEST <= self.softcap <= LARGEST or self.softcap == math.inf):
-            raise ValueError(
-                f"softcap: expected a positive number in [{SMALLEST}, {LARGEST}] or None, got {self.softcap}"
-            )
+            raise ValueError(f"softcap: expected a positive number in {RANGE} or None, got {self.softcap}")
         if not SMALLEST <= self.temperature <= LARGEST:
-            raise ValueError(
-                f"temperature: expected a finite positive number in [{SMALLEST}, {LARGEST}], got {self.temperature}"
-            )
+            raise ValueError(f"temperature: expected a finite positive number in {RANGE}, got {self.temperature}")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {self.reduction!r}")
 
@@ -83,7 +81,8 @@ def loss_options(
     """Validated options; the shared default instance where nothing differs from it (building one costs 2 µs)."""
     if (
         reduction == "mean"
-        and type(ignore_index) is int
+        and type(ignore_index) is int  # what only equals the defaults is to be refused below
+        and type(label_smoothing) is type(z_loss) is type(temperature) is float
         and ignore_index == -100
         and label_smoothing == 0.0
         and z_loss == 0.0

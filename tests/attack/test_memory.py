@@ -32,11 +32,14 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_memory_is_refused(alone, problem):
+LARGE = ("many strided classes", "a few long rows")  # the others get by with what the process has
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_memory_is_refused(alone, name):
     """MemoryError with nothing written, or the right result; from no memory at all to enough of it."""
     script = f"""
-z, t, axis = {problem}
+z, t, axis = {PROBLEMS[name]}
 expected = ce.cross_entropy_with_grad(z, t, axis=axis, num_threads=2)
 out = np.full_like(z, 7)
 refused = returned = 0
@@ -57,7 +60,7 @@ print(refused, returned)
 """
     refused, returned = map(int, alone(LIMITED + script).split())
     assert returned >= 1
-    assert refused >= (0 if "10)" in problem else 1)
+    assert refused >= (1 if name in LARGE else 0)
 
 
 def test_scratch_of_strided_classes_does_not_grow_with_them(alone):
@@ -67,9 +70,12 @@ z, t = rng.standard_normal((400_000, 64), np.float32), rng.integers(0, 400_000, 
 out = np.empty_like(z)
 with limit(2 + 8 + 1):
     loss = ce.cross_entropy_with_grad(z, t, axis=0, num_threads=2, out=out)[0]
-expected, gradient = ce.reference.cross_entropy_with_grad(z.T, t)
-np.testing.assert_allclose(loss, expected, rtol=1e-6)
-np.testing.assert_allclose(out.T, gradient, rtol=1e-5, atol=1e-9)
+exponentials = np.exp(z.astype(np.float64))
+totals = exponentials.sum(0)
+np.testing.assert_allclose(loss, np.mean(np.log(totals) - z[t, range(64)]), rtol=1e-6)
+gradient = exponentials / totals
+gradient[t, range(64)] -= 1
+np.testing.assert_allclose(out, gradient / 64, rtol=1e-5, atol=1e-9)
 """
     alone(LIMITED + script)
 

@@ -10,6 +10,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import crossentropy as ce
+
 torch = pytest.importorskip("torch")
 ct = pytest.importorskip("crossentropy.torch")
 F = torch.nn.functional
@@ -404,3 +406,55 @@ def test_logits_changed_before_the_backward_pass():
     logits.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_numpy_reads_the_sign_of_negated_bfloat16():
+    """DLPack does not tell of a tensor whose memory is to be read with the other sign."""
+    z = torch.tensor([[2.0, 1.0, 0.5]], dtype=torch.bfloat16)
+    lazy = torch._neg_view(-z)
+    assert lazy.is_neg()
+    assert ce.cross_entropy(lazy, [0]) == pytest.approx(F.cross_entropy(z.double(), torch.tensor([0])).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [ct.cross_entropy, F.cross_entropy])
+def test_numbers_that_only_equal_the_defaults(function):
+    with pytest.raises(TypeError, match="ignore_index"):
+        function(Z, T, ignore_index=-100.0)
+
+
+def test_numbers_beyond_float64():
+    with pytest.raises(ValueError, match="temperature: expected a number in the range of float64"):
+        ct.cross_entropy(Z, T, temperature=10**400)
+
+
+def test_memory_is_refused(alone):
+    """An error, not an abort; and the right gradient once there is enough."""
+    script = """
+import resource, torch
+import crossentropy.torch as ct
+torch.set_num_threads(2)
+input = torch.randn(1, 32_768, 64, dtype=torch.float64, requires_grad=True)
+target = torch.randint(32_768, (1, 64))
+def loss():  # its scratch is larger than what malloc keeps for later
+    value = ct.cross_entropy(input, target, softcap=30.0, label_smoothing=0.1)
+    value.backward()
+    return value.item()
+expected = loss()
+gradient, input.grad = input.grad, None
+refused = 0
+for mebibytes in (0, 1, 4, 8, 12, 16, 24, 32, 64, 500):
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20, -1))
+    try:
+        value = loss()
+    except (MemoryError, RuntimeError):
+        value = None
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    refused += value is None
+    if value is not None:
+        assert value == expected and torch.equal(input.grad, gradient)
+    input.grad = None
+assert 0 < refused < 10, refused
+"""
+    alone(script)

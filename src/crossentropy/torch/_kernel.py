@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from .. import _core
 from .._config import resolve_threads
 from .._evaluate import REDUCTION_CODES
-from .._options import LossOptions
+from .._options import LARGEST, RANGE, SMALLEST, LossOptions
 
 # Codes of the core's ElementType.
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -19,8 +19,6 @@ PLAIN = (Tensor, torch.nn.Parameter)
 _INDEX_TYPES = (torch.int64, torch.uint8)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 WEIGHT_TYPES = (*TYPES, *_INTEGERS, torch.bool)
-# Weights of these sizes, and 0, have products and sums that float64 holds.
-_SMALLEST, _LARGEST = 1e-100, 1e100
 
 
 class Targets(NamedTuple):
@@ -168,14 +166,14 @@ def as_weights(name: str, tensor: Tensor) -> Tensor:
     if not weights.numel() or (signed and tensor.dtype is not torch.float64):
         return weights
     least, most = torch.aminmax(weights)  # a third of the time of what follows
-    if least.item() >= _SMALLEST and most.item() <= _LARGEST:
+    if least.item() >= SMALLEST and most.item() <= LARGEST:
         return weights
     sizes = weights.abs() if signed else weights
-    fit = (sizes == 0) | ((sizes >= _SMALLEST) & (sizes <= _LARGEST))
+    fit = (sizes == 0) | ((sizes >= SMALLEST) & (sizes <= LARGEST))
     if not fit.all():
         expected = "weights" if signed else "weights of at least 0"
         got = weights[~fit][0].item()
-        raise ValueError(f"{name}: expected finite {expected}, each 0 or in [1e-100, 1e100], got {got}")
+        raise ValueError(f"{name}: expected finite {expected}, each 0 or in {RANGE}, got {got}")
     return weights
 
 
