@@ -122,18 +122,19 @@ class BlockSums {
 
         PartSums result;
         result.highest = highest;
-        result.rest = sums.rest.fold() + double(count_highest - 1);
+        result.rest = {sums.rest.fold() + double(count_highest - 1)};
         result.unique = count_highest == 1;
         if constexpr (dense) {
-            result.spread = -sums.spread.fold();
-            result.b_rest = sums.b_rest.fold();
+            double spread = -sums.spread.fold(), b_rest = sums.b_rest.fold();
             add_highest(result, block, z, b, count_highest);
             using Integers = Integer<V>;
             const bool sign = fold_lanes((Integers)sums.b_signs[0], [](auto x, auto y) { return x | y; }) < 0;
-            if (sign || !(result.spread < kInf)) {
-                result.spread = wide_spread(block, z, highest);
-                if (result.spread != result.spread) result.b_rest = kNaN;
+            if (sign || !(spread < kInf)) {
+                spread = wide_spread(block, z, highest);
+                if (spread != spread) b_rest = kNaN;
             }
+            result.spread = {spread};
+            result.b_rest = {b_rest};
         }
         return result;
     }
@@ -226,7 +227,7 @@ class BlockSums {
             for (int i = c; i < end; ++i)
                 if (capped(p, splat<f64>(double(z[i])))[0] == sums.highest) {
                     if (found++ == 0) sums.class_highest = block.first + std::size_t(i);
-                    sums.b_highest += double(i < whole ? b.whole[i] : b.last[i - whole]);
+                    sums.b_highest.add(double(i < whole ? b.whole[i] : b.last[i - whole]));
                 }
         }
     }

@@ -78,7 +78,7 @@ Evaluation check_targets(const Problem& p) {
         result.total_weight = double(p.rows);
         return result;
     }
-    Outcome total;
+    CompensatedSum total;
     for (std::size_t row = 0; row < p.rows; ++row) {
         double weight = 1.0;
         if (p.indices != nullptr) {
@@ -151,7 +151,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         });
     }
 
-    Outcome total;
+    CompensatedSum total;
     for (const Outcome& outcome : outcomes) {
         total.add(outcome.total());
         result.bad_row = std::min(result.bad_row, outcome.bad_row);

@@ -2,14 +2,14 @@
 
 // RowSums of one row or of a part of it, as numbers.
 struct PartSums {
-    double highest, rest;
-    double rest_error = 0.0;  // what rounding left out of `rest` when parts were joined
-    double spread = 0.0, b_rest = 0.0, b_highest = 0.0;
+    double highest = 0.0;
+    CompensatedSum rest, spread, b_rest, b_highest;
     bool unique = false;
     std::size_t class_highest = 0;  // the first class with the maximum, if the targets are dense
 
     CE_INLINE RowSums lanes() const {
-        return {splat<f64>(highest), splat<f64>(rest), splat<f64>(spread), splat<f64>(b_rest), splat<f64>(b_highest)};
+        return {splat<f64>(highest), splat<f64>(rest.total()), splat<f64>(spread.total()), splat<f64>(b_rest.total()),
+                splat<f64>(b_highest.total())};
     }
 };
 
@@ -20,25 +20,29 @@ CE_INLINE double decay(const Problem& p, double lower, double higher) {
     return lower == -kInf ? 0.0 : exp_below<transformed>(p, splat<f64>(lower), splat<f64>(higher))[0];
 }
 
+// factor * b joins a.
+CE_INLINE void join(CompensatedSum& a, const CompensatedSum& b, double factor = 1.0) {
+    a.add(b.sum * factor);
+    a.error += b.error * factor;
+}
+
 // The sums of two parts of a row together.
 template <bool transformed>
 CE_INLINE PartSums joined(const Problem& p, const PartSums& a, const PartSums& b) {
     PartSums sums = a.highest >= b.highest ? a : b;
     const PartSums& lower = a.highest >= b.highest ? b : a;
-    const double lower_b = lower.b_rest + lower.b_highest;
     // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
-    const double factor = decay<transformed>(p, lower.highest, sums.highest), added = (1.0 + lower.rest) * factor;
-    const double total = sums.rest + added, t = total - sums.rest;
-    sums.rest_error += (sums.rest - (total - t)) + (added - t) + lower.rest_error * factor;
-    sums.rest = total;
+    const double factor = decay<transformed>(p, lower.highest, sums.highest);
+    join(sums.rest, {1.0 + lower.rest.sum, lower.rest.error}, factor);
+    join(sums.spread, lower.spread);
+    join(sums.b_rest, lower.b_rest);
     if (lower.highest == sums.highest) {
         sums.unique = false;
-        sums.spread += lower.spread;
-        sums.b_rest += lower.b_rest;
-        sums.b_highest += lower.b_highest;
+        join(sums.b_highest, lower.b_highest);
     } else {
-        sums.spread += lower.spread + (lower_b == 0.0 ? 0.0 : lower_b * (sums.highest - lower.highest));
-        sums.b_rest += lower_b;
+        const double b_of_lower = lower.b_rest.total() + lower.b_highest.total();
+        if (b_of_lower != 0.0) sums.spread.add(b_of_lower * (sums.highest - lower.highest));
+        join(sums.b_rest, lower.b_highest);
     }
     return sums;
 }

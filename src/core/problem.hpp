@@ -78,11 +78,8 @@ struct Problem {
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
 
-// What a range of rows returns beside its arrays.
-struct Outcome {
-    double sum = 0.0;  // of the losses, and what rounding left out of it
-    double error = 0.0;
-    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
+struct CompensatedSum {
+    double sum = 0.0, error = 0.0;  // and what rounding left out of it
 
     void add(double x) {
         const double s = sum + x;
@@ -91,6 +88,11 @@ struct Outcome {
         sum = s;
     }
     double total() const { return sum - sum == 0.0 ? sum + error : sum; }
+};
+
+// What a range of rows returns beside its arrays: the sum of its losses.
+struct Outcome : CompensatedSum {
+    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
 };
 
 // Memory handed out in pieces, one after another, each aligned for any vector. Without memory it only adds them up.

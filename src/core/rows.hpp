@@ -74,8 +74,8 @@ class RowKernel : BlockKernel<S, T, transformed> {
         const f64 u = capped(p, at_target);
         const bool target_highest = u[0] == sums.highest;
         if (!dense) {
-            sums.spread = weight == 0.0 ? 0.0 : weight * (sums.highest - u[0]);
-            (target_highest ? sums.b_highest : sums.b_rest) = weight;
+            sums.spread = {weight == 0.0 ? 0.0 : weight * (sums.highest - u[0])};
+            (target_highest ? sums.b_highest : sums.b_rest) = {weight};
         }
         const RowResult result =
             row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample), splat<f64>(scale)});
@@ -89,7 +89,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
             }
             if (diagonal != nullptr)
                 write_diagonal(e, row, target, c,
-                               {result.probability[0], result.tail_scale[0] * p.inverse_temperature, sums.rest});
+                               {result.probability[0], result.tail_scale[0] * p.inverse_temperature, sums.rest.total()});
             if (dense) {
                 double g = c.at_highest;
                 if constexpr (transformed)  // before the logits may be overwritten
@@ -129,7 +129,8 @@ class RowKernel : BlockKernel<S, T, transformed> {
         const bool keep = matrix != nullptr && p.output == Output::softmax;
         T* const e = keep ? row_for_exponentials(row) : nullptr;
         PartSums sums = row_sums<false>(e, row, 0);
-        sums.b_rest = 1.0;
+        sums.b_rest = {1.0};
+        const double rest = sums.rest.total();
         const f64 one = splat<f64>(1.0);
         const RowResult result = row_result(p, sums.lanes(), {one, one, one});
         if (matrix != nullptr) {
@@ -141,7 +142,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
                 write_gradient<false>(e, row, 0, {scale, 0.0, 0.0, sums.highest, false});
             else
                 for_blocks(row, 0, [&](const Block& block, std::size_t at) {
-                    Base::write_log_softmax(logits + at, block.count, matrix + at, sums.highest, sums.rest);
+                    Base::write_log_softmax(logits + at, block.count, matrix + at, sums.highest, rest);
                 });
         }
         return result.lse[0];
@@ -178,7 +179,6 @@ class RowKernel : BlockKernel<S, T, transformed> {
         });
         PartSums sums = parts[0];
         for (std::size_t i = 1; i < blocks; ++i) sums = joined<transformed>(p, sums, parts[i]);
-        sums.rest += sums.rest_error;
         return sums;
     }
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 ct = pytest.importorskip("crossentropy.torch")
 F = torch.nn.functional
 operators = torch.ops.crossentropy
+crossentropy_linear = pytest.importorskip("crossentropy.torch._linear")
 
 Z = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.2, 0.1], [3.0, -1.0, 2.0], [0.0, 4.0, -4.0]], dtype=torch.float64)
 T = torch.tensor([0, 1, 2, 0])
@@ -458,3 +459,16 @@ for mebibytes in (0, 1, 4, 8, 12, 16, 24, 32, 64, 500):
 assert 0 < refused < 10, refused
 """
     alone(script)
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_the_head_leaves_storage_resizable(numpy, monkeypatch):
+    """As those who shard parameters resize it; `Tensor.numpy` would forbid that for ever."""
+    monkeypatch.setattr(crossentropy_linear, "_numpy_multiplies", lambda _: numpy)
+    h, w, b = (tensor.clone().requires_grad_() for tensor in (Z, H, W))
+    found = torch.autograd.grad(ct.linear_cross_entropy(h, w, T, linear_bias=b), (h, w, b))
+    expected = torch.autograd.grad(F.cross_entropy(F.linear(h, w, b), T), (h, w, b))
+    for tensor, gradient in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor, gradient, rtol=1e-12, atol=1e-14)
+    for tensor in (h, w, b, *found):
+        tensor.detach().untyped_storage().resize_(0)

@@ -239,7 +239,8 @@ def _is_traced(values: Any) -> bool:
 
 def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
     """Check what JAX makes of indices that are in range, and of weights, in its mode of 32 bits."""
-    narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
+    with np.errstate(over="ignore"):
+        narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
     changed = narrow != known if known.dtype.kind in "iu" else np.isinf(narrow) | ((narrow == 0) != (known == 0))
     if changed.any():
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -210,7 +211,7 @@ class _Gradients:
 def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """Write the product of two matrices."""
     if _numpy_multiplies(a.dtype):
-        np.matmul(_array(a), _array(b), out=out.numpy())
+        np.matmul(_array(a), _array(b), out=_array(out))
         return out
     return torch.mm(a, b, out=out)
 
@@ -228,7 +229,16 @@ def _add_product(a: Tensor, b: Tensor, total: Tensor) -> None:
 
 
 def _array(matrix: Tensor) -> Any:
-    return matrix.detach().numpy()
+    """A matrix as NumPy's, while it lives; `Tensor.numpy` would leave storage that can never be resized again."""
+    size = matrix.element_size()
+    interface = {
+        "version": 3,
+        "data": (matrix.data_ptr(), False),
+        "shape": tuple(matrix.shape),
+        "strides": tuple(size * step for step in matrix.stride()),
+        "typestr": np.dtype(f"f{size}").str,
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=interface))
 
 
 @cache
