@@ -1,10 +1,13 @@
 # The commands a person needs. Each sets up what it uses in .venv; the first takes two minutes, later ones start at once.
 #   make demo       the loss explained, then a classifier trained on real data and scored
 #   make words      a next-word model trained through the linear head on the docstrings of Python's own library
-#   make test       the tests, all but those of the adapters
+#   make test       the tests, all but those of the adapters and the core's own
 #   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
 #   make test-jax   the tests of crossentropy.jax
-#   make test-all   all tests
+#   make test-core  how much stack the core takes
+#   make test-all   all tests, and the fuzzers for a minute each
+#   make fuzz       generated problems, files and arguments, until interrupted or for FUZZ_SECONDS=…
+#   make coverage   the lines and branches of the Python code that the tests reach, adapters included
 #   make bench      timings beside other libraries (those installed in .venv)
 #   make bench-adapters  crossentropy.torch and crossentropy.jax beside torch and optax (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
@@ -22,8 +25,12 @@ BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
+# Tests that need an adapter's framework.
+TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
+JAX_TESTS := tests/jax tests/attack/test_jax.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-all bench bench-adapters bench-head picture compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head picture compare accuracy test-neon sanitize docs lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,17 +68,38 @@ words: .venv/with-demo
 	  --bias words-output/bias.npy words-output/targets.npy
 
 test: .venv/with-test
-	$(BIN)/python -m pytest tests --ignore tests/torch --ignore tests/jax --ignore tests/conformance/test_torch.py
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
 
 # PyTorch's test cases change settings of other tests: they have a process of their own.
 test-torch: .venv/torch .venv/with-test-torch
-	$(BIN)/python -m pytest tests/torch
+	$(BIN)/python -m pytest $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/python -m pytest tests/conformance/test_torch.py
 
 test-jax: .venv/with-test-jax
-	$(BIN)/python -m pytest tests/jax
+	$(BIN)/python -m pytest $(JAX_TESTS)
 
-test-all: test test-torch test-jax
+test-core: build/lint/built
+	build/lint/stack
+
+test-all: test test-torch test-jax test-core
+	$(MAKE) fuzz FUZZ_SECONDS=60
+
+fuzz: .venv/with-fuzz
+	$(MAKE) -j3 fuzz-front-end fuzz-readers fuzz-arguments
+
+fuzz-front-end:
+	$(BIN)/python -W error tests/fuzz/front_end.py $(if $(FUZZ_SECONDS),--seconds $(FUZZ_SECONDS)) --seed $$(date +%s)
+
+fuzz-readers fuzz-arguments: fuzz-%:
+	$(BIN)/python tests/fuzz/$*.py -max_total_time=$(or $(FUZZ_SECONDS),0)
+
+coverage: .venv/torch .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS)) tests
+	$(BIN)/coverage run -m pytest -q $(filter-out tests/conformance%,$(TORCH_TESTS))
+	$(BIN)/coverage run -m pytest -q $(JAX_TESTS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
@@ -105,14 +133,18 @@ sanitize: .venv/with-sanitize
 docs: .venv/with-docs
 	$(BIN)/python docs/build.py
 
-lint: .venv/with-lint
+lint: .venv/with-lint build/lint/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror src/core/*.hpp src/core/*.cpp tests/core/*.hpp tests/core/*.cpp
+
+# The core and its programs, without a warning.
+build/lint/built: .venv/with-lint $(SOURCES) $(wildcard tests/core/*)
 	$(BIN)/cmake -S tests/core -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCROSSENTROPY_WERROR=ON >/dev/null
 	$(BIN)/cmake --build build/lint
+	@touch $@
 
 clean:
 	rm -rf .venv build demo-output words-output src/crossentropy/_core.pyi
