@@ -31,8 +31,8 @@ class RowKernel : BlockKernel<S, T, transformed> {
           blocks((problem.classes + kBlock<T> - 1) / kBlock<T>),
           made(take_made(problem, scratch)),
           parts(scratch.take<PartSums>(blocks)),
-          scratch_row(scratch.take<T>(
-              matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
+          scratch_row(
+              scratch.take<T>(matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         for (std::size_t row = begin; row < end; ++row) {
@@ -88,8 +88,9 @@ class RowKernel : BlockKernel<S, T, transformed> {
                 return result.loss[0];
             }
             if (diagonal != nullptr)
-                write_diagonal(e, row, target, c,
-                               {result.probability[0], result.tail_scale[0] * p.inverse_temperature, sums.rest.total()});
+                write_diagonal(
+                    e, row, target, c,
+                    {result.probability[0], result.tail_scale[0] * p.inverse_temperature, sums.rest.total()});
             if (dense) {
                 double g = c.at_highest;
                 if constexpr (transformed)  // before the logits may be overwritten

@@ -1,7 +1,7 @@
 // A tile of rows side by side, one a lane, nothing folded across lanes: what they bring, their sums and their losses.
 //
-// Where there are very many classes a tile holds a part of them at a time, and is filled anew for each look at them: for
-// the maximum, for the sums, and for what is written.
+// Where there are very many classes a tile holds a part of them at a time, and is filled anew for each look at them:
+// for the maximum, for the sums, and for what is written.
 
 // Where a tile lies: rows of a class next to each other, the classes `stride` apart.
 template <class E>
@@ -285,8 +285,7 @@ class TileSums {
         if constexpr (!dense) {
             f64 g = scale * load_as<double>(tile.e_target + at) - target_scale * weight;
             g = select<f64>((u == m) & (ties == 1.0), at_highest, g);
-            if constexpr (transformed)
-                g *= load<f64>(tile.slope_target + at);
+            if constexpr (transformed) g *= load<f64>(tile.slope_target + at);
             g = select<f64>(scale == scale, g, without);
             if constexpr (std::is_same_v<T, float>) {
                 const f32_half narrow_g = kIsHalf<S> ? narrow_to_odd(g) : narrow(g);

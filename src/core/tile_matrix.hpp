@@ -176,7 +176,8 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
                     if constexpr (dense) g -= target_scale * load<f64>(tile.b[c] + at);
                     g = select<f64>(confident, load<f64>(tile.at_highest + at), g) * slope;
                     if constexpr (!dense)
-                        g = select<f64>(Base::load_lanes(tile.target + at) == std::int64_t(tile.first) + c, load<f64>(tile.at_target + at), g);
+                        g = select<f64>(Base::load_lanes(tile.target + at) == std::int64_t(tile.first) + c,
+                                        load<f64>(tile.at_target + at), g);
                     d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
                 }
                 d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.without + at));

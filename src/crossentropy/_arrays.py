@@ -33,7 +33,8 @@ _BFLOAT16 = 3
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def rounds_to_nearest(function: Callable[P, R]) -> Callable[P, R]:
@@ -229,7 +230,8 @@ def _overlaps_itself(array: Array) -> bool:
 def _share_memory(name: str, out: Array, other: Any) -> bool:
     array = other if isinstance(other, np.ndarray) else np.asarray(other)
     try:
-        return np.shares_memory(out, array, 1_000_000)  # an exact answer may take for ever
+        # An exact answer may take for ever. (NumPy's stub knows the numbers -1 and 0 alone.)
+        return np.shares_memory(out, array, 1_000_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         raise ValueError(
             f"{name}: expected memory of its own, got strides {out.strides} beside {array.strides} of an input: too "

@@ -66,19 +66,22 @@ def cross_entropy(
     axis : int
         The class axis of the logits.
     class_weight : array_like of shape (C,), optional
-        A weight for each class, at least 0. For class indices the mean divides by the weights of the targets.
+        A weight for each class: 0, or in [1e-100, 1e100]. For class indices the mean divides by the weights of the
+        targets.
     sample_weight : array_like of the logits' shape without the class axis, optional
-        A weight for each row, at least 0. A row of weight 0 does not count, whatever it holds.
+        A weight for each row: 0, or in [1e-100, 1e100]. A row of weight 0 does not count, whatever it holds.
     ignore_index : int or None
         Rows with this class index do not count. It may be a class. None: no row is ignored.
     label_smoothing : float in [0, 1]
         The part of each target that is spread evenly over all classes.
     z_loss : float
-        Factor of the squared log-sum-exp that is added to each row's loss, at least 0.
+        Factor of the squared log-sum-exp that is added to each row's loss, at least 0. Weights multiply it as they do
+        the rest of the loss: the sample weight, and for class indices the class weight of the target. (Other libraries
+        leave weights out of it.)
     softcap : float, optional
-        Logits z become softcap * tanh(z / softcap) first; positive.
+        Logits z become softcap * tanh(z / softcap) first; in [1e-100, 1e100].
     temperature : float
-        (Capped) logits are divided by it; positive.
+        (Capped) logits are divided by it; in [1e-100, 1e100].
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum by the total weight of the rows that count: of their sample weights, for class indices
         times the class weights of their targets. Where that is zero the loss is 0.
@@ -98,6 +101,8 @@ def cross_entropy(
         Logits, targets or weights of a dtype that has no meaning here (boolean logits, floating-point class indices).
     ValueError
         A shape or an option is out of range; the message tells what was expected.
+    MemoryError
+        There is not enough memory for scratch: at most a row for each thread, or some MiB.
 
     See Also
     --------
@@ -183,10 +188,11 @@ def cross_entropy_with_grad(
         As for `cross_entropy`.
     grad_output : float, or for reduction 'none' also an array of the logits' shape without the class axis
         What the gradient is multiplied by (the gradient of a later result with respect to this loss), before it is
-        rounded to the logits' dtype. Where it is not finite, rows that count get NaN.
+        rounded to the logits' dtype. Rows that count get NaN where it, or its product with their weights, is not a
+        finite number of float64.
     out : ndarray, optional
-        Where to write the gradient: of the logits' shape and native dtype, writable, and either `logits` itself or
-        memory that no input shares. A buffer used again spares the cost of fresh memory pages.
+        Where to write the gradient: of the logits' shape and native dtype, writable, with a place for each element;
+        `logits` itself, or memory that no input shares. A buffer used again spares the cost of fresh memory pages.
 
     Returns
     -------
@@ -197,7 +203,7 @@ def cross_entropy_with_grad(
 
     Raises
     ------
-    IndexError, TypeError, ValueError
+    IndexError, TypeError, ValueError, MemoryError
         As for `cross_entropy`; also for an `out` that does not fit. Nothing has been written then.
 
     Notes

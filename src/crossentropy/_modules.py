@@ -37,7 +37,8 @@ class CrossEntropyLoss:
     Notes
     -----
     `forward` computes loss and gradient together, `backward` hands the gradient out: logits that change in between
-    do no harm.
+    do no harm. Of rows that do not count, which the gradient does not tell of, the logits are kept too. After a
+    `forward` that failed there is nothing to hand out.
 
     Examples
     --------

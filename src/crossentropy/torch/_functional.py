@@ -52,11 +52,12 @@ def cross_entropy(
     label_smoothing : float in [0, 1]
         The part of each target that is spread evenly over all classes.
     z_loss : float
-        Factor of the squared log-sum-exp that is added to each row's loss, at least 0.
+        Factor of the squared log-sum-exp that is added to each row's loss, at least 0. Class and sample weights
+        multiply it too.
     softcap : float, optional
-        Logits z become softcap * tanh(z / softcap) first; positive.
+        Logits z become softcap * tanh(z / softcap) first; in [1e-100, 1e100].
     temperature : float
-        (Capped) logits are divided by it; positive.
+        (Capped) logits are divided by it; in [1e-100, 1e100].
     sample_weight : Tensor of the input's shape without C, optional
         A weight for each row, 0 or in [1e-100, 1e100]; the mean's divisor counts it. A row of weight 0 does not count,
         whatever it holds.
