@@ -95,7 +95,7 @@ fuzz-readers fuzz-arguments: fuzz-%:
 
 coverage: .venv/torch .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS)) tests
+	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
 	$(BIN)/coverage run -m pytest -q $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/coverage run -m pytest -q $(JAX_TESTS)
 	$(BIN)/coverage combine -q

@@ -10,6 +10,7 @@ import stat
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attack.command import FILES, as_bytes, in_thread, refused, run, scoring
 
@@ -157,8 +158,11 @@ class TestEndings:
         assert (done.returncode, done.stderr) == (1, b"")
 
     def test_disk_is_full(self, files):
+        np.save(files / "logits.npy", np.zeros((300_000, 2), np.float32))
+        np.save(files / "targets.npy", np.zeros(300_000, int))
+
         def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # less than the losses
 
         done = run("eval", *FILES, "--per-row", "losses.npy", cwd=files, preexec_fn=limit)
         refused(done, "losses.npy: File too large")
