@@ -106,17 +106,17 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
                 });
         }
         for (int c = 0; c < tile.count; ++c) {
-            const std::size_t of_row = tile.first + std::size_t(c);
+            const std::size_t in_row = tile.first + std::size_t(c);
             T* const b = tile.b[c];
             if (p.sparse_indices == nullptr) std::fill(b, b + kTile, T(0));
             if (p.indices != nullptr)
-                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(of_row) ? given : T(0);
+                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(in_row) ? given : T(0);
             else if (p.sparse_indices == nullptr)
                 for_segments(first, std::size_t(rows), [&](const Segment& s) {
-                    const std::size_t offset = s.offset + of_row * p.inner;
+                    const std::size_t offset = s.offset + in_row * p.inner;
                     probabilities_of_type(p, offset, int(s.length), double(given), b + s.at);
                 });
-            const double weight = p.class_weight != nullptr ? p.class_weight[of_row] : 1.0;
+            const double weight = p.class_weight != nullptr ? p.class_weight[in_row] : 1.0;
             for (int i = 0; i < kTile; ++i) {
                 b[i] += uniform;
                 if (p.class_weight != nullptr) b[i] = T(double(b[i]) * weight);
