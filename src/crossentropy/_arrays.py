@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._options import LARGEST, RANGE, SMALLEST
+from ._options import LARGEST, RANGE, SMALLEST, as_integer
 
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -52,14 +52,23 @@ def as_array(name: str, values: npt.ArrayLike) -> Array:
     """Anything array-like; bfloat16 from another library over DLPack, which NumPy does not read."""
     if type(values) is np.ndarray:
         return values
-    if isinstance(values, np.ma.MaskedArray) or hasattr(values, "tocsr"):
+    masked = next((v for v in (values, *_items(values)) if isinstance(v, np.ma.MaskedArray)), None)
+    if masked is not None or hasattr(values, "tocsr"):
+        found = "MaskedArray" if masked is not None else f"{type(values).__name__} (its toarray() is dense)"
         raise TypeError(
-            f"{name}: expected a dense array without a mask, got {type(values).__name__}: rows that do not count are "
-            "marked by ignore_index or a sample_weight of 0"
+            f"{name}: expected a dense array without a mask, got {found}: rows that do not count are marked by "
+            "ignore_index or a sample_weight of 0"
         )
     if hasattr(values, "__dlpack__") and "bfloat16" in str(getattr(values, "dtype", "")):
         return _from_dlpack(name, values)
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, or lists of equal length, got neither: {error}") from error
+
+
+def _items(values: Any) -> list[Any] | tuple[Any, ...]:
+    return values if isinstance(values, list | tuple) else ()
 
 
 def _from_dlpack(name: str, values: Any) -> Array:
@@ -115,6 +124,8 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     """Check logits and bring the class axis last."""
     given = as_array("logits", logits)
     data, ndim = given, given.ndim
+    if type(axis) is not int:
+        axis = as_integer("axis", axis)
     if not -ndim <= axis < ndim:
         if ndim == 0:
             raise ValueError("logits: expected at least one axis, got a scalar")
@@ -202,8 +213,8 @@ def as_reals(name: str, values: npt.ArrayLike) -> Array:
 
 def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:
     """Check an array that is to be written: its shape and native dtype, and that no other shares its memory."""
-    if not isinstance(out, np.ndarray):
-        raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise ValueError(f"{name}: expected an ndarray without a mask, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{name}: expected shape {shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"

@@ -36,9 +36,10 @@ class CrossEntropyLoss:
 
     Notes
     -----
-    `forward` computes loss and gradient together, `backward` hands the gradient out: logits that change in between
-    do no harm. Of rows that do not count, which the gradient does not tell of, the logits are kept too. After a
-    `forward` that failed there is nothing to hand out.
+    `forward` computes loss and gradient together, and `backward` hands the gradient out. In float32 and float64 the
+    logits may change in between. In half precision `backward` needs them again, as `softmax` does in every dtype: if
+    they have changed, both raise. To notice it, `forward` copies the logits of rows that do not count, whose gradient
+    does not depend on them. After a `forward` that failed, `backward` and `softmax` raise.
 
     Examples
     --------

@@ -34,6 +34,8 @@ class Score:
 
     @property
     def perplexity(self) -> float:
+        if not self.rows:
+            return math.nan
         return math.exp(self.mean) if not self.mean > 709 else math.inf
 
     def to_dict(self) -> dict[str, float | None]:

@@ -23,6 +23,7 @@ from ._arrays import Array, Shape
 from ._files import COPY_BYTES, check_kind, named, write_all
 
 Index = tuple[int | slice, ...]
+MOST_HEADER = 10_000  # of text, as NumPy has it too: more takes Python long to parse
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,11 @@ def open_array(path: Path) -> Stored:
         shape, fortran_order, dtype = _header(file)
         size = math.prod(shape) * dtype.itemsize
         if pipe:
-            file = _copy(file, size)
+            try:
+                file = _copy(file, size)
+            except MemoryError:
+                lacking = "not enough memory to read a pipe whole; a file is read block by block"
+                raise OSError(errno.ENOMEM, lacking) from None
             start, found = 0, file.tell()
         else:
             start = file.tell()
@@ -146,6 +151,7 @@ def _header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
         raise ValueError(f"expected version 1, 2 or 3 of the .npy format, got {version[0]}.{version[1]}")
     # 3.0 is 2.0 with names in UTF-8, and an array of numbers has none.
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    file = _text_of_header(file, 2 if version == (1, 0) else 4)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 2 wrote it; its strings have odd escapes
@@ -158,12 +164,30 @@ def _header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
     if dtype.hasobject:
         raise ValueError("pickled objects are refused")
     if dtype.kind not in "biufc":
-        raise ValueError(f"expected an array of numbers, got dtype {dtype}")
+        hint = " (NumPy saves bfloat16 so: save it as float32)" if dtype == np.dtype("V2") else ""
+        raise ValueError(f"expected an array of numbers, got dtype {dtype}{hint}")
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"expected a shape of integers of at least 0, got {shape}")
     if len(shape) > 32 or math.prod(max(length, 1) for length in shape) * dtype.itemsize > sys.maxsize:
         raise ValueError(f"expected at most 32 axes and {sys.maxsize:,} bytes, got shape {shape} of {dtype}")
     return shape, fortran_order, dtype
+
+
+def _text_of_header(file: IO[bytes], digits: int) -> io.BytesIO:
+    """The header with its length before it, which NumPy's reader would believe whatever it is."""
+    length = _exactly(file, digits)
+    size = int.from_bytes(length, "little")
+    if size > MOST_HEADER:
+        raise ValueError(f"expected a .npy header of at most {MOST_HEADER:,} bytes, got {size:,}")
+    return io.BytesIO(length + _exactly(file, size))
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    """So many bytes of an unbuffered file, which may give fewer at a time, or all that there are."""
+    found = b""
+    while len(found) < size and (piece := file.read(size - len(found))):
+        found += piece
+    return found
 
 
 def new_array(file: IO[bytes], path: Path, shape: Shape, dtype: np.dtype[Any]) -> Stored:

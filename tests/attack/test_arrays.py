@@ -95,15 +95,29 @@ class TestOtherLibraries:
             lambda: ce.cross_entropy(A, ce.TopKTargets(np.ma.masked_array([[0], [1]]), [[1.0], [1.0]])),
             lambda: ce.CrossEntropyLoss()(mask, [0, 1]),
             lambda: ce.softmax_vjp(A, mask),
+            lambda: ce.cross_entropy([mask[0], A[1]], [0, 1]),
         ):
             with pytest.raises(TypeError, match=r"without a mask, got MaskedArray: .*ignore_index or a sample_weight"):
+                call()
+
+    def test_masked_output(self):
+        with pytest.raises(ValueError, match="out: expected an ndarray without a mask, got MaskedArray"):
+            ce.cross_entropy_with_grad(A, [0, 1], out=np.ma.masked_array(np.zeros((2, 3)), A > 1))
+
+    def test_lists_of_unequal_length(self):
+        for name, call in (
+            ("logits", lambda: ce.cross_entropy([[1.0, 2.0], [1.0]], [0, 1])),
+            ("targets", lambda: ce.cross_entropy(A, [[1.0, 2.0], [1.0]])),
+            ("sample_weight", lambda: ce.cross_entropy(A, [0, 1], sample_weight=[[1.0], 1.0])),
+        ):
+            with pytest.raises(ValueError, match=f"{name}: expected an array, or lists of equal length"):
                 call()
 
     def test_sparse_matrices(self):
         from scipy import sparse
 
         for matrix in (sparse.csr_matrix(A), sparse.coo_array(A)):
-            with pytest.raises(TypeError, match=r"expected a dense array.*ignore_index or a sample_weight"):
+            with pytest.raises(TypeError, match=r"toarray\(\) is dense\): .*ignore_index or a sample_weight"):
                 ce.cross_entropy(matrix, [0, 1])
             with pytest.raises(TypeError, match="expected a dense array"):
                 ce.cross_entropy(A, matrix)
@@ -130,6 +144,13 @@ class TestNumbers:
     def test_ignore_index_that_only_equals_one(self, ignore_index):
         with pytest.raises(TypeError, match="ignore_index: expected an integer or None, got"):
             ce.cross_entropy(A, [0, 1], ignore_index=ignore_index)
+
+    @pytest.mark.parametrize("axis", [1.0, None, "x", True, 2**70, np.float64(1)])
+    def test_axis_that_is_no_integer(self, axis):
+        for function in (ce.softmax, ce.logsumexp, lambda z, axis: ce.cross_entropy(z, [0, 1], axis=axis)):
+            with pytest.raises((TypeError, ValueError), match="axis: expected an integer"):
+                function(A, axis=axis)
+        assert ce.cross_entropy(A, [0, 1], axis=np.int8(-1)) == ce.cross_entropy(A, [0, 1])
 
     @pytest.mark.parametrize("name", ["label_smoothing", "z_loss", "temperature"])
     def test_options_that_only_equal_numbers(self, name):

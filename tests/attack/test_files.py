@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import resource
 import signal
 import struct
 import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +84,8 @@ class TestInputs:
         head = ["--hidden", "hidden.npy", "--head", "head.npy", "--bias", "bias.npy", "targets.npy"]
         for given in (FILES, head):
             done = run("eval", *given, "--json", cwd=tmp_path)
-            assert (done.returncode, done.stderr) == (0, b"")
+            assert done.returncode == 0
+            assert done.stderr == b"crossentropy: warning: the loss of some rows is NaN: --per-row tells of which\n"
             assert json.loads(done.stdout)["mean_nats"] is None
         signalling = np.array([0x7F800001, 0, 0], "<u4").view("<f4")  # a NaN that NumPy warns of when it is widened
         np.save(tmp_path / "nan.npy", signalling)
@@ -89,6 +93,30 @@ class TestInputs:
         assert (done.returncode, done.stderr) == (0, b"")
         done = run("explain", "--logits", "1 2 3", "--targets", "1", "--class-weight", "nan.npy", cwd=tmp_path)
         refused(done, "class_weight: expected finite weights")
+
+    def test_nothing_counts(self, files):
+        np.save(files / "targets.npy", np.full(50, -100))
+        done = run("eval", *FILES, cwd=files)
+        assert done.stderr.startswith(b"crossentropy: warning: no row counts")
+        assert b"perplexity" not in done.stdout
+        assert json.loads(run("eval", *FILES, "--json", cwd=files).stdout)["perplexity"] is None
+
+    def test_bfloat16_as_numpy_saves_it(self, files):
+        np.save(files / "logits.npy", np.zeros((50, 7), "V2"))
+        refused(run("eval", *FILES, cwd=files), "got dtype |V2 (NumPy saves bfloat16 so: save it as float32)")
+
+    def test_pipe_larger_than_memory(self, files):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000000, 1000)}"
+        start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+        script = f"import sys\nsys.stdout.buffer.write({start})\nwhile True: sys.stdout.buffer.write(bytes(1 << 24))"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([sys.executable, "-c", script], **pipes) as source:
+            done = run("eval", "/dev/stdin", "targets.npy", cwd=files, stdin=source.stdout, preexec_fn=limit)
+            source.stdout.close()
+        refused(done, "/dev/stdin: not enough memory to read a pipe whole; a file is read block by block")
 
 
 class TestHeaders:
@@ -123,6 +151,18 @@ class TestHeaders:
         (tmp_path / "a.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + length + text.encode())
         with pytest.raises(ValueError, match=re.escape(words)):
             open_array(tmp_path / "a.npy")
+
+    @pytest.mark.parametrize("size", [10_001, 2**30, 2**32 - 1])
+    def test_header_of_any_size(self, tmp_path, size):
+        """A hole on disk: it is refused by its length, before a byte of it is read."""
+        with (tmp_path / "a.npy").open("wb") as file:
+            file.write(b"\x93NUMPY\x02\x00" + struct.pack("<I", size))
+            file.truncate(size + 12)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=f"header of at most 10,000 bytes, got {size:,}"):
+            open_array(tmp_path / "a.npy")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
 
     def test_told_in_one_line(self, files):
         text = b"-" * 9000

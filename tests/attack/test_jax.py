@@ -75,6 +75,15 @@ def test_weights_out_of_range_in_a_compiled_function():
                 loss(np.array([1.0, value, 1.0]))
 
 
+def test_shapes_and_axes_that_do_not_fit():
+    for where in (np.ones(2, bool), np.ones((2, 1), bool)):
+        with pytest.raises(ValueError, match=r"where: expected shape \(3, 5\) or \(3,\), got|broadcast"):
+            cj.cross_entropy(Z, np.array([0, 1, 2]), where=where)
+    for axis in (1.0, None, True):
+        with pytest.raises(TypeError, match="axis: expected an integer"):
+            cj.cross_entropy(Z, np.array([0, 1, 2]), axis=axis)
+
+
 def test_masked_targets():
     with pytest.raises(TypeError, match="targets: expected a dense array without a mask"):
         cj.cross_entropy(Z, np.ma.masked_array([0, 1, 2], [True, False, False]))

@@ -68,9 +68,9 @@ struct Generated {
             rows = 1;
             classes = (1 << 19) + random.below(9000);
         }
-        const bool in_parts = random.below(200) == 0;  // more classes than a tile holds
+        const bool in_parts = random.below(40) == 0;  // more classes than a tile holds
         if (in_parts) {
-            rows = 3;
+            rows = 2;
             classes = (1 << 15) + random.below(2000);
         }
         const double widths[] = {0.01, 1.0, 10.0, 1000.0};

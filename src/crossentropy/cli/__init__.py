@@ -96,7 +96,7 @@ def _status() -> int:
         tell_failure(error.filename or "standard output", error.strerror or error)
         return 2
     except MemoryError as error:
-        tell_failure(None, f"not enough memory: {error}")
+        tell_failure(None, f"not enough memory: {error}".rstrip(": "))
         return 2
     return status
 

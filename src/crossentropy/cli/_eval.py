@@ -155,6 +155,10 @@ def evaluate(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
             "softmax would be applied twice; logits were expected"
         )
+    if not result.rows:
+        tell("crossentropy: warning: no row counts: all are ignored or of weight 0, or there is none")
+    elif math.isnan(result.mean):
+        tell("crossentropy: warning: the loss of some rows is NaN: --per-row tells of which")
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     else:
@@ -189,9 +193,10 @@ def _print(result: _scoring.Score) -> None:
     table.add_row("rows ignored", f"{result.ignored:,}")
     table.add_row("classes", f"{result.classes:,}")
     error = result.standard_error
-    table.add_row("cross-entropy", f"{result.mean:.6f} ± {error:.6f} nats")
-    table.add_row("", f"{result.mean / math.log(2):.6f} ± {error / math.log(2):.6f} bits")
-    table.add_row("perplexity", f"{result.perplexity:.4f}")
+    if result.rows:
+        table.add_row("cross-entropy", f"{result.mean:.6f} ± {error:.6f} nats")
+        table.add_row("", f"{result.mean / math.log(2):.6f} ± {error / math.log(2):.6f} bits")
+        table.add_row("perplexity", f"{result.perplexity:.4f}")
     for name, key in (("top-1 accuracy", "top1_accuracy"), ("top-5 accuracy", "top5_accuracy")):
         accuracy = numbers[key]
         table.add_row(name, "–" if accuracy is None else f"{100 * accuracy:.2f} %")

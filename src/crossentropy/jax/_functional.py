@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from .._arrays import as_array, as_weights, rows_of
 from .._evaluate import total_weight
-from .._options import Reduction, loss_options
+from .._options import Reduction, as_integer, loss_options
 from .._targets import accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
@@ -82,6 +82,7 @@ def cross_entropy(
     """
     options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
     z = as_logits(logits)
+    axis = as_integer("axis", axis)
     if not -z.ndim <= axis < z.ndim:
         raise ValueError(
             f"axis: expected an integer in [{-z.ndim}, {z.ndim}) for logits of shape {z.shape}, got {axis}"
@@ -253,6 +254,9 @@ def _restricted(where: Array, z: Array, t: Array, s: Array, axis: int) -> tuple[
     """Logits and targets with only the classes, and weights with only the rows, that `where` is true for."""
     ones = jnp.ones(z.shape[:axis] + z.shape[axis + 1 :], jnp.float32) if s is NONE else s
     if where.ndim != z.ndim:
+        pairs = zip(reversed(where.shape), reversed(ones.shape), strict=False)
+        if where.ndim > ones.ndim or any(given not in (1, rows) for given, rows in pairs):
+            raise ValueError(f"where: expected shape {z.shape} or {ones.shape}, got {where.shape}")
         return z, t, jnp.where(where, ones, 0)
     where = jnp.broadcast_to(where, z.shape)
     z = jnp.where(where, z, -jnp.inf)
