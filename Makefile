@@ -94,6 +94,7 @@ fuzz-readers fuzz-arguments: fuzz-%:
 	$(BIN)/python tests/fuzz/$*.py -max_total_time=$(or $(FUZZ_SECONDS),0)
 
 coverage: .venv/torch .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
+	@mkdir -p build/coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
 	$(BIN)/coverage run -m pytest -q $(filter-out tests/conformance%,$(TORCH_TESTS))

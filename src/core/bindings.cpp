@@ -23,13 +23,19 @@ namespace {
 // third of an ndarray conversion.
 class Buffer {
  public:
-    explicit Buffer(nb::handle array, int flags = PyBUF_SIMPLE) {
+    // Of at least so many bytes: an array may have been resized since Python looked at its shape.
+    Buffer(nb::handle array, std::size_t bytes, int flags = PyBUF_SIMPLE) {
         if (array.is_none()) return;
         if (PyLong_Check(array.ptr())) {
             view_.buf = PyLong_AsVoidPtr(array.ptr());
             if (view_.buf == nullptr && PyErr_Occurred()) throw nb::python_error();
-        } else if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0)
-            throw nb::python_error();
+            return;
+        }
+        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+        if (std::size_t(view_.len) < bytes) {
+            PyBuffer_Release(&view_);
+            throw nb::value_error("expected arrays that keep their size during the call, got one that was resized");
+        }
     }
     ~Buffer() {
         if (view_.obj != nullptr) PyBuffer_Release(&view_);
@@ -86,9 +92,14 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
             double label_smoothing, double z_loss, double softcap, double temperature, int reduction,
             double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits, nb::handle diagonal,
             int num_threads) {
-    const Buffer z(logits), t(indices), q(probabilities), sparse(sparse_indices), w(class_weight), s(sample_weight),
-        g(grad_output);
-    const Buffer values(losses, PyBUF_WRITABLE), matrix(dlogits, PyBUF_WRITABLE), second(diagonal, PyBUF_WRITABLE);
+    const std::size_t bytes = rows * classes * kLogitSize[type], slots = rows * k;
+    const bool dense = sparse_indices.is_none();
+    const Buffer z(logits, bytes), t(indices, rows * sizeof(std::int64_t)),
+        q(probabilities, dense ? rows * classes * kElementSize[probabilities_type] : slots * sizeof(double)),
+        sparse(sparse_indices, slots * sizeof(std::int64_t)), w(class_weight, classes * sizeof(double)),
+        s(sample_weight, rows * sizeof(double)), g(grad_output, rows * sizeof(double));
+    const Buffer values(losses, rows * kRowSize[type], PyBUF_WRITABLE), matrix(dlogits, bytes, PyBUF_WRITABLE),
+        second(diagonal, bytes, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
     p.classes = classes;
@@ -123,7 +134,8 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
 
 double total_weight(std::size_t rows, std::size_t classes, nb::handle indices, std::optional<std::int64_t> ignore_index,
                     nb::handle class_weight, nb::handle sample_weight) {
-    const Buffer t(indices), w(class_weight), s(sample_weight);
+    const Buffer t(indices, rows * sizeof(std::int64_t)), w(class_weight, classes * sizeof(double)),
+        s(sample_weight, rows * sizeof(double));
     Problem p;
     p.rows = rows;
     p.classes = classes;
@@ -138,7 +150,9 @@ double total_weight(std::size_t rows, std::size_t classes, nb::handle indices, s
 
 void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output,
              nb::handle logsumexp, nb::handle out, int num_threads) {
-    const Buffer z(logits), values(logsumexp, PyBUF_WRITABLE), matrix(out, PyBUF_WRITABLE);
+    const std::size_t bytes = rows * classes * kLogitSize[type];
+    const Buffer z(logits, bytes), values(logsumexp, rows * kRowSize[type], PyBUF_WRITABLE),
+        matrix(out, bytes, PyBUF_WRITABLE);
     Problem p;
     p.rows = rows;
     p.classes = classes;
@@ -153,8 +167,8 @@ void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size
 }
 
 // The bits of a bfloat16 array of another library, without a copy: NumPy alone cannot take it over DLPack.
-nb::ndarray<nb::numpy, std::uint16_t> bfloat16_bits(const nb::ndarray<nb::ro, nb::device::cpu>& array,
-                                                    nb::handle given) {
+using Dlpack = nb::ndarray<nb::ro, nb::device::cpu>;
+nb::ndarray<nb::numpy, const std::uint16_t> bfloat16_bits(const Dlpack& array) {
     const nb::dlpack::dtype type = array.dtype();
     if (type.code != std::uint8_t(nb::dlpack::dtype_code::Bfloat) || type.bits != 16 || type.lanes != 1)
         throw nb::type_error("its __dlpack__ gives another dtype");
@@ -164,7 +178,9 @@ nb::ndarray<nb::numpy, std::uint16_t> bfloat16_bits(const nb::ndarray<nb::ro, nb
         shape.push_back(array.shape(i));
         strides.push_back(array.stride(i));
     }
-    return {const_cast<void*>(array.data()), array.ndim(), shape.data(), given, strides.data()};
+    // The memory is its capsule's, whatever gave the capsule.
+    const nb::capsule owner(new Dlpack(array), [](void* held) noexcept { delete static_cast<Dlpack*>(held); });
+    return {array.data(), array.ndim(), shape.data(), owner, strides.data()};
 }
 
 std::vector<std::string> available() {
@@ -192,9 +208,9 @@ NB_MODULE(_core, m) {
     m.def(
         "bfloat16_bits",
         [](nb::handle array) {
-            nb::ndarray<nb::ro, nb::device::cpu> found;
+            Dlpack found;
             if (!nb::try_cast(array, found)) throw nb::type_error("its __dlpack__ gives no array on the CPU");
-            return bfloat16_bits(found, array);
+            return bfloat16_bits(found);
         },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
     m.def("total_weight", &total_weight, nb::arg("rows"), nb::arg("classes"), nb::arg("indices").none(),

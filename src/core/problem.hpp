@@ -25,7 +25,9 @@ enum class ElementType : int {
     uint64
 };
 constexpr int kLogitTypes = 4;
+constexpr std::size_t kElementSize[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
 constexpr std::size_t kLogitSize[kLogitTypes] = {4, 8, 2, 2};
+constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a number for each row
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 

@@ -5,11 +5,13 @@
 #include <limits>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "evaluate.hpp"
+#include "parallel.hpp"
 
 namespace crossentropy::xla {
 namespace {
@@ -51,8 +53,10 @@ ElementType element_type(DataType type) {
             return ElementType::float16;
         case DataType::bfloat16:
             return ElementType::bfloat16;
-        default:
+        case DataType::float32:
             return ElementType::float32;
+        default:
+            throw std::invalid_argument("crossentropy: an element type of logits or targets that is not known here");
     }
 }
 
@@ -75,14 +79,17 @@ std::vector<std::int64_t> indices(const Buffer& buffer) {
                 if (index < 0) index = std::numeric_limits<std::int64_t>::min();
             return all;
         }
-        default:
+        case DataType::int32:
             return converted<std::int32_t, std::int64_t>(buffer);
+        default:
+            throw std::invalid_argument("crossentropy: an element type of class indices that is not known here");
     }
 }
 
 std::vector<double> reals(const Buffer& buffer) {
     if (buffer.dtype == DataType::float64) return converted<double, double>(buffer);
-    return converted<float, double>(buffer);
+    if (buffer.dtype == DataType::float32) return converted<float, double>(buffer);
+    throw std::invalid_argument("crossentropy: an element type of weights that is not known here");
 }
 
 // The rule of crossentropy._arrays.as_weights, for values that Python has not seen.
@@ -104,6 +111,7 @@ T* at(const Buffer& buffer, std::size_t offset) {
 }
 
 Error* evaluate_batch(const CallFrame* frame) {
+    const DefaultFloatingPoint guard;  // XLA's threads flush subnormals, of weights too
     Buffer** const arguments = frame->arguments.buffers;
     Buffer** const results = frame->results.buffers;
     const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];

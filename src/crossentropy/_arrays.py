@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
@@ -38,11 +39,11 @@ R = TypeVar("R")
 
 
 def rounds_to_nearest(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of NumPy's arithmetic: it rounds as the core does, whatever mode its caller has set."""
+    """Decorate a function of NumPy's arithmetic: it rounds as the core does, whatever its caller has set."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _core.DefaultFloatingPoint():
+        with _core.DefaultFloatingPoint(), np.errstate(all="ignore"):
             return function(*args, **kwargs)
 
     return call
@@ -52,19 +53,25 @@ def as_array(name: str, values: npt.ArrayLike) -> Array:
     """Anything array-like; bfloat16 from another library over DLPack, which NumPy does not read."""
     if type(values) is np.ndarray:
         return values
-    masked = next((v for v in (values, *_items(values)) if isinstance(v, np.ma.MaskedArray)), None)
+    masked = next((v for v in (values, *_items(values)) if is_masked(v)), None)
     if masked is not None or hasattr(values, "tocsr"):
         found = "MaskedArray" if masked is not None else f"{type(values).__name__} (its toarray() is dense)"
         raise TypeError(
             f"{name}: expected a dense array without a mask, got {found}: rows that do not count are marked by "
             "ignore_index or a sample_weight of 0"
         )
-    if hasattr(values, "__dlpack__") and "bfloat16" in str(getattr(values, "dtype", "")):
+    foreign = hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray)
+    if foreign and "bfloat16" in str(getattr(values, "dtype", "")):
         return _from_dlpack(name, values)
     try:
         return np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, or lists of equal length, got neither: {error}") from error
+
+
+def is_masked(values: object) -> bool:
+    ma = sys.modules.get("numpy.ma")  # where it has not been imported, there are none
+    return ma is not None and isinstance(values, ma.MaskedArray)
 
 
 def _items(values: Any) -> list[Any] | tuple[Any, ...]:
@@ -171,6 +178,7 @@ def as_matrix(name: str, values: npt.ArrayLike) -> Array:
     return np.require(data, None, ["A"])
 
 
+@rounds_to_nearest
 def _converted(name: str, given: Array) -> tuple[Array, int]:
     """An array of a type that is not read as it is."""
     dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
@@ -208,13 +216,18 @@ def as_reals(name: str, values: npt.ArrayLike) -> Array:
     array = as_array(name, values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    return as_read_by_core(array, FLOAT64) if array.dtype == FLOAT64 else _as_float64(array)
+
+
+@rounds_to_nearest
+def _as_float64(array: Array) -> Array:
     return as_read_by_core(array, FLOAT64)
 
 
 def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:
     """Check an array that is to be written: its shape and native dtype, and that no other shares its memory."""
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise ValueError(f"{name}: expected an ndarray without a mask, got {type(out).__name__}")
+    if not isinstance(out, np.ndarray) or is_masked(out):
+        raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{name}: expected shape {shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"

@@ -116,7 +116,7 @@ class Problem:
         self.head = head = as_head(hidden, classifier, bias)
         self.classes, self.width = head.classifier.shape
         self.row_shape = head.hidden.shape[:-1]
-        self.rows = head.hidden.reshape(-1, self.width)
+        self.rows = head.hidden.reshape(math.prod(self.row_shape), self.width)
         self.dtype = head.dtype
         self.class_weight = None if class_weight is None else as_weights("class_weight", class_weight, (self.classes,))
         given = rows_of(self.row_shape, self.classes, self.dtype)
@@ -147,9 +147,14 @@ class Problem:
             kept &= self.sample_weight.reshape(-1) > 0
         return None if kept.all() else np.flatnonzero(kept)
 
+    @property
+    def count(self) -> int:
+        """How many rows count."""
+        return len(self.rows) if self.kept is None else len(self.kept)
+
     def chunks(self) -> Iterator[slice | Array]:
         """Rows that count, a chunk at a time."""
-        count = len(self.rows) if self.kept is None else len(self.kept)
+        count = self.count
         for begin in range(0, count, self.chunk):
             rows = slice(begin, min(begin + self.chunk, count))
             yield rows if self.kept is None else self.kept[rows]
@@ -192,12 +197,13 @@ def evaluate_head(
         scale = scale / problem.total if problem.total else 0.0
     total = _Total(problem, gradients)
     of_chunk = options if per_row else replace(options, reduction="sum")
-    logits = np.empty((0, problem.classes), problem.dtype)
+    chunks = [] if mean and not problem.total else list(problem.chunks())
+    logits = np.empty((min(problem.chunk, problem.count) if chunks else 0, problem.classes), problem.dtype)
+    if gradients.hidden is not None and (problem.kept is not None or not chunks):
+        gradients.hidden[...] = 0  # of rows that do not count
     sums = []
-    for rows in problem.chunks():
+    for rows in chunks:
         hidden = problem.rows[rows].astype(problem.dtype, copy=False)
-        if len(logits) < len(hidden):
-            logits = np.empty((len(hidden), problem.classes), problem.dtype)
         z = logits[: len(hidden)]
         problem.head.write_logits(hidden, z)
         weight = None if problem.sample_weight is None else problem.sample_weight.reshape(-1)[rows]
@@ -233,7 +239,7 @@ class _Total:
     """Gradients of the head, added up chunk by chunk in the dtype of the products or a wider one."""
 
     def __init__(self, problem: Problem, gradients: LinearGradients) -> None:
-        self.head, self.gradients = problem.head, gradients
+        self.head, self.rows, self.gradients = problem.head, len(problem.rows), gradients
         self.started = False
         classifier = gradients.classifier
         if classifier is not None and classifier.dtype != problem.dtype:
@@ -244,7 +250,7 @@ class _Total:
     def add(self, rows: slice | Array, hidden: Array, dz: Array) -> None:
         head = self.head
         if self.gradients.hidden is not None:
-            dhidden = self.gradients.hidden.reshape(-1, hidden.shape[1])
+            dhidden = self.gradients.hidden.reshape(self.rows, hidden.shape[1])
             if isinstance(rows, slice) and dhidden.dtype == head.dtype:
                 self._to_hidden(dz, dhidden[rows])
             else:
@@ -280,7 +286,7 @@ class _Total:
 
 
 def _outputs(problem: Problem, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
-    """Where the gradients asked for go: arrays of `out`, or new ones; rows that do not count are zero."""
+    """Where the gradients asked for go: arrays of `out`, or new ones."""
     head = problem.head
     like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
     if isinstance(wrt, str) or not set(wrt) <= set(like):
@@ -300,6 +306,4 @@ def _outputs(problem: Problem, wrt: Sequence[Wrt], out: LinearGradients | None) 
             found[name] = check_array(name_of, given, array.shape, array.dtype, (*problem.inputs, *found.values()))
             if not given.flags.c_contiguous:
                 raise ValueError(f"{name_of}: expected a C-contiguous array")
-    if "hidden" in found and problem.kept is not None:
-        found["hidden"][...] = 0
     return LinearGradients(**found)

@@ -114,7 +114,12 @@ class CrossEntropyLoss:
         Raises
         ------
         RuntimeError
-            There was no forward yet; or, in half precision, logits or targets have changed since.
+            There was no forward yet, or it failed; or, in half precision, logits or targets have changed since.
+
+        Notes
+        -----
+        In float32 and float64 the gradient is multiplied as it was rounded: what was too small or too large for its
+        dtype stays 0 or infinite. `cross_entropy_with_grad` with `grad_output` rounds once.
         """
         last = self._forward_done("backward")
         dlogits = last.dlogits
@@ -140,7 +145,8 @@ class CrossEntropyLoss:
         """
         last = self._forward_done("softmax")
         self._require_unchanged("softmax")
-        return softmax(scaled(last.logits, self._options)[0], axis=self._axis)
+        u = scaled(last.logits.astype(np.float64), self._options)[0]
+        return softmax(u, axis=self._axis).astype(last.dlogits.dtype)
 
     def _silent_rows(
         self, logits: Array, targets: Array | TopKTargets, sample_weight: npt.ArrayLike | None

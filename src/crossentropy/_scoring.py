@@ -70,7 +70,8 @@ class HeadLogits:
     def __getitem__(self, at: Index) -> Array:
         hidden = self._hidden[at].astype(self._head.dtype, copy=False)
         logits = np.empty((*hidden.shape[:-1], self.shape[-1]), self._head.dtype)
-        self._head.write_logits(hidden.reshape(-1, hidden.shape[-1]), logits.reshape(-1, self.shape[-1]))
+        rows = math.prod(hidden.shape[:-1])
+        self._head.write_logits(hidden.reshape(rows, self.width), logits.reshape(rows, self.shape[-1]))
         return logits
 
 
@@ -164,6 +165,8 @@ def score(
     s = np.broadcast_to(1.0, shape) if sample_weight is None else sample_weight
     if s.shape != shape:
         raise ValueError(f"sample_weight: expected shape {shape}, got {s.shape}")
+    if s.dtype.kind not in "fiub":
+        raise TypeError(f"sample_weight: expected real numbers, got {s.dtype}")
     dz = None if dlogits_out is None else _classes_last(dlogits_out, axis)
 
     def counted_and_weight(at: Index) -> tuple[Array, Array]:
@@ -194,7 +197,7 @@ def score(
         if losses_out is not None:
             losses_out[at] = losses
         if dz is not None and dblock is not None:
-            dz[at] = dblock
+            dz[at] = dblock if scale else np.zeros_like(dblock)  # of NaN too
         counted, weight = counted_and_weight(at)
         ratio.add(float(total), losses.ravel().astype(np.float64), weight.ravel())
         best = block_targets.argmax(-1) if dense else np.where(counted, block_targets, 0)

@@ -109,11 +109,13 @@ def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -
         accepted = accepted_indices(logits.classes, ignore_index)
         accepted += "" if ignore_index is None else " where the probability is 0"
         raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
-    ignored = empty.all(-1)
+    ignored = np.asarray(empty.all(-1))
     if targets.renormalize:
-        mass = q.sum(-1)
-        ignored |= mass == 0
-        q = q / np.where(mass == 0, 1.0, mass)[:, None]
+        right = np.all((q >= 0) & (q < np.inf), -1, keepdims=True)  # what is no probability is left to make its row NaN
+        some = q.any(-1, keepdims=True)
+        ignored |= (right & ~some)[:, 0]
+        q = q / np.where(right & some, q.max(-1, initial=0.0, keepdims=True), 1.0)  # so that their sum is finite
+        q = np.where(right, q / np.where(some, q.sum(-1, keepdims=True), 1.0), np.nan)
     counted = ignored.reshape(logits.row_shape) if ignored.any() else None
     return Targets(None, q, LOGIT_TYPES[FLOAT64], given, np.where(empty, 0, t).astype(np.int64), counted)
 

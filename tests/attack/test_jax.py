@@ -84,6 +84,32 @@ def test_shapes_and_axes_that_do_not_fit():
             cj.cross_entropy(Z, np.array([0, 1, 2]), axis=axis)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.complex64])
+def test_dtypes_that_the_core_does_not_know(dtype):
+    with pytest.raises(TypeError, match="targets: expected probabilities of a real or boolean dtype, got"):
+        cj.cross_entropy(jnp.zeros((2, 3)), jnp.ones((2, 3), dtype))
+    if dtype is jnp.complex64:
+        for name in ("class_weight", "sample_weight"):
+            with pytest.raises(TypeError, match=f"{name}: expected real numbers"):
+                jax.jit(lambda s, name=name: cj.cross_entropy(Z[:, :3], np.array([0, 1, 2]), **{name: s}))(
+                    jnp.ones(3, dtype)
+                )
+
+
+@pytest.mark.parametrize("scale", [1e-39, 1e-44])
+def test_subnormal_weights(scale):
+    """XLA's threads flush them to 0."""
+    s, t = np.full(3, scale, np.float32), np.array([0, 1, 2])
+    expected, gradient = ce.reference.cross_entropy_with_grad(Z, t)
+    loss, dlogits = jax.value_and_grad(cj.cross_entropy)(Z, t, sample_weight=s)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(dlogits, gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_no_hidden_states():
+    assert cj.linear_cross_entropy(jnp.zeros((0, 3)), jnp.zeros((5, 3)), jnp.zeros(0, int)) == 0
+
+
 def test_masked_targets():
     with pytest.raises(TypeError, match="targets: expected a dense array without a mask"):
         cj.cross_entropy(Z, np.ma.masked_array([0, 1, 2], [True, False, False]))

@@ -25,8 +25,8 @@ def limit(mebibytes):
 rng = np.random.default_rng(0)
 """
 PROBLEMS = {
-    "many strided classes": "rng.standard_normal((30_000, 64), np.float32), rng.integers(0, 30_000, 64), 0",
-    "a few long rows": "rng.standard_normal((3, 1_500_000), np.float32), rng.integers(0, 1_500_000, 3), 1",
+    "many strided classes": "rng.standard_normal((32_000, 64)), rng.integers(0, 32_000, 64), 0",
+    "a few long rows": "rng.standard_normal((3, 6_000_000), np.float32), rng.integers(0, 6_000_000, 3), 1",
     "probabilities": "rng.standard_normal((4000, 700), np.float32), rng.random((4000, 700), np.float32), 1",
     "few classes": "rng.standard_normal((200_000, 10), np.float32), rng.integers(0, 10, 200_000), 1",
 }
@@ -58,9 +58,10 @@ for mebibytes in (0, 0.1, 0.3, 1, 2, 4, 8, 12, 16, 20, 24, 32, 50, 100):
         assert loss == expected[0] and (out == expected[1]).all()
 print(refused, returned)
 """
-    refused, returned = map(int, alone(LIMITED + script).split())
+    # malloc gives back what is freed, rather than keep it for later.
+    refused, returned = map(int, alone(LIMITED + script, MALLOC_MMAP_THRESHOLD_="65536").split())
     assert returned >= 1
-    assert refused >= (1 if name in LARGE else 0)
+    assert refused >= (1 if name in LARGE else 0), returned
 
 
 def test_scratch_of_strided_classes_does_not_grow_with_them(alone):

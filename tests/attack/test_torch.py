@@ -472,3 +472,23 @@ def test_the_head_leaves_storage_resizable(numpy, monkeypatch):
         torch.testing.assert_close(tensor, gradient, rtol=1e-12, atol=1e-14)
     for tensor in (h, w, b, *found):
         tensor.detach().untyped_storage().resize_(0)
+
+
+def test_losses_beyond_float32():
+    least = torch.finfo(torch.float32).min
+    z, t = torch.tensor([[0.0, least], [0.0, least]]), torch.tensor([1, 1])
+    assert ct.cross_entropy(z, t, reduction="sum") == F.cross_entropy(z, t, reduction="sum") == torch.inf
+    assert ct.cross_entropy(z[:1], t[:1]) == F.cross_entropy(z[:1], t[:1])
+    assert ct.linear_cross_entropy(z, torch.eye(2), t, reduction="sum") == torch.inf
+
+
+def test_nothing_counts_whatever_the_rows_hold():
+    z = torch.tensor([[torch.inf, 1.0]], requires_grad=True)
+    ct.cross_entropy(z, torch.tensor([0]), num_items=0).backward()
+    assert not z.grad.any()
+    h, w = torch.tensor([[torch.inf, 1.0], [1.0, 2.0]], requires_grad=True), torch.eye(2, requires_grad=True)
+    loss = ct.linear_cross_entropy(h, w, torch.tensor([0, 0]), weight=torch.tensor([0.0, 1.0]))
+    loss.backward()
+    assert loss == 0
+    assert not h.grad.any()
+    assert not w.grad.any()

@@ -30,10 +30,10 @@ class Table:
         """The table in pieces of so many characters at most, each with the rows' names."""
         gap = 2
         widths = [
-            gap + max(len(name), *(len(text) for row in self.cells for text in (row[j].expression, row[j].result)))
+            gap + max((len(name), *(len(text) for row in self.cells for text in (row[j].expression, row[j].result))))
             for j, name in enumerate(self.columns)
         ]
-        free = width - max(map(len, self.rows)) - gap
+        free = width - max(map(len, self.rows), default=0) - gap
         begin = 0
         while begin < len(widths):
             end, used = begin + 1, widths[begin]

@@ -21,7 +21,8 @@ _INDENT = (0, 0, 0, 3)
 
 def _wrapped(line: str, options: ConsoleOptions, style: str = "") -> Text:
     """Wrapped here: rich would fill the lines up with spaces."""
-    return Text(textwrap.fill(line, options.max_width - 1, initial_indent="   ", subsequent_indent="   "), style=style)
+    width = max(options.max_width - 1, 4)
+    return Text(textwrap.fill(line, width, initial_indent="   ", subsequent_indent="   "), style=style)
 
 
 class _Numbered:

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
 from .. import __version__, show_config
@@ -63,6 +64,8 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
 def main() -> None:
     """Run the command line: a failure is one line and exit status 2, a signal leaves no partial file."""
+    if sys.stdout is None:  # closed: what is printed goes nowhere
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
@@ -87,10 +90,10 @@ def _status() -> int:
         if message := error.format_message():  # none where the help was printed
             tell_failure(None, f"{message} ({error.ctx.command_path} --help tells more)" if error.ctx else message)
         return 2
-    except BrokenPipeError:
-        _print_no_more()
-        return 1  # as click and rich have it
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _print_no_more()
+            return 1  # as click and rich have it
         if error.filename is None:
             _print_no_more()
         tell_failure(error.filename or "standard output", error.strerror or error)

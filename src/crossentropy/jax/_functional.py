@@ -17,6 +17,8 @@ from . import _rules
 from ._composed import row_dtype
 from ._rules import NONE
 
+_LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+
 
 def cross_entropy(
     logits: ArrayLike,
@@ -186,7 +188,7 @@ def as_logits(logits: ArrayLike, name: str = "logits") -> Array:
         raise ValueError(f"{name}: expected at least one axis, got a scalar")
     if jnp.issubdtype(z.dtype, jnp.integer):
         z = z.astype(float)
-    if z.dtype not in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64):
+    if z.dtype not in _LOGIT_TYPES:
         raise TypeError(f"{name}: expected float16, bfloat16, float32, float64 or integers, got {z.dtype}")
     return z
 
@@ -219,7 +221,7 @@ def as_class_indices_or_probabilities(
         raise ValueError(f"targets: expected {accepted_targets(rows, shape)}, got shape {t.shape}")
     if integers or t.dtype == bool:
         return t.astype(dtype)
-    if not jnp.issubdtype(t.dtype, jnp.floating):
+    if t.dtype not in _LOGIT_TYPES:
         raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {t.dtype}")
     return t
 
@@ -229,6 +231,8 @@ def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     if not _is_traced(values):
         _check_narrowed(name, as_weights(name, np.asarray(values), shape))
     array = jnp.asarray(values)
+    if array.dtype.kind not in "fiub" and array.dtype not in _LOGIT_TYPES:
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))

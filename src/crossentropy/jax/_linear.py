@@ -88,7 +88,7 @@ def linear_cross_entropy(
     step = min(rows_of_chunk(max_logits_bytes, classes * row_dtype(h).itemsize), max(count, 1))
     flat = t.reshape(count, *t.shape[len(rows) :])
     b = jnp.zeros((), W.dtype) if bias is None else jnp.asarray(bias)
-    losses, weight = _losses(options, step, h.reshape(count, -1), W, b, flat, w, s.reshape(count))
+    losses, weight = _losses(options, step, h.reshape(count, h.shape[-1]), W, b, flat, w, s.reshape(count))
     if options.reduction == "none":
         return losses.reshape(rows)
     return _composed.reduced(options, losses, weight)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import Targets, check, empty_gradient, evaluate, is_memory, is_watched, row_dtype, row_shape
+from ._kernel import Targets, check, empty_gradient, evaluate, is_memory, is_watched, row_dtype, row_shape, scalar
 from ._operator import row_losses
 
 
@@ -56,7 +56,9 @@ def _evaluate(
     if divisor is not None and options.reduction == "mean":
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
     value = evaluate(options, input, targets, None, gradient, scale * factor)
-    return torch.scalar_tensor(value * factor if factor else 0.0, dtype=row_dtype(input))
+    if not factor and gradient is not None:
+        gradient.zero_()  # of NaN too
+    return scalar(value * factor if factor else 0.0, row_dtype(input))
 
 
 class _Loss(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """The core on torch's tensors, which it reads and writes by their addresses."""
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -155,6 +156,13 @@ def _span(tensor: Tensor) -> int:
     """Bytes from a tensor's first element to the end of its last."""
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     return (1 + sum((n - 1) * step for n, step in steps)) * tensor.element_size() if tensor.numel() else 0
+
+
+def scalar(value: float, dtype: torch.dtype) -> Tensor:
+    """A number rounded to a dtype; one beyond it is infinite, where torch would raise."""
+    if dtype is torch.float32 and abs(value) > 3e38:
+        value = ctypes.c_float(value).value
+    return torch.scalar_tensor(value, dtype=dtype)
 
 
 def as_weights(name: str, tensor: Tensor) -> Tensor:

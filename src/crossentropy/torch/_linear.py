@@ -29,6 +29,7 @@ from ._kernel import (
     readable,
     row_dtype,
     row_shape,
+    scalar,
     total_weight,
 )
 from ._operator import row_losses
@@ -132,6 +133,8 @@ def _evaluate(
     losses = head.input.new_zeros(row_shape(head.logits), dtype=row_dtype(head.input))
     kept = _kept(options, head, targets)
     count = head.input.shape[0] if kept is None else len(kept)
+    if not (per_row or factor):  # nothing counts, whatever the rows hold
+        count = 0
     step = min(head.rows_of_chunk(count), count)
     of_chunk = options if per_row else replace(options, reduction="sum")
     with torch.autocast("cpu", enabled=False) if autocasts(head.input) else nullcontext():
@@ -164,7 +167,7 @@ def _evaluate(
             gradients.add(rows, hidden, z)
     if not per_row:
         total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
-        losses = torch.scalar_tensor(total * factor if factor else 0.0, dtype=losses.dtype)
+        losses = scalar(total * factor if factor else 0.0, losses.dtype)
     return losses, gradients.result()
 
 
