@@ -194,3 +194,20 @@ def test_errors():
         ce.cross_entropy_hvp([[1.0, 2.0]], [2], [[1.0, 2.0]])
     with pytest.raises(TypeError, match="expected probabilities of shape"):
         ce.cross_entropy_dtargets([[1.0, 2.0]], [1])
+
+
+def test_ignored_top_k_rows_have_no_curvature(rng):
+    z, v = rng.standard_normal((3, 5)), rng.standard_normal((3, 5))
+    t = np.array([[0, 2], [-100, -100], [4, 1]])
+    q = np.array([[0.25, 0.5], [0.0, 0.0], [0.125, 0.5]])
+    dense = np.zeros((3, 5))
+    for row in (0, 2):
+        dense[row, t[row]] = q[row]
+    found = ce.cross_entropy_hvp(z, ce.TopKTargets(t, q), v, reduction="sum")
+    h = 1e-6  # central differences of the reference's gradient, of the rows that count
+    step = [
+        ce.reference.cross_entropy_with_grad(z + sign * h * v, dense, sample_weight=[1, 0, 1], reduction="sum")[1]
+        for sign in (1, -1)
+    ]
+    np.testing.assert_allclose(found, (step[0] - step[1]) / (2 * h), atol=1e-8)
+    assert not found[1].any()

@@ -45,7 +45,9 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        # A broken pipe without a name is that of standard output, where a command ends quietly; this one is told.
+        number = errno.EIO if error.errno == errno.EPIPE else error.errno
+        raise OSError(number, error.strerror or str(error), str(path)) from None
 
 
 @contextlib.contextmanager

@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, Logits, as_array, as_logits, memory_of, rounds_to_nearest, row_type
+from ._arrays import Array, as_array, as_logits, memory_of, rounds_to_nearest, row_type
 from ._config import get_num_threads
 from ._options import LossOptions
 
 # The core's Output.
 _SOFTMAX, _LOG_SOFTMAX = 1, 2
-
-
-def _write(z: Logits, output: int, logsumexp: Array | None, matrix: Array | None) -> None:
-    data = memory_of(z.data, z.code)
-    _core.softmax(data, z.rows, z.classes, z.inner, z.code, output, logsumexp, matrix, get_num_threads())
 
 
 def _matrix(logits: npt.ArrayLike, axis: int, output: int) -> Array:

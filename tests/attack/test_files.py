@@ -101,6 +101,21 @@ class TestInputs:
         assert b"perplexity" not in done.stdout
         assert json.loads(run("eval", *FILES, "--json", cwd=files).stdout)["perplexity"] is None
 
+    def test_one_row(self, tmp_path):
+        np.save(tmp_path / "logits.npy", np.array([2.0, 1.0, 0.1]))
+        np.save(tmp_path / "targets.npy", np.array(1))
+        found = json.loads(run("eval", *FILES, "--json", cwd=tmp_path).stdout)
+        assert found["mean_nats"] == pytest.approx(ce.reference.cross_entropy_with_grad([[2.0, 1.0, 0.1]], [1])[0])
+
+    def test_weights_that_are_not_real(self, files):
+        np.save(files / "rows.npy", np.ones(50, complex))
+        done = run("eval", *FILES, "--sample-weight", "rows.npy", "--grad", "g.npy", cwd=files)
+        refused(done, "rows.npy: sample_weight: expected real numbers, got complex128")
+
+    def test_version_to_come(self, files):
+        (files / "logits.npy").write_bytes(b"\x93NUMPY\x09\x00" + bytes(100))
+        refused(run("eval", *FILES, cwd=files), "logits.npy: expected version 1, 2 or 3 of the .npy format, got 9.0")
+
     def test_bfloat16_as_numpy_saves_it(self, files):
         np.save(files / "logits.npy", np.zeros((50, 7), "V2"))
         refused(run("eval", *FILES, cwd=files), "got dtype |V2 (NumPy saves bfloat16 so: save it as float32)")

@@ -157,6 +157,18 @@ class TestEndings:
         os.close(write)
         assert (done.returncode, done.stderr) == (1, b"")
 
+    def test_standard_output_is_not_there(self, files, losses):
+        done = run("eval", *FILES, "--per-row", "losses.npy", cwd=files, stdout=None, preexec_fn=lambda: os.close(1))
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (files / "losses.npy").read_bytes() == losses
+
+    def test_pipe_of_an_output_is_closed(self, large):
+        os.mkfifo(large / "pipe")
+        with in_thread(lambda: (large / "pipe").open("rb").close()):
+            np.save(large / "logits.npy", np.zeros((300_000, 2), np.float32))
+            np.save(large / "targets.npy", np.zeros(300_000, int))
+            refused(run("eval", *FILES, "--per-row", "pipe", cwd=large), "pipe: Broken pipe")
+
     def test_disk_is_full(self, files):
         np.save(files / "logits.npy", np.zeros((300_000, 2), np.float32))
         np.save(files / "targets.npy", np.zeros(300_000, int))

@@ -90,10 +90,10 @@ def _status() -> int:
         if message := error.format_message():  # none where the help was printed
             tell_failure(None, f"{message} ({error.ctx.command_path} --help tells more)" if error.ctx else message)
         return 2
+    except BrokenPipeError:
+        _print_no_more()
+        return 1  # as click and rich have it
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and error.filename is None:
-            _print_no_more()
-            return 1  # as click and rich have it
         if error.filename is None:
             _print_no_more()
         tell_failure(error.filename or "standard output", error.strerror or error)

@@ -1,5 +1,6 @@
 """Contents that are hostile rather than shapes: rows that hold no number, exporters that let go, arrays that shrink."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -162,7 +163,6 @@ class TestOddities:
         assert not gradients.classifier.any()
 
     def test_mapped_bfloat16(self, tmp_path):
-        ml_dtypes = pytest.importorskip("ml_dtypes")
         z = np.memmap(tmp_path / "m", ml_dtypes.bfloat16, "w+", shape=(2, 3))
         z[...] = Z
         expected = ce.reference.cross_entropy_with_grad(z.astype(np.float64), [0, 1])[0]
