@@ -267,7 +267,7 @@ def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
     """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
     given = logits.given
     array = check_array("out", out, given.shape, logits.data.dtype, inputs)
-    if array is not given and not _same_place(array, given) and _share_memory("out", array, given):
+    if array is not given and _share_memory("out", array, given) and not _same_place(array, given):
         raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
     return array
 

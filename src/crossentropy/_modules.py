@@ -152,16 +152,17 @@ class CrossEntropyLoss:
         self, logits: Array, targets: Array | TopKTargets, sample_weight: npt.ArrayLike | None
     ) -> Array | None:
         """Rows whose gradient does not tell what they hold: those that do not count."""
-        z = as_logits(logits, self._axis)
-        t = as_targets(targets, z, self._options.ignore_index)
-        silent = np.zeros(z.row_shape, bool) if t.ignored is None else t.ignored.copy()
-        if t.indices is not None:
-            silent |= t.indices == self._options.ignore_index
+        silent: Array | None = None
+        if isinstance(targets, TopKTargets):
+            silent = as_targets(targets, as_logits(logits, self._axis), self._options.ignore_index).ignored
+        elif targets.ndim < logits.ndim:
+            silent = np.asarray(targets == self._options.ignore_index)
             if self._class_weight is not None:
-                silent |= np.asarray(self._class_weight)[np.where(silent, 0, t.indices)] == 0
+                silent = silent | (np.asarray(self._class_weight)[np.where(silent, 0, targets)] == 0)
         if sample_weight is not None:
-            silent |= np.asarray(sample_weight) == 0
-        return silent if silent.any() else None
+            unweighted = np.asarray(sample_weight) == 0
+            silent = unweighted if silent is None else silent | unweighted
+        return silent if silent is not None and silent.any() else None
 
     def _require_unchanged(self, what: str) -> None:
         last = self._forward_done(what)
