@@ -150,7 +150,7 @@ try:
 except MemoryError:
     print((out.hidden == 7).all() and (out.classifier == 7).all())
 """
-        assert alone(script, MALLOC_MMAP_THRESHOLD_="65536") == "True"
+        assert alone(script, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1") == "True"
 
 
 class TestOddities:

@@ -150,4 +150,7 @@ except (MemoryError, jax.errors.JaxRuntimeError) as error:
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 print(loss(z, t).item() == ce.cross_entropy(np.asarray(z), np.asarray(t), axis=0, softcap=30.0, label_smoothing=0.1))
 """
-    assert alone(script, CROSSENTROPY_NUM_THREADS="4") == "refused\nTrue"
+    assert (
+        alone(script, CROSSENTROPY_NUM_THREADS="4", MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")
+        == "refused\nTrue"
+    )

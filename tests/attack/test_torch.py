@@ -458,7 +458,7 @@ for mebibytes in (0, 1, 4, 8, 12, 16, 24, 32, 64, 500):
     input.grad = None
 assert 0 < refused < 10, refused
 """
-    alone(script)
+    alone(script, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")
 
 
 @pytest.mark.parametrize("numpy", [False, True])
