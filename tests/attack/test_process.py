@@ -92,7 +92,7 @@ for mode in {MODES}:
     alone(ROUNDING + script)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_fork_while_threads_compute(alone):
     script = """
 import os, threading
