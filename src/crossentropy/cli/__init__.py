@@ -65,7 +65,7 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 def main() -> None:
     """Run the command line: a failure is one line and exit status 2, a signal leaves no partial file."""
     if sys.stdout is None:  # closed: what is printed goes nowhere
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115: open until the process ends
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
