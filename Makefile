@@ -139,7 +139,7 @@ lint: .venv/with-lint build/lint/built
 	$(BIN)/ruff format --check .
 	cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror src/core/*.hpp src/core/*.cpp tests/core/*.hpp tests/core/*.cpp
+	$(BIN)/clang-format --dry-run -Werror $(wildcard src/core/*.?pp src/core/kernels/*.?pp src/bindings/*.?pp tests/core/*.?pp)
 
 # The core and its programs, without a warning.
 build/lint/built: .venv/with-lint $(SOURCES) $(wildcard tests/core/*)

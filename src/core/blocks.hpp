@@ -70,7 +70,7 @@ class BlockSums {
         const int whole = block.count / kGroup<T> * kGroup<T>, rest = block.count - whole;
         constexpr ElementType own = std::is_same_v<T, float> ? ElementType::float32 : ElementType::float64;
         if (p.probabilities == nullptr || p.sparse_indices != nullptr || p.probabilities_type != own ||
-            p.label_smoothing > 0.0 || p.class_weight != nullptr) {
+            p.options.label_smoothing > 0.0 || p.class_weight != nullptr) {
             target_coefficients(p, block.row, block.target, block.first, block.count, whole + (rest ? kGroup<T> : 0),
                                 made);
             return {made, made + whole};

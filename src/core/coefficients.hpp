@@ -36,8 +36,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
 
     f64 loss = fma(b, log_total, sums.spread * inverse_temperature);
     f64 tail{};  // what the z-loss adds to a
-    if (p.z_loss > 0.0) {
-        const f64 factor = p.z_loss * row.weight;
+    if (p.options.z_loss > 0.0) {
+        const f64 factor = p.options.z_loss * row.weight;
         loss += select<f64>(factor != 0, factor * lse * lse, f64{});
         tail = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
     }
@@ -49,7 +49,7 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
     result.loss = select<f64>(valid, row.sample * loss, nan);
     result.softmax_scale = select<f64>(valid, per_total * (b + tail), nan);
     result.probability = inverse;
-    result.tail_scale = per_total * 2.0 * p.z_loss * row.weight;
+    result.tail_scale = per_total * 2.0 * p.options.z_loss * row.weight;
     result.at_highest = per_total * ((sums.b_rest - sums.b_highest * sums.rest) + tail);
     return result;
 }
@@ -58,8 +58,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
 template <class V>
 CE_INLINE V capped(const Problem& p, V z) {
     if constexpr (std::is_same_v<V, f64>) {
-        if (p.softcap < kInf) {
-            const f64 cap = splat<f64>(p.softcap);
+        if (p.options.softcap < kInf) {
+            const f64 cap = splat<f64>(p.options.softcap);
             const f64 size = select<f64>(z < 0, -z, z);
             return select<f64>(size == splat<f64>(kInf), z, cap * tanh(z / cap).value);
         }
@@ -69,14 +69,14 @@ CE_INLINE V capped(const Problem& p, V z) {
 
 // du/dz before the temperature.
 CE_INLINE f64 capped_slope(const Problem& p, f64 z) {
-    return p.softcap < kInf ? tanh(z / p.softcap).slope : splat<f64>(1.0);
+    return p.options.softcap < kInf ? tanh(z / p.options.softcap).slope : splat<f64>(1.0);
 }
 
 // The second derivative over the first, from the capped logit u.
 CE_INLINE f64 capped_curvature(const Problem& p, f64 u) {
-    if (!(p.softcap < kInf)) return f64{};
-    const f64 tanh = u / p.softcap;
-    return -2.0 / p.softcap * select<f64>(tanh < -1, splat<f64>(-1.0), tanh);
+    if (!(p.options.softcap < kInf)) return f64{};
+    const f64 tanh = u / p.options.softcap;
+    return -2.0 / p.options.softcap * select<f64>(tanh < -1, splat<f64>(-1.0), tanh);
 }
 
 // log p = u - lse, from u - m and log1p(r); -inf stays -inf.
@@ -178,8 +178,8 @@ CE_INLINE void for_sparse(const Problem& p, std::size_t row, double given, const
 template <class T>
 void target_coefficients(const Problem& p, std::size_t row, std::int64_t target, std::size_t first, int count,
                          int padded, T* b) {
-    const T uniform = T(p.label_smoothing / double(p.classes));
-    const double given = 1.0 - p.label_smoothing;
+    const T uniform = T(p.options.label_smoothing / double(p.classes));
+    const double given = 1.0 - p.options.label_smoothing;
     if (p.sparse_indices != nullptr) {
         std::fill(b, b + count, T(0));
         for_sparse(p, row, given, [&](std::size_t c, double q) {

@@ -23,14 +23,15 @@ namespace crossentropy {
 // side.
 static std::size_t rows_of_task(const Problem& p) {
     constexpr std::size_t tile = 32;
-    const std::size_t rows = (std::size_t(1) << (p.inner > 1 ? 18 : 14)) / p.classes;
-    return p.inner > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile : std::max<std::size_t>(1, rows);
+    const std::size_t rows = (std::size_t(1) << (p.class_stride > 1 ? 18 : 14)) / p.classes;
+    return p.class_stride > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile
+                                              : std::max<std::size_t>(1, rows);
 }
 
 // A few long rows that do not come out even: threads share the blocks of each row instead.
 static bool shares_rows(const Problem& p, int threads) {
-    return p.inner == 1 && p.classes >= 2 * kElementsPerThread && p.rows < 2 * std::size_t(std::max(threads, 1)) &&
-           p.rows % std::size_t(std::max(threads, 1)) != 0;
+    return p.class_stride == 1 && p.classes >= 2 * kElementsPerThread &&
+           p.rows < 2 * std::size_t(std::max(threads, 1)) && p.rows % std::size_t(std::max(threads, 1)) != 0;
 }
 
 namespace {
@@ -83,7 +84,7 @@ Evaluation check_targets(const Problem& p) {
         double weight = 1.0;
         if (p.indices != nullptr) {
             const std::int64_t target = p.indices[row];
-            if (p.ignore_index == target) continue;
+            if (p.options.ignore_index == target) continue;
             if (std::uint64_t(target) >= p.classes) {
                 result.bad_row = row;
                 return result;
@@ -98,18 +99,18 @@ Evaluation check_targets(const Problem& p) {
 
 std::string bad_index_message(const Problem& p, std::size_t row) {
     std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes) + ")";
-    if (p.ignore_index) message += " or ignore_index " + std::to_string(*p.ignore_index);
+    if (p.options.ignore_index) message += " or ignore_index " + std::to_string(*p.options.ignore_index);
     return message + ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
 }
 
-Evaluation evaluate(Problem p, Reduction reduction, int threads) {
+Evaluation evaluate(Problem p, int threads) {
     const DefaultFloatingPoint guard;
     // Strided classes are counted in 32 bits.
-    if (p.inner > 1 && p.classes > std::size_t(std::numeric_limits<std::int32_t>::max()))
+    if (p.class_stride > 1 && p.classes > std::size_t(std::numeric_limits<std::int32_t>::max()))
         throw std::length_error("logits: expected fewer than 2**31 classes on an axis that is not the last, got " +
                                 std::to_string(p.classes));
-    p.inverse_temperature = 1.0 / p.temperature;
-    p.inverse_temperature_error = std::fma(-p.inverse_temperature, p.temperature, 1.0) * p.inverse_temperature;
+    p.inverse_temperature = 1.0 / p.options.temperature;
+    p.inverse_temperature_error = std::fma(-p.inverse_temperature, p.options.temperature, 1.0) * p.inverse_temperature;
     Evaluation result;
     if (p.has_targets()) {
         result = check_targets(p);
@@ -129,7 +130,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
 
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
-    if (reduction == Reduction::mean) {
+    if (p.options.reduction == Reduction::mean) {
         if (result.total_weight == 0.0) {  // nothing to learn from
             for (void* const out : {p.matrix, p.diagonal})
                 if (out != nullptr) std::memset(out, 0, bytes);
@@ -157,7 +158,7 @@ Evaluation evaluate(Problem p, Reduction reduction, int threads) {
         result.bad_row = std::min(result.bad_row, outcome.bad_row);
     }
     result.loss = total.total();
-    if (reduction == Reduction::mean) result.loss /= result.total_weight;
+    if (p.options.reduction == Reduction::mean) result.loss /= result.total_weight;
     return result;
 }
 

@@ -7,10 +7,8 @@
 
 namespace crossentropy {
 
-enum class Reduction : int { none = 0, sum = 1, mean = 2 };
-
 struct Evaluation {
-    double loss = 0.0;             // the reduced loss (not for Reduction::none)
+    double loss = 0.0;             // the reduced loss (for Reduction::none, the sum)
     double total_weight = 0.0;     // what the mean divides by
     std::size_t bad_row = kNoRow;  // first row whose class index is out of range
 };
@@ -23,7 +21,7 @@ std::string bad_index_message(const Problem& problem, std::size_t row);
 
 // Fills problem.matrix, problem.diagonal and problem.row_values. A class index out of range is found before anything is
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
-Evaluation evaluate(Problem problem, Reduction reduction, int threads);
+Evaluation evaluate(Problem problem, int threads);
 
 // Fresh pages cost more than the kernel that fills them: asks for huge ones inside a large output.
 void advise_huge_pages(void* data, std::size_t bytes);

@@ -66,7 +66,7 @@ namespace crossentropy::CE_NAMESPACE {
 // use(kernel) with the kernel for a problem, its arrays in `scratch`.
 template <class S, class T, bool transformed, class Use>
 CE_INLINE void with_kernel(const Problem& problem, const Tasks* tasks, Scratch& scratch, const Use& use) {
-    if (problem.inner > 1)
+    if (problem.class_stride > 1)
         use(StridedKernel<S, T, transformed>(problem, scratch));
     else if (problem.classes <= std::size_t(kFewClasses))
         use(ColumnKernel<S, T, transformed>(problem, scratch));
@@ -95,8 +95,8 @@ std::size_t scratch_bytes(const Problem& problem) {
 
 // Rows whose class index is not ignore_index; any of them out of range is told by `bad`.
 static std::size_t count_indices(const Problem& problem, bool& bad) {
-    const std::int64_t ignored = problem.ignore_index.value_or(-1);
-    const bool may_ignore = problem.ignore_index.has_value();
+    const std::int64_t ignored = problem.options.ignore_index.value_or(-1);
+    const bool may_ignore = problem.options.ignore_index.has_value();
     std::size_t counted = 0, outside = 0;
     for (std::size_t row = 0; row < problem.rows; ++row) {
         const std::int64_t target = problem.indices[row];

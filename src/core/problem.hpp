@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <optional>
+
+#include "options.hpp"
 
 namespace crossentropy {
 
@@ -31,35 +32,27 @@ constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a number for 
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
 // Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
 struct Problem {
+    Options options;
+
     std::size_t rows = 0, classes = 0;
     ElementType type = ElementType::float32;
     const void* logits = nullptr;  // (z): rows x classes
     // How far apart the classes of a row lie; the rows between them follow each other in memory. 1: classes contiguous.
     // The matrix, and probabilities, are laid out as the logits are.
-    std::size_t inner = 1;
+    std::size_t class_stride = 1;
 
     // The targets: class indices, or probabilities (q), or neither for the softmax functions.
     const std::int64_t* indices = nullptr;  // (t)
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
-    std::optional<std::int64_t> ignore_index;
     // Sparse distributions: k classes a row. The probabilities are theirs then, float64, and lie row by row.
     const std::int64_t* sparse_indices = nullptr;
     std::size_t k = 0;
 
     const double* class_weight = nullptr;   // (w), one a class
     const double* sample_weight = nullptr;  // (s), one a row
-    double label_smoothing = 0.0;           // (epsilon)
-    double z_loss = 0.0;                    // (zeta)
-    double softcap = kInf;                  // (k)
-    double temperature = 1.0;               // (tau)
-    double inverse_temperature = 1.0;       // set by `evaluate`: 1 / tau, rounded, and what rounding left out
-    double inverse_temperature_error = 0.0;
 
     // What multiplies the gradient: a number for all rows, and if given one a row.
     double gradient_scale = 1.0;
@@ -70,12 +63,15 @@ struct Problem {
     void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
+    // Set by `evaluate`: 1 / tau, rounded, and what rounding left out; whether float32 may not hold the class weights.
+    double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
+    bool extreme_weights = false;
+
     bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
     // Targets with a coefficient for every class, not for one only.
-    bool dense() const { return probabilities != nullptr || label_smoothing > 0.0; }
-    // Computed in float64: logits that are not used as they are, class weights that float32 may not hold.
-    bool extreme_weights = false;
-    bool transformed() const { return softcap < kInf || temperature != 1.0 || extreme_weights; }
+    bool dense() const { return probabilities != nullptr || options.label_smoothing > 0.0; }
+    // Whether exponentials and coefficients are computed in float64.
+    bool transformed() const { return options.softcap < kInf || options.temperature != 1.0 || extreme_weights; }
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();

@@ -59,7 +59,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
         std::int64_t target = 0;
         if (p.indices != nullptr) {
             target = p.indices[row];  // read once: another thread may be writing it
-            const bool ignored = p.ignore_index == target;
+            const bool ignored = p.options.ignore_index == target;
             if (!ignored && std::uint64_t(target) >= p.classes) outcome.bad_row = std::min(outcome.bad_row, row);
             if (ignored || std::uint64_t(target) >= p.classes) return nothing(row);
         }

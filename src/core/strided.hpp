@@ -29,7 +29,7 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
         Sums<kSums<T>, true> total;
         for (std::size_t first = begin; first < end; first += kTile) {
             const int rows = int(std::min<std::size_t>(kTile, end - first));
-            const bool whole = rows == kTile && first % p.inner + kTile <= p.inner;
+            const bool whole = rows == kTile && first % p.class_stride + kTile <= p.class_stride;
             Base::read_targets(tile, first, rows, outcome);
             const auto fill = [&](Tile& classes) {
                 const std::size_t offset = offset_of(first, classes.first);
@@ -56,48 +56,48 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
 
  private:
     std::size_t offset_of(std::size_t position, std::size_t c) const {
-        return (position / p.inner * p.classes + c) * p.inner + position % p.inner;
+        return (position / p.class_stride * p.classes + c) * p.class_stride + position % p.class_stride;
     }
 
     // Where the classes of a tile are read and written, and those that come next.
     void place(Tile& tile, bool whole, std::size_t offset, std::size_t next) const {
-        tile.in = whole ? Strided<const S>{logits + offset, p.inner} : Strided<const S>{staged, kTile};
-        tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.inner} : Strided<S>{staged, kTile};
-        tile.diagonal =
-            whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.inner} : Strided<S>{staged_diagonal, kTile};
-        tile.next_in = {logits + next, p.inner};
-        tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.inner};
+        tile.in = whole ? Strided<const S>{logits + offset, p.class_stride} : Strided<const S>{staged, kTile};
+        tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.class_stride} : Strided<S>{staged, kTile};
+        tile.diagonal = whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.class_stride}
+                                                     : Strided<S>{staged_diagonal, kTile};
+        tile.next_in = {logits + next, p.class_stride};
+        tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.class_stride};
     }
 
     void stage(const Tile& tile, std::size_t first, int rows) const {
         std::fill(staged, staged + std::size_t(tile.count) * kTile, S(0.0));
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
-            const S* const from = logits + s.offset + tile.first * p.inner;
+            const S* const from = logits + s.offset + tile.first * p.class_stride;
             for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
-                std::memcpy(staged + c * kTile + s.at, from + c * p.inner, s.length * sizeof(S));
+                std::memcpy(staged + c * kTile + s.at, from + c * p.class_stride, s.length * sizeof(S));
         });
     }
     void unstage(const Tile& tile, std::size_t first, int rows, const S* from, S* to) const {
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
-            S* const out = to + s.offset + tile.first * p.inner;
+            S* const out = to + s.offset + tile.first * p.class_stride;
             for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
-                std::memcpy(out + c * p.inner, from + c * kTile + s.at, s.length * sizeof(S));
+                std::memcpy(out + c * p.class_stride, from + c * kTile + s.at, s.length * sizeof(S));
         });
     }
 
     template <class Visit>
     CE_INLINE void for_segments(std::size_t first, std::size_t count, const Visit& visit) const {
         for (std::size_t at = 0; at < count;) {
-            const std::size_t outer = (first + at) / p.inner, position = (first + at) % p.inner;
-            const std::size_t length = std::min(p.inner - position, count - at);
-            visit(Segment{outer * p.classes * p.inner + position, at, length});
+            const std::size_t outer = (first + at) / p.class_stride, position = (first + at) % p.class_stride;
+            const std::size_t length = std::min(p.class_stride - position, count - at);
+            visit(Segment{outer * p.classes * p.class_stride + position, at, length});
             at += length;
         }
     }
 
     // b_c = w_c [(1 - epsilon) q_c + epsilon / C], class by class.
     void read_coefficients(Tile& tile, std::size_t first, int rows) const {
-        const T given = T(1.0 - p.label_smoothing), uniform = T(p.label_smoothing / double(p.classes));
+        const T given = T(1.0 - p.options.label_smoothing), uniform = T(p.options.label_smoothing / double(p.classes));
         if (p.sparse_indices != nullptr) {
             std::fill(tile.b[0], tile.b[tile.count], T(0));
             for (int i = 0; i < rows; ++i)
@@ -113,7 +113,7 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
                 for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(in_row) ? given : T(0);
             else if (p.sparse_indices == nullptr)
                 for_segments(first, std::size_t(rows), [&](const Segment& s) {
-                    const std::size_t offset = s.offset + in_row * p.inner;
+                    const std::size_t offset = s.offset + in_row * p.class_stride;
                     probabilities_of_type(p, offset, int(s.length), double(given), b + s.at);
                 });
             const double weight = p.class_weight != nullptr ? p.class_weight[in_row] : 1.0;

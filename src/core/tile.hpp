@@ -109,11 +109,11 @@ class TileSums {
             alignas(64) std::int64_t given[kTile];  // read once: another thread may be writing them
             std::memcpy(given, p.indices + first, std::size_t(count) * sizeof *given);
             std::fill(given + count, given + kTile, kSkipped);
-            const i64 may_ignore = i64{} - p.ignore_index.has_value();
+            const i64 may_ignore = i64{} - p.options.ignore_index.has_value();
             i64 bad{};
             for (int i = 0; i < kTile; i += kWidth<double>) {
                 const i64 target = load_lanes(given + i), outside = (target < 0) | (target >= std::int64_t(classes));
-                const i64 ignored = (target == p.ignore_index.value_or(0)) & may_ignore;
+                const i64 ignored = (target == p.options.ignore_index.value_or(0)) & may_ignore;
                 const i64 kept = outside | ignored ? i64{} + kSkipped : target;
                 __builtin_memcpy(tile.target + i, &kept, sizeof kept);
                 bad |= outside & ~ignored;
@@ -136,7 +136,7 @@ class TileSums {
     }
     void note_bad_row(const std::int64_t* given, std::size_t first, int count, Outcome& outcome) const {
         for (int i = count - 1; i >= 0; --i)
-            if (p.ignore_index != given[i] && std::uint64_t(given[i]) >= p.classes)
+            if (p.options.ignore_index != given[i] && std::uint64_t(given[i]) >= p.classes)
                 outcome.bad_row = std::min(outcome.bad_row, first + std::size_t(i));
     }
     // The target of a row; some class where there is none.

@@ -24,7 +24,7 @@ int main() {
     Hash hash;
     for (int i = 0; i < 2000; ++i)
         generate(random, 40, [&](auto& problem) {
-            const Evaluation result = evaluate(problem.p, problem.reduction, 1);
+            const Evaluation result = evaluate(problem.p, 1);
             hash.add(&result.loss, sizeof result.loss);
             for (const auto* array : {&problem.logits, &problem.matrix, &problem.diagonal})
                 hash.add(array->data(), array->size() * sizeof(*array)[0]);

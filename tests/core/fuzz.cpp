@@ -32,11 +32,11 @@ int main(int argc, char** argv) {
         const std::size_t most_rows = random.below(10) == 0 ? 3000 : 70;
         generate(random, most_rows, [&](auto& problem) {
             const auto logits = problem.logits;
-            const Evaluation one = evaluate(problem.p, problem.reduction, 1);
+            const Evaluation one = evaluate(problem.p, 1);
             const auto matrix = problem.matrix, diagonal = problem.diagonal, written = problem.logits;
             const auto values = problem.values;
             problem.logits = logits;
-            const Evaluation many = evaluate(problem.p, problem.reduction, 2 + int(random.below(4)));
+            const Evaluation many = evaluate(problem.p, 2 + int(random.below(4)));
             if (std::memcmp(&one.loss, &many.loss, sizeof one.loss) != 0) fail("another loss with more threads", count);
             if (!same(matrix, problem.matrix) || !same(diagonal, problem.diagonal) || !same(written, problem.logits) ||
                 !same(values, problem.values))
@@ -45,8 +45,7 @@ int main(int argc, char** argv) {
             const std::size_t row = random.below(problem.p.rows);
             const std::int64_t bad[] = {-1, std::int64_t(problem.p.classes), INT64_MAX, INT64_MIN};
             problem.indices[row] = bad[random.below(4)];
-            if (evaluate(problem.p, problem.reduction, 2).bad_row != row)
-                fail("a bad class index went unnoticed", count);
+            if (evaluate(problem.p, 2).bad_row != row) fail("a bad class index went unnoticed", count);
         });
     }
     std::printf("%-8s %d problems\n", kernels().name, count);

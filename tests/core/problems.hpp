@@ -52,7 +52,6 @@ struct Generated {
     using RowValue = std::conditional_t<sizeof(S) == 8, double, float>;
 
     Problem p;
-    Reduction reduction = Reduction::none;
     std::vector<S> logits, matrix, diagonal;
     std::vector<RowValue> values;
     std::vector<std::int64_t> indices, sparse_indices;
@@ -95,7 +94,7 @@ struct Generated {
         p.rows = rows;
         p.classes = classes;
         if (rows > 1 && (in_parts || random.below(3) == 0))  // the class axis in the middle
-            for (p.inner = 1 + random.below(rows); rows % p.inner != 0;) --p.inner;
+            for (p.class_stride = 1 + random.below(rows); rows % p.class_stride != 0;) --p.class_stride;
         p.type = type;
         p.logits = logits.data();
         p.matrix = random.below(5) == 0 ? nullptr : random.below(4) == 0 ? logits.data() : matrix.data();
@@ -128,16 +127,16 @@ struct Generated {
             p.probabilities = sparse_probabilities.data();
         } else {
             p.indices = indices.data();
-            p.ignore_index = -100;
+            p.options.ignore_index = -100;
         }
         if (random.below(3) == 0) p.class_weight = class_weight.data();
         if (random.below(3) == 0) p.sample_weight = sample_weight.data();
         if (random.below(3) == 0) p.grad_output = grad_output.data();
-        if (random.below(3) == 0) p.label_smoothing = 0.1;
-        if (random.below(3) == 0) p.z_loss = 0.001;
-        if (random.below(3) == 0) p.softcap = 30.0;
-        if (random.below(3) == 0) p.temperature = 0.7;
-        reduction = Reduction(int(random.below(3)));
+        if (random.below(3) == 0) p.options.label_smoothing = 0.1;
+        if (random.below(3) == 0) p.options.z_loss = 0.001;
+        if (random.below(3) == 0) p.options.softcap = 30.0;
+        if (random.below(3) == 0) p.options.temperature = 0.7;
+        p.options.reduction = Reduction(int(random.below(3)));
         if (p.matrix != nullptr && random.below(3) == 0) {
             diagonal.resize(rows * classes);
             diagonal.reserve(1);

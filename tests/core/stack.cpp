@@ -43,7 +43,7 @@ int main() {
         generate(random, 40, [&](auto& problem) {
             using Made = std::remove_reference_t<decltype(problem)>;
             const auto work = [](void* made) -> void* {
-                evaluate(static_cast<Made*>(made)->p, static_cast<Made*>(made)->reduction, 1);
+                evaluate(static_cast<Made*>(made)->p, 1);
                 return nullptr;
             };
             most = std::max(most, untouched - touched(work, &problem));

@@ -459,7 +459,7 @@ def test_head_never_holds_the_logits():
 
 LAYOUT = r"""
 #include "xla/ffi/api/c_api.h"
-#include "xla.hpp"
+#include "xla_abi.hpp"
 using namespace crossentropy::xla;
 #define SAME(ours, field, theirs, their_field) \
     static_assert(offsetof(ours, field) == offsetof(theirs, their_field)); \
@@ -508,12 +508,12 @@ SAME_TYPE(float16, F16); SAME_TYPE(float32, F32); SAME_TYPE(float64, F64); SAME_
 def test_structs_are_laid_out_as_jaxs_header_says(tmp_path):
     source = tmp_path / "layout.cpp"
     source.write_text(LAYOUT)
-    core = Path(__file__).parents[2] / "src" / "core"
+    bindings = Path(__file__).parents[2] / "src" / "bindings"
     command = [
         os.environ.get("CXX", "g++"),
         "-std=c++17",
         "-fsyntax-only",
-        f"-I{core}",
+        f"-I{bindings}",
         f"-I{jax.ffi.include_dir()}",
         source,
     ]

@@ -124,15 +124,16 @@ Error* evaluate_batch(const CallFrame* frame) {
     const std::size_t batch = product(logits, 0, batch_axes);
     Problem p;
     p.classes = std::size_t(logits.dims[axis]);
-    p.inner = product(logits, axis + 1, logits.rank);
-    p.rows = product(logits, batch_axes, axis) * p.inner;
+    p.class_stride = product(logits, axis + 1, logits.rank);
+    p.rows = product(logits, batch_axes, axis) * p.class_stride;
     p.type = element_type(logits.dtype);
-    if (attribute(frame, "ignore_index")) p.ignore_index = integer(frame, "ignore_index");
-    p.label_smoothing = number(frame, "label_smoothing");
-    p.z_loss = number(frame, "z_loss");
-    p.softcap = number(frame, "softcap");
-    p.temperature = number(frame, "temperature");
-    const Reduction reduction = Reduction(integer(frame, "reduction"));
+    if (attribute(frame, "ignore_index")) p.options.ignore_index = integer(frame, "ignore_index");
+    p.options.label_smoothing = number(frame, "label_smoothing");
+    p.options.z_loss = number(frame, "z_loss");
+    p.options.softcap = number(frame, "softcap");
+    p.options.temperature = number(frame, "temperature");
+    p.options.reduction = Reduction(integer(frame, "reduction"));
+    const bool per_row = p.options.reduction == Reduction::none;
     const bool probabilities = targets.rank == logits.rank;
     const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
     const std::size_t width = kLogitSize[int(p.type)], row_width = p.type == ElementType::float64 ? 8 : 4;
@@ -149,17 +150,17 @@ Error* evaluate_batch(const CallFrame* frame) {
         p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + i * p.classes;
         p.sample_weight = sample_weight.empty() ? nullptr : sample_weight.data() + row;
         if (!grad_output.empty()) {
-            if (reduction == Reduction::none)
+            if (per_row)
                 p.grad_output = grad_output.data() + row;
             else
                 p.gradient_scale = grad_output[i];
         }
-        if (reduction == Reduction::none) p.row_values = at<char>(losses, row * row_width);
+        if (per_row) p.row_values = at<char>(losses, row * row_width);
         if (frame->results.size > 1) p.matrix = at<char>(*results[1], element * width);
-        const Evaluation result = evaluate(p, reduction, int(integer(frame, "num_threads")));
+        const Evaluation result = evaluate(p, int(integer(frame, "num_threads")));
         if (result.bad_row != kNoRow)
             return error(frame, ErrorCode::out_of_range, bad_index_message(p, result.bad_row));
-        if (reduction != Reduction::none) {
+        if (!per_row) {
             if (p.type == ElementType::float64)
                 *at<double>(losses, i) = result.loss;
             else

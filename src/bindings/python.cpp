@@ -103,7 +103,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     Problem p;
     p.rows = rows;
     p.classes = classes;
-    p.inner = inner;
+    p.class_stride = inner;
     p.type = ElementType(type);
     p.logits = z.data();
     p.indices = t.data<std::int64_t>();
@@ -111,13 +111,14 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     p.probabilities_type = ElementType(probabilities_type);
     p.sparse_indices = sparse.data<std::int64_t>();
     p.k = k;
-    p.ignore_index = ignore_index;
+    p.options.ignore_index = ignore_index;
     p.class_weight = w.data<double>();
     p.sample_weight = s.data<double>();
-    p.label_smoothing = label_smoothing;
-    p.z_loss = z_loss;
-    p.softcap = softcap;
-    p.temperature = temperature;
+    p.options.label_smoothing = label_smoothing;
+    p.options.z_loss = z_loss;
+    p.options.softcap = softcap;
+    p.options.temperature = temperature;
+    p.options.reduction = Reduction(reduction);
     p.gradient_scale = gradient_scale;
     p.grad_output = g.data<double>();
     p.row_values = values.data();
@@ -126,7 +127,7 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     Evaluation result;
     {
         const ReleasedGil released;
-        result = evaluate(p, Reduction(reduction), num_threads);
+        result = evaluate(p, num_threads);
     }
     if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
     return result.loss;
@@ -140,7 +141,7 @@ double total_weight(std::size_t rows, std::size_t classes, nb::handle indices, s
     p.rows = rows;
     p.classes = classes;
     p.indices = t.data<std::int64_t>();
-    p.ignore_index = ignore_index;
+    p.options.ignore_index = ignore_index;
     p.class_weight = w.data<double>();
     p.sample_weight = s.data<double>();
     const Evaluation result = check_targets(p);
@@ -156,14 +157,14 @@ void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size
     Problem p;
     p.rows = rows;
     p.classes = classes;
-    p.inner = inner;
+    p.class_stride = inner;
     p.type = ElementType(type);
     p.logits = z.data();
     p.output = Output(output);
     p.row_values = values.data();
     p.matrix = matrix.data();
     const ReleasedGil released;
-    evaluate(p, Reduction::none, num_threads);
+    evaluate(p, num_threads);
 }
 
 // The bits of a bfloat16 array of another library, without a copy: NumPy alone cannot take it over DLPack.

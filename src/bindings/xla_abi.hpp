@@ -1,5 +1,5 @@
-// What of XLA's foreign function interface the loss needs: its C ABI, version 0.3, declared here so that nothing of JAX
-// is needed to build. tests/test_jax.py compares every offset with JAX's own header.
+// What the loss needs of XLA's foreign function interface: its C ABI, version 0.3, declared here so that nothing of JAX
+// is needed to build. tests/core/xla_abi.cpp compares every offset with JAX's own header.
 #pragma once
 
 #include <cstddef>
@@ -115,13 +115,5 @@ struct CallFrame {
     Buffers results;
     Attributes attributes;
 };
-
-// The loss of a batch of problems, and its gradient where there is a second result.
-//   arguments   logits (batch..., rows..., classes, inner...), targets, and, of size 0 if there are none, class
-//   weights,
-//               sample weights and what multiplies the gradient (a number, or one a row for reduction 0)
-//   results     losses (batch...), or one a row for reduction 0; gradient, of the logits' shape
-//   attributes  as crossentropy._core.loss names them; "axes": of the rows and the classes, what is before is batch
-Error* loss(CallFrame* frame);
 
 }  // namespace crossentropy::xla
