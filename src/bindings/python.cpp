@@ -6,7 +6,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <iterator>
+#include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 
 #include "dispatch.hpp"
@@ -86,44 +89,160 @@ class FloatingPoint {
     throw nb::index_error(bad_index_message(p, row).c_str());
 }
 
-double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, nb::handle indices,
-            nb::handle probabilities, int probabilities_type, nb::handle sparse_indices, std::size_t k,
-            nb::handle class_weight, nb::handle sample_weight, std::optional<std::int64_t> ignore_index,
-            double label_smoothing, double z_loss, double softcap, double temperature, int reduction,
-            double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits, nb::handle diagonal,
-            int num_threads) {
-    const std::size_t bytes = rows * classes * kLogitSize[type], slots = rows * k;
-    const bool dense = sparse_indices.is_none();
-    const Buffer z(logits, bytes), t(indices, rows * sizeof(std::int64_t)),
-        q(probabilities, dense ? rows * classes * kElementSize[probabilities_type] : slots * sizeof(double)),
-        sparse(sparse_indices, slots * sizeof(std::int64_t)), w(class_weight, classes * sizeof(double)),
-        s(sample_weight, rows * sizeof(double)), g(grad_output, rows * sizeof(double));
-    const Buffer values(losses, rows * kRowSize[type], PyBUF_WRITABLE), matrix(dlogits, bytes, PyBUF_WRITABLE),
-        second(diagonal, bytes, PyBUF_WRITABLE);
+constexpr const char* kOptions = "crossentropy._core.options";
+
+// A record of Python's, such as a named tuple, whose fields are read by name.
+class Record {
+ public:
+    explicit Record(nb::handle record) : record_(record) {}
+
+    nb::object operator[](PyObject* name) const {
+        PyObject* const value = PyObject_GetAttr(record_.ptr(), name);
+        if (value == nullptr) throw nb::python_error();
+        return nb::steal(value);
+    }
+    std::size_t size(PyObject* name) const {
+        const nb::object value = (*this)[name];
+        const std::size_t number = PyLong_AsSize_t(value.ptr());
+        if (number == std::size_t(-1) && PyErr_Occurred()) throw nb::python_error();
+        return number;
+    }
+    ElementType type(PyObject* name, int types) const {
+        const std::size_t code = size(name);
+        if (code >= std::size_t(types)) throw nb::value_error("expected the code of an element type");
+        return ElementType(int(code));
+    }
+
+ private:
+    nb::handle record_;
+};
+
+// Names of fields, made once.
+struct Names {
+    PyObject* const options = PyUnicode_InternFromString("options");
+    PyObject* const core = PyUnicode_InternFromString("core");
+    PyObject* const logits = PyUnicode_InternFromString("logits");
+    PyObject* const targets = PyUnicode_InternFromString("targets");
+    PyObject* const class_weight = PyUnicode_InternFromString("class_weight");
+    PyObject* const sample_weight = PyUnicode_InternFromString("sample_weight");
+    PyObject* const num_threads = PyUnicode_InternFromString("num_threads");
+    PyObject* const data = PyUnicode_InternFromString("data");
+    PyObject* const type = PyUnicode_InternFromString("type");
+    PyObject* const rows = PyUnicode_InternFromString("rows");
+    PyObject* const classes = PyUnicode_InternFromString("classes");
+    PyObject* const class_stride = PyUnicode_InternFromString("class_stride");
+    PyObject* const indices = PyUnicode_InternFromString("indices");
+    PyObject* const probabilities = PyUnicode_InternFromString("probabilities");
+    PyObject* const sparse_indices = PyUnicode_InternFromString("sparse_indices");
+    PyObject* const k = PyUnicode_InternFromString("k");
+};
+
+const Names& names() {
+    static const Names all;
+    return all;
+}
+
+// Logits as a record has them, in a problem.
+class LogitsOf {
+ public:
+    LogitsOf(nb::handle logits, Problem& p) : LogitsOf(Record(logits), p) {}
+
+    std::size_t bytes() const { return bytes_; }
+
+ private:
+    LogitsOf(const Record& record, Problem& p) : bytes_(shape(record, p)), data_(record[names().data], bytes_) {
+        p.logits = data_.data();
+    }
+    static std::size_t shape(const Record& record, Problem& p) {
+        p.rows = record.size(names().rows);
+        p.classes = record.size(names().classes);
+        p.class_stride = record.size(names().class_stride);
+        p.type = record.type(names().type, kLogitTypes);
+        return p.rows * p.classes * kLogitSize[int(p.type)];
+    }
+
+    std::size_t bytes_;
+    Buffer data_;
+};
+
+// Targets as a record has them, in a problem whose shape is known.
+class TargetsOf {
+ public:
+    TargetsOf(nb::handle targets, Problem& p) : TargetsOf(Record(targets), p) {}
+
+ private:
+    TargetsOf(const Record& record, Problem& p)
+        : indices_(record[names().indices], p.rows * sizeof(std::int64_t)),
+          sparse_indices_(record[names().sparse_indices], slots(record, p) * sizeof(std::int64_t)),
+          probabilities_(record[names().probabilities], bytes_of_probabilities(record, p)) {
+        p.indices = indices_.data<std::int64_t>();
+        p.sparse_indices = sparse_indices_.data<std::int64_t>();
+        p.probabilities = probabilities_.data();
+    }
+    static std::size_t slots(const Record& record, Problem& p) {
+        p.k = record.size(names().k);
+        return p.rows * p.k;
+    }
+    std::size_t bytes_of_probabilities(const Record& record, Problem& p) const {
+        p.probabilities_type = record.type(names().type, int(std::size(kElementSize)));
+        return sparse_indices_.data() != nullptr ? p.rows * p.k * sizeof(double)
+                                                 : p.rows * p.classes * kElementSize[int(p.probabilities_type)];
+    }
+
+    Buffer indices_, sparse_indices_, probabilities_;
+};
+
+void read(nb::handle value, double& option) { option = nb::cast<double>(value); }
+void read(nb::handle value, std::optional<std::int64_t>& option) {
+    option = nb::cast<std::optional<std::int64_t>>(value);
+}
+void read(nb::handle value, Reduction& option) { option = reduction_of(nb::cast<std::string>(value)); }
+
+// The options that an object has as attributes of their names.
+nb::capsule options_of(nb::handle object) {
+    auto options = std::make_unique<Options>();
+    options->for_each([&](const char* name, auto& option) { read(object.attr(name), option); });
+    return {options.release(), kOptions, [](void* held) noexcept { delete static_cast<Options*>(held); }};
+}
+
+const Options& options_in(nb::handle capsule) {
+    const void* const options = PyCapsule_GetPointer(capsule.ptr(), kOptions);
+    if (options == nullptr) throw nb::python_error();
+    return *static_cast<const Options*>(options);
+}
+
+// Weights of classes and rows, in a problem whose shape is known.
+class WeightsOf {
+ public:
+    WeightsOf(nb::handle class_weight, nb::handle sample_weight, Problem& p)
+        : class_weight_(class_weight, p.classes * sizeof(double)),
+          sample_weight_(sample_weight, p.rows * sizeof(double)) {
+        p.class_weight = class_weight_.data<double>();
+        p.sample_weight = sample_weight_.data<double>();
+    }
+
+ private:
+    Buffer class_weight_, sample_weight_;
+};
+
+double loss(nb::handle call, double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits,
+            nb::handle diagonal) {
+    const Record record(call);
+    const nb::object options = record[names().options];
     Problem p;
-    p.rows = rows;
-    p.classes = classes;
-    p.class_stride = inner;
-    p.type = ElementType(type);
-    p.logits = z.data();
-    p.indices = t.data<std::int64_t>();
-    p.probabilities = q.data();
-    p.probabilities_type = ElementType(probabilities_type);
-    p.sparse_indices = sparse.data<std::int64_t>();
-    p.k = k;
-    p.options.ignore_index = ignore_index;
-    p.class_weight = w.data<double>();
-    p.sample_weight = s.data<double>();
-    p.options.label_smoothing = label_smoothing;
-    p.options.z_loss = z_loss;
-    p.options.softcap = softcap;
-    p.options.temperature = temperature;
-    p.options.reduction = Reduction(reduction);
+    p.options = options_in(Record(options)[names().core]);
+    const LogitsOf z(record[names().logits], p);
+    const TargetsOf t(record[names().targets], p);
+    const WeightsOf w(record[names().class_weight], record[names().sample_weight], p);
+    const Buffer g(grad_output, p.rows * sizeof(double)),
+        values(losses, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE), matrix(dlogits, z.bytes(), PyBUF_WRITABLE),
+        second(diagonal, z.bytes(), PyBUF_WRITABLE);
     p.gradient_scale = gradient_scale;
     p.grad_output = g.data<double>();
     p.row_values = values.data();
     p.matrix = matrix.data();
     p.diagonal = second.data();
+    const int num_threads = int(record.size(names().num_threads));
     Evaluation result;
     {
         const ReleasedGil released;
@@ -133,33 +252,24 @@ double loss(nb::handle logits, std::size_t rows, std::size_t classes, std::size_
     return result.loss;
 }
 
-double total_weight(std::size_t rows, std::size_t classes, nb::handle indices, std::optional<std::int64_t> ignore_index,
-                    nb::handle class_weight, nb::handle sample_weight) {
-    const Buffer t(indices, rows * sizeof(std::int64_t)), w(class_weight, classes * sizeof(double)),
-        s(sample_weight, rows * sizeof(double));
+double total_weight(nb::handle options, nb::handle logits, nb::handle targets, nb::handle class_weight,
+                    nb::handle sample_weight) {
     Problem p;
-    p.rows = rows;
-    p.classes = classes;
-    p.indices = t.data<std::int64_t>();
-    p.options.ignore_index = ignore_index;
-    p.class_weight = w.data<double>();
-    p.sample_weight = s.data<double>();
+    p.options = options_in(options);
+    p.rows = Record(logits).size(names().rows);
+    p.classes = Record(logits).size(names().classes);
+    const TargetsOf t(targets, p);
+    const WeightsOf w(class_weight, sample_weight, p);
     const Evaluation result = check_targets(p);
     if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
     return result.total_weight;
 }
 
-void softmax(nb::handle logits, std::size_t rows, std::size_t classes, std::size_t inner, int type, int output,
-             nb::handle logsumexp, nb::handle out, int num_threads) {
-    const std::size_t bytes = rows * classes * kLogitSize[type];
-    const Buffer z(logits, bytes), values(logsumexp, rows * kRowSize[type], PyBUF_WRITABLE),
-        matrix(out, bytes, PyBUF_WRITABLE);
+void softmax(nb::handle logits, int output, nb::handle logsumexp, nb::handle out, int num_threads) {
     Problem p;
-    p.rows = rows;
-    p.classes = classes;
-    p.class_stride = inner;
-    p.type = ElementType(type);
-    p.logits = z.data();
+    const LogitsOf z(logits, p);
+    const Buffer values(logsumexp, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE),
+        matrix(out, z.bytes(), PyBUF_WRITABLE);
     p.output = Output(output);
     p.row_values = values.data();
     p.matrix = matrix.data();
@@ -197,15 +307,14 @@ NB_MODULE(_core, m) {
     m.attr("version") = CROSSENTROPY_VERSION;
     m.attr("instruction_set") = kernels().name;
     m.attr("available_instruction_sets") = available();
-    m.def("loss", &loss, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"), nb::arg("type"),
-          nb::arg("indices").none(), nb::arg("probabilities").none(), nb::arg("probabilities_type"),
-          nb::arg("sparse_indices").none(), nb::arg("k"), nb::arg("class_weight").none(),
-          nb::arg("sample_weight").none(), nb::arg("ignore_index").none(), nb::arg("label_smoothing"),
-          nb::arg("z_loss"), nb::arg("softcap"), nb::arg("temperature"), nb::arg("reduction"),
-          nb::arg("gradient_scale"), nb::arg("grad_output").none(), nb::arg("losses").none(), nb::arg("dlogits").none(),
-          nb::arg("diagonal").none(), nb::arg("num_threads"),
-          "The reduced loss of rows x classes logits, the classes `inner` elements apart; writes losses, dlogits and "
-          "the diagonal of the Hessian where given.");
+    m.def("options", &options_of, nb::arg("options"),
+          "The attributes of LossOptions as the other functions take them.");
+    m.def(
+        "loss", &loss, nb::arg("call"), nb::kw_only(), nb::arg("gradient_scale") = 1.0,
+        nb::arg("grad_output").none() = nb::none(), nb::arg("losses").none() = nb::none(),
+        nb::arg("dlogits").none() = nb::none(), nb::arg("diagonal").none() = nb::none(),
+        "The reduced loss, for reduction 'none' the sum. Writes each row's loss, the gradient and the diagonal of the "
+        "Hessian where given.");
     m.def(
         "bfloat16_bits",
         [](nb::handle array) {
@@ -214,12 +323,12 @@ NB_MODULE(_core, m) {
             return bfloat16_bits(found);
         },
         nb::arg("array"), "The bits of a CPU array of bfloat16 given over DLPack, not copied.");
-    m.def("total_weight", &total_weight, nb::arg("rows"), nb::arg("classes"), nb::arg("indices").none(),
-          nb::arg("ignore_index").none(), nb::arg("class_weight").none(), nb::arg("sample_weight").none(),
-          "What the mean divides by.");
-    m.def("softmax", &softmax, nb::arg("logits"), nb::arg("rows"), nb::arg("classes"), nb::arg("inner"),
-          nb::arg("type"), nb::arg("output"), nb::arg("logsumexp").none(), nb::arg("out").none(),
-          nb::arg("num_threads"), "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    m.def("total_weight", &total_weight, nb::arg("options"), nb::kw_only(), nb::arg("logits"), nb::arg("targets"),
+          nb::arg("class_weight").none(), nb::arg("sample_weight").none(),
+          "What the mean divides by. A bad class index raises IndexError.");
+    m.def("softmax", &softmax, nb::kw_only(), nb::arg("logits"), nb::arg("output"),
+          nb::arg("logsumexp").none() = nb::none(), nb::arg("out").none() = nb::none(), nb::arg("num_threads"),
+          "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")
         .def(nb::init<>())

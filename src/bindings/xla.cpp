@@ -21,21 +21,38 @@ Error* error(const CallFrame* frame, ErrorCode code, const std::string& message)
     return frame->api->error_create(&args);
 }
 
-std::optional<Scalar> attribute(const CallFrame* frame, std::string_view name) {
+template <class T>
+const T& attribute(const CallFrame* frame, std::string_view name, int type) {
     const Attributes& all = frame->attributes;
     for (std::int64_t i = 0; i < all.size; ++i)
-        if (std::string_view(all.names[i]->data, all.names[i]->size) == name) return *all.values[i];
-    return {};
+        if (std::string_view(all.names[i]->data, all.names[i]->size) == name && all.types[i] == type)
+            return *static_cast<const T*>(all.values[i]);
+    throw std::invalid_argument("crossentropy: no such attribute: " + std::string(name));
+}
+
+template <class T>
+T number(const CallFrame* frame, std::string_view name, DataType type) {
+    const Scalar& scalar = attribute<Scalar>(frame, name, kScalar);
+    if (scalar.dtype != type)
+        throw std::invalid_argument("crossentropy: an attribute of another type: " + std::string(name));
+    return *static_cast<const T*>(scalar.value);
 }
 
 std::int64_t integer(const CallFrame* frame, std::string_view name) {
-    const std::optional<Scalar> value = attribute(frame, name);
-    return value ? *static_cast<const std::int64_t*>(value->value) : 0;
+    return number<std::int64_t>(frame, name, DataType::int64);
 }
 
-double number(const CallFrame* frame, std::string_view name) {
-    const std::optional<Scalar> value = attribute(frame, name);
-    return value ? *static_cast<const double*>(value->value) : 0.0;
+// An option from the attribute of its name.
+void read(const CallFrame* frame, std::string_view name, double& option) {
+    option = number<double>(frame, name, DataType::float64);
+}
+void read(const CallFrame* frame, std::string_view name, std::optional<std::int64_t>& option) {
+    const bool none = attribute<Scalar>(frame, name, kScalar).dtype == DataType::boolean;
+    option = none ? std::nullopt : std::optional(integer(frame, name));
+}
+void read(const CallFrame* frame, std::string_view name, Reduction& option) {
+    const ByteSpan& value = attribute<ByteSpan>(frame, name, kString);
+    option = reduction_of({value.data, value.size});
 }
 
 std::size_t product(const Buffer& buffer, std::int64_t first, std::int64_t last) {
@@ -66,7 +83,7 @@ std::vector<To> converted(const Buffer& buffer) {
     return {data, data + product(buffer, 0, buffer.rank)};
 }
 
-// Class indices as the core reads them; an unsigned one beyond their range becomes one that is none.
+// Class indices as the core reads them; an unsigned one beyond int64 stays out of range.
 std::vector<std::int64_t> indices(const Buffer& buffer) {
     switch (buffer.dtype) {
         case DataType::uint32:
@@ -110,7 +127,7 @@ T* at(const Buffer& buffer, std::size_t offset) {
     return static_cast<T*>(buffer.data) + offset;
 }
 
-Error* evaluate_batch(const CallFrame* frame) {
+Error* loss_of_batch(const CallFrame* frame) {
     const DefaultFloatingPoint guard;  // XLA's threads flush subnormals, of weights too
     Buffer** const arguments = frame->arguments.buffers;
     Buffer** const results = frame->results.buffers;
@@ -127,12 +144,7 @@ Error* evaluate_batch(const CallFrame* frame) {
     p.class_stride = product(logits, axis + 1, logits.rank);
     p.rows = product(logits, batch_axes, axis) * p.class_stride;
     p.type = element_type(logits.dtype);
-    if (attribute(frame, "ignore_index")) p.options.ignore_index = integer(frame, "ignore_index");
-    p.options.label_smoothing = number(frame, "label_smoothing");
-    p.options.z_loss = number(frame, "z_loss");
-    p.options.softcap = number(frame, "softcap");
-    p.options.temperature = number(frame, "temperature");
-    p.options.reduction = Reduction(integer(frame, "reduction"));
+    p.options.for_each([&](std::string_view name, auto& option) { read(frame, name, option); });
     const bool per_row = p.options.reduction == Reduction::none;
     const bool probabilities = targets.rank == logits.rank;
     const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
@@ -181,7 +193,7 @@ Error* loss(CallFrame* frame) {
         return nullptr;
     }
     try {
-        return evaluate_batch(frame);
+        return loss_of_batch(frame);
     } catch (const std::bad_alloc&) {
         return error(frame, ErrorCode::resource_exhausted, "crossentropy: out of memory");
     } catch (const std::exception& exception) {

@@ -96,13 +96,15 @@ struct Buffers {
     Buffer** buffers;
 };
 
+constexpr int kScalar = 3, kString = 4;  // types of attributes: Scalar, ByteSpan
+
 struct Attributes {
     std::size_t struct_size;
     Extension* extension_start;
     std::int64_t size;
     int* types;
     ByteSpan** names;
-    Scalar** values;
+    void** values;  // each of the type in `types`
 };
 
 struct CallFrame {

@@ -4,13 +4,22 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <stdexcept>
+#include <string_view>
 
 namespace crossentropy {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-enum class Reduction : int { none = 0, sum = 1, mean = 2 };
+enum class Reduction : int { none, sum, mean };
+
+inline Reduction reduction_of(std::string_view name) {
+    if (name == "none") return Reduction::none;
+    if (name == "sum") return Reduction::sum;
+    if (name == "mean") return Reduction::mean;
+    throw std::invalid_argument("expected the name of a reduction");
+}
 
 // Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
 struct Options {

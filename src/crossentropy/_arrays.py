@@ -34,6 +34,9 @@ _BFLOAT16 = 3
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
+# new_tuple(Record, fields) is Record(*fields) in half its time: what each call makes.
+new_tuple = tuple.__new__
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -103,32 +106,39 @@ def row_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return FLOAT64 if dtype == FLOAT64 else FLOAT32
 
 
-def memory_of(array: Array, code: int) -> Array:
-    """The same memory, as a type that the buffer protocol knows."""
-    return array.view(np.uint16) if code == _BFLOAT16 else array
-
-
 def as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array C-ordered, aligned, of native byte order; itself where it already is."""
     return np.require(array, dtype, ["C", "A"])
 
 
-class Logits(NamedTuple):
-    """Logits as the core reads them, and as they came."""
+class Layout(NamedTuple):
+    """The shape of logits, and where their classes are: what targets are checked against."""
 
-    data: Array  # contiguous
-    moved: bool  # the class axis to the end; else it is where it was
-    code: int  # of the element type
     rows: int
     classes: int
-    inner: int  # how many elements apart the classes of a row lie
-    row_shape: Shape  # (...)
+    shape: Shape
+    row_shape: Shape  # without the class axis
+    axis: int  # of the classes; not negative
+    moved: bool = False  # the core reads them with the class axis brought last
+
+
+class Logits(NamedTuple):
+    """Logits as the core reads them, by the names of the first five fields; and their `Layout` as they came."""
+
+    data: Array  # contiguous
+    type: int  # the code of its element type
+    rows: int
+    classes: int
+    class_stride: int  # how many elements apart the classes of a row lie
+    shape: Shape
+    row_shape: Shape
+    axis: int
+    moved: bool
     given: Array
-    axis: int  # of the classes, in `given`; not negative
 
 
 def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
-    """Check logits and bring the class axis last."""
+    """Check logits, and bring the class axis last where the core cannot read them as they lie."""
     given = as_array("logits", logits)
     data, ndim = given, given.ndim
     if type(axis) is not int:
@@ -145,11 +155,11 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     axis %= ndim
     flags = data.flags
     shape = data.shape
-    classes, inner, moved, row_shape = shape[axis], 1, False, shape[:-1]
+    classes, class_stride, moved, row_shape = shape[axis], 1, False, shape[:-1]
     if axis != ndim - 1:
         row_shape = shape[:axis] + shape[axis + 1 :]
         if flags.c_contiguous:
-            inner = math.prod(shape[axis + 1 :])
+            class_stride = math.prod(shape[axis + 1 :])
         else:
             data, moved = np.moveaxis(data, axis, -1), True
             flags = data.flags
@@ -159,18 +169,12 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
         raise ValueError(
             f"logits: expected at least one class, got shape {given.shape} with the classes on axis {axis}"
         )
-    return Logits(data, moved, code, data.size // classes, classes, inner, row_shape, given, axis)
+    rows = data.size // classes
+    return new_tuple(Logits, (data, code, rows, classes, class_stride, shape, row_shape, axis, moved, given))
 
 
-def rows_of(row_shape: Shape, classes: int, dtype: np.dtype[Any]) -> Logits:
-    """Logits that are not there: what `as_targets` must know of them."""
-    shape = (*row_shape, classes)
-    nothing = np.broadcast_to(np.zeros((), dtype), shape)
-    return Logits(nothing, False, -1, math.prod(row_shape), classes, 1, row_shape, nothing, len(row_shape))
-
-
-def as_matrix(name: str, values: npt.ArrayLike) -> Array:
-    """An array of one of the logits' types, of native byte order, however it is strided."""
+def as_floating(name: str, values: npt.ArrayLike) -> Array:
+    """An array of one of the logits' types, in native byte order, with any strides."""
     given = as_array(name, values)
     if given.ndim == 0:
         raise ValueError(f"{name}: expected at least one axis, got a scalar")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, as_array, as_logits, as_weights, rounds_to_nearest
-from ._evaluate import evaluate
+from ._call import loss_and_gradient, prepare, total_weight
 from ._options import LossOptions, Reduction, loss_options
 from ._softmax import centred, log_softmax, logsumexp, probabilities, scaled, vector
 from ._targets import TopKTargets, as_targets
@@ -59,7 +59,14 @@ def cross_entropy_hvp(
     >>> ce.cross_entropy_hvp([[2.0, 1.0, 0.1]], [1], [[1.0, 0.0, 0.0]]).round(4)
     array([[ 0.2247, -0.1598, -0.065 ]])
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
     v = rows.last(vector(v, rows.given))
     with np.errstate(all="ignore"):
@@ -106,14 +113,17 @@ def cross_entropy_hessian_diagonal(
     >>> diagonal.round(4)
     array([[0.2247, 0.1837, 0.0889]])
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    z = as_logits(logits, axis)
-    diagonal = np.empty(z.given.shape, z.data.dtype)
-    loss, dlogits = evaluate(
-        options, z.given, targets, axis, class_weight, sample_weight, None, True, diagonal=diagonal
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
     )
-    assert dlogits is not None
-    return loss, dlogits, diagonal
+    call = prepare(options, logits, targets, axis=axis, class_weight=class_weight, sample_weight=sample_weight)
+    diagonal = np.empty(call.logits.shape, call.logits.data.dtype)
+    return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 
 @rounds_to_nearest
@@ -158,10 +168,16 @@ def cross_entropy_dtargets(
     >>> ce.cross_entropy_dtargets([[2.0, 1.0, 0.1]], [[0.2, 0.7, 0.1]]).round(4)
     array([[0.417, 1.417, 2.317]])
     """
-    options = loss_options(None, label_smoothing, 0.0, softcap, temperature, reduction)
+    options = loss_options(
+        ignore_index=None,
+        label_smoothing=label_smoothing,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     given = as_logits(logits, axis)
     if as_targets(targets, given, None).probabilities is None:
-        raise TypeError(f"targets: expected probabilities of shape {given.given.shape}, got class indices")
+        raise TypeError(f"targets: expected probabilities of shape {given.shape}, got class indices")
     rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
     w = 1.0 if class_weight is None else as_weights("class_weight", class_weight, (given.classes,))
     with np.errstate(all="ignore"):
@@ -211,7 +227,7 @@ def _rows(
     if t.indices is not None:
         if options.ignore_index is not None:
             s[t.indices == options.ignore_index] = 0
-        evaluate(options, logits, targets, axis, class_weight, s, None, False)  # an index out of range raises
+        total_weight(options, given, t, None, s)  # an index out of range raises
         omega = w[np.where(s > 0, t.indices, 0)]
         targets, mass = t.indices, omega
     elif isinstance(targets, TopKTargets):
@@ -235,8 +251,8 @@ def _rows(
         tail = 2 * options.z_loss * omega
         a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))
         plain = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
-        du = evaluate(plain, u, targets, -1, w, (s > 0).astype(np.float64), None, True)[1]
-    assert du is not None
+        call = prepare(plain, u, targets, class_weight=w, sample_weight=(s > 0).astype(np.float64))
+        du = loss_and_gradient(call)[1]
     total = float((s * omega).sum()) if options.reduction == "mean" else 1.0
     scale = s / total if total else np.zeros_like(s)
     column = (..., None)

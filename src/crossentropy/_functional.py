@@ -1,24 +1,19 @@
 """The loss and its gradient."""
 
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
-from ._evaluate import evaluate
-from ._options import Reduction, loss_options
+from ._call import loss, loss_and_gradient, prepare
+from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
 
 
-class _Options(TypedDict, total=False):
+class _Given(GivenOptions, total=False):
     axis: int
     class_weight: npt.ArrayLike | None
     sample_weight: npt.ArrayLike | None
-    ignore_index: int | None
-    label_smoothing: float
-    z_loss: float
-    softcap: float | None
-    temperature: float
     num_threads: int | None
 
 
@@ -28,7 +23,7 @@ def cross_entropy(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> float: ...
 @overload
 def cross_entropy(
@@ -36,7 +31,7 @@ def cross_entropy(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["none"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Array: ...
 def cross_entropy(
     logits: npt.ArrayLike,
@@ -137,11 +132,27 @@ def cross_entropy(
     >>> ce.cross_entropy(A, [1, 0], reduction="none").round(6)
     array([1.41703 , 2.619987])
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    return evaluate(options, logits, targets, axis, class_weight, sample_weight, num_threads, False)[0]
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
+    call = prepare(
+        options,
+        logits,
+        targets,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        num_threads=num_threads,
+    )
+    return loss(call)
 
 
-class _GradientOptions(_Options, total=False):
+class _GivenWithGrad(_Given, total=False):
     grad_output: npt.ArrayLike
     out: Array | None
 
@@ -152,7 +163,7 @@ def cross_entropy_with_grad(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_GradientOptions],
+    **options: Unpack[_GivenWithGrad],
 ) -> tuple[float, Array]: ...
 @overload
 def cross_entropy_with_grad(
@@ -160,7 +171,7 @@ def cross_entropy_with_grad(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["none"],
-    **options: Unpack[_GradientOptions],
+    **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, Array]: ...
 def cross_entropy_with_grad(
     logits: npt.ArrayLike,
@@ -221,9 +232,21 @@ def cross_entropy_with_grad(
     array([[ 0.329501, -0.378784,  0.049283],
            [-0.463598,  0.243379,  0.220219]])
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    loss, dlogits = evaluate(
-        options, logits, targets, axis, class_weight, sample_weight, num_threads, True, grad_output, out
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
     )
-    assert dlogits is not None
-    return loss, dlogits
+    call = prepare(
+        options,
+        logits,
+        targets,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        num_threads=num_threads,
+    )
+    return loss_and_gradient(call, grad_output=grad_output, out=out)

@@ -1,25 +1,21 @@
 """The loss of a linear head, and its gradients: what users call."""
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
-from ._head import LinearGradients, Problem, Wrt, evaluate_head
-from ._options import Reduction, loss_options
+from ._head import LinearGradients
+from ._linear_call import Wrt, linear_loss, linear_loss_and_gradients, prepare_linear
+from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
 
 
-class _Options(TypedDict, total=False):
+class _Given(GivenOptions, total=False):
     bias: npt.ArrayLike | None
     class_weight: npt.ArrayLike | None
     sample_weight: npt.ArrayLike | None
-    ignore_index: int | None
-    label_smoothing: float
-    z_loss: float
-    softcap: float | None
-    temperature: float
     num_threads: int | None
     max_logits_bytes: int | None
 
@@ -31,7 +27,7 @@ def linear_cross_entropy(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> float: ...
 @overload
 def linear_cross_entropy(
@@ -40,7 +36,7 @@ def linear_cross_entropy(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["none"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Array: ...
 def linear_cross_entropy(
     hidden: npt.ArrayLike,
@@ -107,12 +103,29 @@ def linear_cross_entropy(
     >>> round(ce.cross_entropy(hidden @ classifier.T, [0, 1]), 6)
     0.764641
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
-    return evaluate_head(Problem(options, *data))[0]
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
+    call = prepare_linear(
+        options,
+        hidden,
+        classifier,
+        targets,
+        bias=bias,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        num_threads=num_threads,
+        max_logits_bytes=max_logits_bytes,
+    )
+    return linear_loss(call)
 
 
-class _GradientOptions(_Options, total=False):
+class _GivenWithGrad(_Given, total=False):
     grad_output: npt.ArrayLike
     wrt: Sequence[Wrt]
     out: LinearGradients | None
@@ -125,7 +138,7 @@ def linear_cross_entropy_with_grad(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_GradientOptions],
+    **options: Unpack[_GivenWithGrad],
 ) -> tuple[float, LinearGradients]: ...
 @overload
 def linear_cross_entropy_with_grad(
@@ -134,7 +147,7 @@ def linear_cross_entropy_with_grad(
     targets: npt.ArrayLike | TopKTargets,
     *,
     reduction: Literal["none"],
-    **options: Unpack[_GradientOptions],
+    **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, LinearGradients]: ...
 def linear_cross_entropy_with_grad(
     hidden: npt.ArrayLike,
@@ -205,6 +218,23 @@ def linear_cross_entropy_with_grad(
     >>> gradients.bias is None
     True
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-    data = (hidden, classifier, targets, bias, class_weight, sample_weight, num_threads, max_logits_bytes)
-    return evaluate_head(Problem(options, *data), wrt, grad_output, out)
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
+    call = prepare_linear(
+        options,
+        hidden,
+        classifier,
+        targets,
+        bias=bias,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        num_threads=num_threads,
+        max_logits_bytes=max_logits_bytes,
+    )
+    return linear_loss_and_gradients(call, wrt=wrt, grad_output=grad_output, out=out)

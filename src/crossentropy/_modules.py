@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_grad_output, as_logits, rounds_to_nearest
-from ._evaluate import evaluate
+from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
+from ._call import Call, loss_and_gradient, prepare
 from ._head import LinearGradients
-from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
+from ._linear_call import linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
-from ._targets import TopKTargets, as_targets
+from ._targets import TopKTargets
 
 
 class _Forward(NamedTuple):
@@ -65,23 +65,34 @@ class CrossEntropyLoss:
         reduction: Reduction = "mean",
         num_threads: int | None = None,
     ) -> None:
-        self._options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+        self._options = loss_options(
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            reduction=reduction,
+        )
         self._axis = axis
         self._class_weight = class_weight
         self._num_threads = num_threads
         self._last: _Forward | None = None
 
-    def _evaluate(
+    def _prepare(
         self,
         logits: npt.ArrayLike,
         targets: npt.ArrayLike | TopKTargets,
         sample_weight: npt.ArrayLike | None,
-        grad_output: npt.ArrayLike = 1.0,
-    ) -> tuple[float | Array, Array]:
-        data = (logits, targets, self._axis, self._class_weight, sample_weight, self._num_threads)
-        loss, dlogits = evaluate(self._options, *data, True, grad_output)
-        assert dlogits is not None
-        return loss, dlogits
+    ) -> Call:
+        return prepare(
+            self._options,
+            logits,
+            targets,
+            axis=self._axis,
+            class_weight=self._class_weight,
+            sample_weight=sample_weight,
+            num_threads=self._num_threads,
+        )
 
     def forward(
         self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
@@ -90,8 +101,9 @@ class CrossEntropyLoss:
         self._last = None  # should this fail, nothing of an earlier forward is handed out
         logits = as_array("logits", logits)
         targets = targets if isinstance(targets, TopKTargets) else as_array("targets", targets)
-        loss, dlogits = self._evaluate(logits, targets, sample_weight)
-        silent = self._silent_rows(logits, targets, sample_weight)
+        call = self._prepare(logits, targets, sample_weight)
+        loss, dlogits = loss_and_gradient(call)
+        silent = self._silent_rows(call)
         held = None if silent is None else (silent, np.moveaxis(logits, self._axis, -1)[silent])
         self._last = _Forward(logits, targets, sample_weight, loss, dlogits, held)
         return loss
@@ -125,7 +137,8 @@ class CrossEntropyLoss:
         dlogits = last.dlogits
         if dlogits.dtype.itemsize == 2:  # half precision is multiplied before it is rounded: rounded, it may be 0
             self._require_unchanged("backward")
-            return self._evaluate(last.logits, last.targets, last.sample_weight, grad_output)[1]
+            call = self._prepare(last.logits, last.targets, last.sample_weight)
+            return loss_and_gradient(call, grad_output=grad_output)[1]
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
@@ -148,25 +161,22 @@ class CrossEntropyLoss:
         u = scaled(last.logits.astype(np.float64), self._options)[0]
         return softmax(u, axis=self._axis).astype(last.dlogits.dtype)
 
-    def _silent_rows(
-        self, logits: Array, targets: Array | TopKTargets, sample_weight: npt.ArrayLike | None
-    ) -> Array | None:
+    def _silent_rows(self, call: Call) -> Array | None:
         """Rows whose gradient does not tell what they hold: those that do not count."""
+        targets = call.targets.indices
         silent: Array | None = None
-        if isinstance(targets, TopKTargets):
-            silent = as_targets(targets, as_logits(logits, self._axis), self._options.ignore_index).ignored
-        elif targets.ndim < logits.ndim:
+        if targets is not None:
             silent = np.asarray(targets == self._options.ignore_index)
-            if self._class_weight is not None:
-                silent = silent | (np.asarray(self._class_weight)[np.where(silent, 0, targets)] == 0)
-        if sample_weight is not None:
-            unweighted = np.asarray(sample_weight) == 0
+            if call.class_weight is not None:
+                silent = silent | (call.class_weight[np.where(silent, 0, targets)] == 0)
+        if call.sample_weight is not None:
+            unweighted = call.sample_weight == 0
             silent = unweighted if silent is None else silent | unweighted
         return silent if silent is not None and silent.any() else None
 
     def _require_unchanged(self, what: str) -> None:
         last = self._forward_done(what)
-        dlogits = self._evaluate(last.logits, last.targets, last.sample_weight)[1]
+        dlogits = loss_and_gradient(self._prepare(last.logits, last.targets, last.sample_weight))[1]
         changed = dlogits.tobytes() != last.dlogits.tobytes()
         if last.silent is not None and not changed:
             rows, held = last.silent
@@ -226,16 +236,16 @@ class LinearCrossEntropyLoss:
         num_threads: int | None = None,
         max_logits_bytes: int | None = None,
     ) -> None:
-        loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
-        self._per_row = reduction == "none"
-        self._options: dict[str, Any] = {
+        self._options = loss_options(
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            reduction=reduction,
+        )
+        self._data: dict[str, Any] = {
             "class_weight": class_weight,
-            "ignore_index": ignore_index,
-            "label_smoothing": label_smoothing,
-            "z_loss": z_loss,
-            "softcap": softcap,
-            "temperature": temperature,
-            "reduction": reduction,
             "num_threads": num_threads,
             "max_logits_bytes": max_logits_bytes,
         }
@@ -257,12 +267,12 @@ class LinearCrossEntropyLoss:
             targets if isinstance(targets, TopKTargets) else as_array("targets", targets),
         )
         bias = None if bias is None else as_array("bias", bias)
-        options = {"bias": bias, "sample_weight": sample_weight, **self._options}
+        call = prepare_linear(self._options, *data, bias=bias, sample_weight=sample_weight, **self._data)
         gradients = None
-        if self._per_row:
-            loss: float | Array = linear_cross_entropy(*data, **options)
+        if self._options.reduction == "none":
+            loss = linear_loss(call)
         else:
-            loss, gradients = linear_cross_entropy_with_grad(*data, **options)
+            loss, gradients = linear_loss_and_gradients(call)
         self._last = _LinearForward(data, bias, sample_weight, gradients)
         return loss
 
@@ -292,11 +302,9 @@ class LinearCrossEntropyLoss:
         scale = as_grad_output(grad_output, (), False)[0] if last.gradients is not None else 0.0
         half = last.gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in last.gradients)
         if last.gradients is None or (half and scale != 1.0):
-            options = {"bias": last.bias, "sample_weight": last.sample_weight, **self._options}
-            gradients: LinearGradients = linear_cross_entropy_with_grad(*last.data, grad_output=grad_output, **options)[
-                1
-            ]
-            return gradients
+            data = {"bias": last.bias, "sample_weight": last.sample_weight, **self._data}
+            call = prepare_linear(self._options, *last.data, **data)
+            return linear_loss_and_gradients(call, grad_output=grad_output)[1]
         scale = scale if math.isfinite(scale) else math.nan
         # A zero stays one whatever it is multiplied by: its row may not count.
         scaled = (

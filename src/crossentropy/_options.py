@@ -2,15 +2,17 @@
 
 import math
 import operator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Real
-from typing import Literal
+from typing import Literal, TypedDict
+
+from . import _core
 
 Reduction = Literal["mean", "sum", "none"]
 
-
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
-
 
 # What softcap and temperature, and weights that are not zero, may be: products of them stay in the range of float64.
 SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
@@ -40,7 +42,7 @@ def as_integer(name: str, value: int, expected: str = "an integer") -> int:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What the loss is, beside its data. An infinite `softcap` means none."""
+    """What the loss is, beside its data: the only list of its options. An infinite `softcap` means none."""
 
     ignore_index: int | None = -100
     label_smoothing: float = 0.0
@@ -53,8 +55,10 @@ class LossOptions:
         if self.ignore_index is not None:
             ignore_index = as_integer("ignore_index", self.ignore_index, "an integer or None")
             object.__setattr__(self, "ignore_index", ignore_index)
-        for name in ("label_smoothing", "z_loss", "softcap", "temperature"):
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if type(value) is not float:
+                object.__setattr__(self, name, _number(name, value))
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
         if not 0.0 <= self.z_loss < math.inf:
@@ -66,22 +70,56 @@ class LossOptions:
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {self.reduction!r}")
 
+    @cached_property
+    def core(self) -> object:
+        """The same for the core. Made by the first call: torch could not trace it."""
+        return _core.options(self)
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values of NUMBERS."""
+        return [getattr(self, name) for name in NUMBERS]
+
+    def __reduce__(self) -> tuple[type["LossOptions"], tuple[object, ...]]:
+        return LossOptions, tuple(getattr(self, field.name) for field in fields(self))
+
+
+# The options that are floating-point numbers.
+NUMBERS = tuple(field.name for field in fields(LossOptions) if field.type is float)
+
+
+class GivenOptions(TypedDict, total=False):
+    """The options as a caller gives them, but the reduction: for overloads, which differ by that."""
+
+    ignore_index: int | None
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    temperature: float
+
 
 _DEFAULT = LossOptions()
 
 
+def row_options(ignore_index: int | None, numbers: Sequence[float]) -> LossOptions:
+    """Options from the values of NUMBERS, for one loss a row."""
+    named = dict(zip(NUMBERS, numbers, strict=True))
+    return LossOptions(ignore_index, reduction="none", **named)
+
+
 def loss_options(
-    ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    temperature: float,
-    reduction: Reduction,
+    *,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
 ) -> LossOptions:
     """Validated options; the shared default instance where nothing differs from it (building one costs 2 µs)."""
     if (
         reduction == "mean"
-        and type(ignore_index) is int  # what only equals the defaults is to be refused below
+        and type(ignore_index) is int  # what only equals a default, as False does 0.0, is refused below
         and type(label_smoothing) is type(z_loss) is type(temperature) is float
         and ignore_index == -100
         and label_smoothing == 0.0
@@ -91,5 +129,10 @@ def loss_options(
     ):
         return _DEFAULT
     return LossOptions(
-        ignore_index, label_smoothing, z_loss, math.inf if softcap is None else softcap, temperature, reduction
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=math.inf if softcap is None else softcap,
+        temperature=temperature,
+        reduction=reduction,
     )

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, Shape, as_logits, as_matrix, as_weights
-from ._evaluate import evaluate
+from . import _core
+from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_weights, row_type
+from ._call import prepare
 from ._head import as_head
 from ._options import LossOptions
 from ._stored import Index, Stored
@@ -61,7 +62,7 @@ class HeadLogits:
     """The logits of hidden states and a linear head, made when a block of them is asked for."""
 
     def __init__(self, hidden: Array | Stored, classifier: Array, bias: Array | None) -> None:
-        one = as_matrix("hidden", np.zeros((1,) * hidden.ndim, hidden.dtype))
+        one = as_floating("hidden", np.zeros((1,) * hidden.ndim, hidden.dtype))
         self._head = as_head(np.broadcast_to(one, hidden.shape), classifier, bias)
         self._hidden = hidden
         self.shape = (*hidden.shape[:-1], len(self._head.classifier))
@@ -158,7 +159,8 @@ def score(
     dense = targets.shape == logits.shape
     t = _classes_last(targets, axis) if dense else targets
     if not dense and targets.shape != shape:
-        raise ValueError(f"targets: expected {accepted_targets(shape, logits.shape)}, got shape {targets.shape}")
+        accepted = accepted_targets(Layout(math.prod(shape), classes, logits.shape, shape, axis))
+        raise ValueError(f"targets: expected {accepted}, got shape {targets.shape}")
     if not dense:
         _check_indices(t, classes, options.ignore_index)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (classes,))
@@ -185,21 +187,22 @@ def score(
         total_weight = math.fsum(counted_and_weight(at)[1].sum() for at in blocks(shape, read, times))
         scale = 1.0 / total_weight if total_weight else 0.0
 
-    per_row, summed = replace(options, reduction="none"), replace(options, reduction="sum")
+    summed = replace(options, reduction="sum")
     ratio = _RatioOfSums()
     counted_rows = hits1 = hits5 = 0
     probabilities = math.prod(shape) > 0
     for at in blocks(shape, read, times):
         block, block_targets = np.ascontiguousarray(z[at]), t[at]
-        data = (block, block_targets, -1, w, s[at], num_threads)
-        losses = np.asarray(evaluate(per_row, *data, gradient=False)[0])
-        total, dblock = evaluate(summed, *data, gradient=dz is not None, grad_output=scale)
+        call = prepare(summed, block, block_targets, class_weight=w, sample_weight=s[at], num_threads=num_threads)
+        losses = np.empty(block.shape[:-1], row_type(block.dtype))
+        dblock = None if dz is None else np.empty_like(block)
+        total = _core.loss(call, gradient_scale=scale, losses=losses, dlogits=dblock)
         if losses_out is not None:
             losses_out[at] = losses
         if dz is not None and dblock is not None:
             dz[at] = dblock if scale else np.zeros_like(dblock)  # of NaN too
         counted, weight = counted_and_weight(at)
-        ratio.add(float(total), losses.ravel().astype(np.float64), weight.ravel())
+        ratio.add(total, losses.ravel().astype(np.float64), weight.ravel())
         best = block_targets.argmax(-1) if dense else np.where(counted, block_targets, 0)
         rank = np.where(counted & ~np.isnan(losses), _rank(block, best), classes)
         counted_rows += int(counted.sum())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_array, as_logits, memory_of, rounds_to_nearest, row_type
+from ._arrays import Array, as_array, as_logits, rounds_to_nearest, row_type
 from ._config import get_num_threads
 from ._options import LossOptions
 
@@ -21,17 +21,7 @@ _SOFTMAX, _LOG_SOFTMAX = 1, 2
 def _matrix(logits: npt.ArrayLike, axis: int, output: int) -> Array:
     z = as_logits(logits, axis)
     matrix = np.empty(z.data.shape, z.data.dtype)
-    _core.softmax(
-        memory_of(z.data, z.code),
-        z.rows,
-        z.classes,
-        z.inner,
-        z.code,
-        output,
-        None,
-        memory_of(matrix, z.code),
-        get_num_threads(),
-    )
+    _core.softmax(logits=z, output=output, out=matrix, num_threads=get_num_threads())
     return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis)) if z.moved else matrix
 
 
@@ -146,9 +136,7 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     """
     z = as_logits(logits, axis)
     values = np.empty(z.row_shape, row_type(z.data.dtype))
-    _core.softmax(
-        memory_of(z.data, z.code), z.rows, z.classes, z.inner, z.code, _SOFTMAX, values, None, get_num_threads()
-    )
+    _core.softmax(logits=z, output=_SOFTMAX, logsumexp=values, num_threads=get_num_threads())
     return np.expand_dims(values, z.axis) if keepdims else values[()]
 
 

@@ -12,13 +12,13 @@ from ._arrays import (
     LOGIT_TYPES,
     PROBABILITY_TYPES,
     Array,
+    Layout,
     Logits,
-    Shape,
     as_array,
     as_read_by_core,
     as_reals,
     element_type,
-    memory_of,
+    new_tuple,
     rounds_to_nearest,
 )
 
@@ -55,69 +55,70 @@ class TopKTargets:
 
 
 class Targets(NamedTuple):
-    """Targets as the core reads them: class indices (int64) or probabilities, rows in the order of the logits'."""
+    """Targets as the core reads them, by the names of the first five fields; rows in the order of the logits'."""
 
-    indices: Array | None
-    probabilities: Array | None
-    code: int  # of the probabilities' element type
-    given: tuple[object, ...]  # the arrays that came
-    sparse_indices: Array | None = None  # (rows, K), and the probabilities then so too
+    indices: Array | None = None  # of classes, int64
+    probabilities: Array | None = None  # of all classes, or of those in `sparse_indices`
+    type: int = 0  # the code of the probabilities' element type
+    sparse_indices: Array | None = None  # (rows, k)
+    k: int = 0
+    given: tuple[object, ...] = ()  # the arrays that came
     ignored: Array | None = None  # rows, if some of them
 
 
-def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
+def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits | Layout, ignore_index: int | None) -> Targets:
     """Tell class indices from probabilities, by shape."""
     if isinstance(targets, TopKTargets):
         return _as_sparse(targets, logits, ignore_index)
     given = as_array("targets", targets)
     if given.shape == logits.row_shape:
-        if not (given.dtype is INT64 and given.flags.carray):
-            return Targets(_as_indices(given, targets, logits), None, 0, (given,))
-        return Targets(given, None, 0, (given,))
-    if given.shape != logits.given.shape:
-        raise ValueError(
-            f"targets: expected {accepted_targets(logits.row_shape, logits.given.shape)}, got shape {given.shape}"
-        )
+        plain = given.dtype is INT64 and given.flags.carray
+        indices = given if plain else _as_indices(given, targets, logits)
+        return new_tuple(Targets, (indices, None, 0, None, 0, (given,), None))
+    if given.shape != logits.shape:
+        raise ValueError(f"targets: expected {accepted_targets(logits)}, got shape {given.shape}")
     dtype = given.dtype.newbyteorder("=")
     code = element_type(dtype, PROBABILITY_TYPES)
     if code is None:
         raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
     data = np.moveaxis(given, logits.axis, -1) if logits.moved else given
-    return Targets(None, memory_of(as_read_by_core(data, dtype), code), code, (given,))
+    return new_tuple(Targets, (None, as_read_by_core(data, dtype), code, None, 0, (given,), None))
 
 
 @rounds_to_nearest
-def _as_sparse(targets: TopKTargets, logits: Logits, ignore_index: int | None) -> Targets:
+def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int | None) -> Targets:
     indices, probabilities = as_array("targets", targets.indices), as_reals("targets", targets.probabilities)
     given = (targets.indices, targets.probabilities)
-    ndim = logits.given.ndim
-    moved = np.moveaxis(indices, logits.axis, -1) if indices.ndim == ndim else indices
-    if indices.ndim != ndim or moved.shape[:-1] != logits.row_shape or probabilities.shape != indices.shape:
-        shape = (*logits.given.shape[: logits.axis], "K", *logits.given.shape[logits.axis + 1 :])
+    shape, row_shape, axis, classes = logits.shape, logits.row_shape, logits.axis, logits.classes
+    moved = np.moveaxis(indices, axis, -1) if indices.ndim == len(shape) else indices
+    if indices.ndim != len(shape) or moved.shape[:-1] != row_shape or probabilities.shape != indices.shape:
+        expected = ", ".join(map(str, (*shape[:axis], "K", *shape[axis + 1 :])))
         raise ValueError(
-            f"targets: expected indices and probabilities of shape ({', '.join(map(str, shape))}), got shapes "
+            f"targets: expected indices and probabilities of shape ({expected}), got shapes "
             f"{indices.shape} and {probabilities.shape}"
         )
     if indices.dtype.kind not in "iu":
         raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}")
-    q = np.ascontiguousarray(np.moveaxis(probabilities, logits.axis, -1)).reshape(logits.rows, moved.shape[-1])
+    k = moved.shape[-1]
+    q = np.ascontiguousarray(np.moveaxis(probabilities, axis, -1)).reshape(logits.rows, k)
     t = np.ascontiguousarray(moved).reshape(q.shape)
     empty = (q == 0) & (False if ignore_index is None else t == ignore_index)
-    bad = ((t < 0) | (t >= logits.classes)) & ~empty
+    bad = ((t < 0) | (t >= classes)) & ~empty
     if bad.any():
         row, slot = np.argwhere(bad)[0]
-        accepted = accepted_indices(logits.classes, ignore_index)
+        accepted = accepted_indices(classes, ignore_index)
         accepted += "" if ignore_index is None else " where the probability is 0"
         raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
     ignored = np.asarray(empty.all(-1))
     if targets.renormalize:
-        right = np.all((q >= 0) & (q < np.inf), -1, keepdims=True)  # what is no probability is left to make its row NaN
+        valid = np.all((q >= 0) & (q < np.inf), -1, keepdims=True)  # the core makes the other rows NaN
         some = q.any(-1, keepdims=True)
-        ignored |= (right & ~some)[:, 0]
-        q = q / np.where(right & some, q.max(-1, initial=0.0, keepdims=True), 1.0)  # so that their sum is finite
-        q = np.where(right, q / np.where(some, q.sum(-1, keepdims=True), 1.0), np.nan)
-    counted = ignored.reshape(logits.row_shape) if ignored.any() else None
-    return Targets(None, q, LOGIT_TYPES[FLOAT64], given, np.where(empty, 0, t).astype(np.int64), counted)
+        ignored |= (valid & ~some)[:, 0]
+        q = q / np.where(valid & some, q.max(-1, initial=0.0, keepdims=True), 1.0)  # so that their sum is finite
+        q = np.where(valid, q / np.where(some, q.sum(-1, keepdims=True), 1.0), np.nan)
+    sparse_indices = np.where(empty, 0, t).astype(np.int64)
+    of_rows = ignored.reshape(row_shape) if ignored.any() else None
+    return Targets(None, q, LOGIT_TYPES[FLOAT64], sparse_indices, k, given, of_rows)
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:
@@ -125,11 +126,11 @@ def accepted_indices(classes: int, ignore_index: int | None) -> str:
     return f"class indices in [0, {classes})" + ("" if ignore_index is None else f" or ignore_index {ignore_index}")
 
 
-def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
+def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits | Layout) -> Array:
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        accepted = accepted_targets(logits.row_shape, logits.given.shape)
+        accepted = accepted_targets(logits)
         raise TypeError(f"targets: expected {accepted}, got dtype {given.dtype} and shape {given.shape}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
@@ -140,5 +141,9 @@ def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits) -> Array:
     return as_read_by_core(given, INT64)
 
 
-def accepted_targets(row_shape: Shape, shape: Shape) -> str:
-    return f"class indices (integers) of shape {row_shape} or probabilities (real or boolean) of shape {shape}"
+def accepted_targets(logits: Layout | Logits) -> str:
+    """Name the shapes and types of targets for such logits."""
+    return (
+        f"class indices (integers) of shape {logits.row_shape} or probabilities (real or boolean) of shape "
+        f"{logits.shape}"
+    )

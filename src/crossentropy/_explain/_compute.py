@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Array, Shape, as_logits, as_weights
-from .._evaluate import evaluate
+from .._call import Call, loss, loss_and_gradient, prepare
 from .._options import LossOptions, Reduction, loss_options
 from .._softmax import log_softmax, logsumexp, scaled, softmax
 from .._targets import Targets, TopKTargets, as_targets
@@ -84,7 +84,14 @@ def explain(
     >>> explanation.losses.round(3), round(explanation.mean, 3)
     (array([1.417, 2.62 ]), 2.019)
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     z = as_logits(logits, -1)
     if z.data.ndim > 2 or z.rows == 0:
         raise ValueError(f"logits: expected one row or more of classes, shape (N, C) or (C,), got {z.data.shape}")
@@ -110,14 +117,16 @@ def explain(
     else:
         given = indices
 
-    def library(gradient: bool, sample_weight: Array | None, **changed: Any) -> Any:
-        return evaluate(replace(options, **changed), A, given, -1, w, sample_weight, 1, gradient)
+    def call(sample_weight: Array | None, **changed: Any) -> Call:
+        return prepare(
+            replace(options, **changed), A, given, class_weight=w, sample_weight=sample_weight, num_threads=1
+        )
 
-    cross, _ = library(False, None, z_loss=0.0, reduction="none")
-    losses, _ = library(False, weights, reduction="none")
-    total, dtotal = library(True, weights, reduction="sum")
-    mean, dmean = library(True, weights, reduction="mean")
-    loss, dlogits = library(True, weights)
+    cross = loss(call(None, z_loss=0.0, reduction="none"))
+    losses = loss(call(weights, reduction="none"))
+    total, dtotal = loss_and_gradient(call(weights, reduction="sum"))
+    mean, dmean = loss_and_gradient(call(weights, reduction="mean"))
+    reduced, dlogits = loss_and_gradient(call(weights))
 
     if indices is None:
         q, omega = given.astype(np.float64), np.ones(N)
@@ -173,7 +182,7 @@ def explain(
         total_weight=float((s * omega)[s > 0].sum()),
         dtotal=dtotal,
         dmean=dmean,
-        loss=loss,
+        loss=reduced,
         dlogits=dlogits,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._arrays import Array
-from .._evaluate import evaluate
+from .._call import loss, prepare
 from ._notation import bracketed, factor, number, probability, sub
 from ._record import Record
 from ._step import Cell, Step, Table
@@ -114,8 +114,8 @@ def compare(x: Explanation) -> Check:
             for step, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
                 moved = x.logits.copy()
                 moved[:, c] += step * h
-                losses, _ = evaluate(per_row, moved, targets, -1, x.w, x.s, 1, False)
-                differences[rows, j] += factor * np.asarray(losses)
+                call = prepare(per_row, moved, targets, class_weight=x.w, sample_weight=x.s, num_threads=1)
+                differences[rows, j] += factor * np.asarray(loss(call))
         differences /= 12 * h
         if x.options.reduction == "mean":
             differences /= x.total_weight or math.inf

@@ -32,7 +32,7 @@ app.command(
     "eval",
     epilog="Examples: crossentropy eval logits.npy targets.npy --per-row losses.npy; "
     "crossentropy eval --hidden hidden.npy --head head.npy targets.npy",
-)(_eval.evaluate)
+)(_eval.score_files)
 app.command("explain", epilog="Examples:\n\n" + "\n\n".join(_explain.EXAMPLES))(_explain.explain)
 
 

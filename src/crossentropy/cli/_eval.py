@@ -27,7 +27,7 @@ class Reduction(StrEnum):
     sum = "sum"
 
 
-def evaluate(
+def score_files(
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -120,7 +120,14 @@ def evaluate(
                 if not -z.ndim <= axis < z.ndim:
                     fail(logits, f"expected an axis {axis}, got shape {z.shape}")
             rows, dtype = _scoring.check_logits(z, axis)
-            options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction.value)
+            options = loss_options(
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
+                softcap=softcap,
+                temperature=temperature,
+                reduction=reduction.value,
+            )
             losses = opened.enter_context(new_file(per_row, rows, row_type(dtype)))
             dlogits = opened.enter_context(new_file(grad, z.shape, dtype))
             progress = opened.enter_context(

@@ -1,5 +1,6 @@
 """The losses as JAX's users call them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .._arrays import as_array, as_weights, rows_of
-from .._evaluate import total_weight
-from .._options import Reduction, as_integer, loss_options
+from .._arrays import Layout, as_array, as_weights
+from .._call import total_weight
+from .._options import LossOptions, Reduction, as_integer, loss_options
 from .._targets import accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
@@ -82,7 +83,14 @@ def cross_entropy(
     >>> print(f"{loss:.4g}", [f"{g:.4g}" for g in dlogits[0]])
     4.122e-09 ['-4.122e-09', '2.061e-09', '2.061e-09']
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     z = as_logits(logits)
     axis = as_integer("axis", axis)
     if not -z.ndim <= axis < z.ndim:
@@ -93,7 +101,7 @@ def cross_entropy(
     rows = z.shape[:axis] + z.shape[axis + 1 :]
     if z.shape[axis] == 0:
         raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
-    t = as_class_indices_or_probabilities(targets, z.shape, axis, ignore_index, row_dtype(z))
+    t = as_class_indices_or_probabilities(targets, z.shape, axis, options, row_dtype(z))
     w = NONE if class_weight is None else weights("class_weight", class_weight, z.shape[axis : axis + 1])
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
     if where is not None:
@@ -194,31 +202,29 @@ def as_logits(logits: ArrayLike, name: str = "logits") -> Array:
 
 
 def as_class_indices_or_probabilities(
-    targets: ArrayLike, shape: tuple[int, ...], axis: int, ignore_index: int | None, dtype: Any
+    targets: ArrayLike, shape: tuple[int, ...], axis: int, options: LossOptions, dtype: Any
 ) -> Array:
     """Targets as the core reads them: 32- or 64-bit integers, or floating-point numbers.
 
     Where class indices are known, one that is out of range raises IndexError here.
     """
     rows = shape[:axis] + shape[axis + 1 :]
+    layout = Layout(math.prod(rows), shape[axis], shape, rows, axis)
     # As they came: JAX may be about to narrow them to 32 bits.
     t: Any = targets if _is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
     t = t if hasattr(t, "dtype") else jnp.asarray(t)
     integers = jnp.issubdtype(t.dtype, jnp.integer)
     if t.shape == rows and rows != shape:
         if not integers:
-            raise TypeError(
-                f"targets: expected {accepted_targets(rows, shape)}, got dtype {t.dtype} and shape {t.shape}"
-            )
+            raise TypeError(f"targets: expected {accepted_targets(layout)}, got dtype {t.dtype} and shape {t.shape}")
         if not _is_traced(t):
-            given = rows_of(rows, shape[axis], np.dtype(np.float32))
-            total_weight(as_targets(np.asarray(t), given, ignore_index), given, ignore_index, None, None)
+            total_weight(options, layout, as_targets(np.asarray(t), layout, options.ignore_index))
             _check_narrowed("targets", np.asarray(t))
         t = jnp.asarray(t)
         return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
     t = jnp.asarray(t)
     if t.shape != shape:
-        raise ValueError(f"targets: expected {accepted_targets(rows, shape)}, got shape {t.shape}")
+        raise ValueError(f"targets: expected {accepted_targets(layout)}, got shape {t.shape}")
     if integers or t.dtype == bool:
         return t.astype(dtype)
     if t.dtype not in _LOGIT_TYPES:

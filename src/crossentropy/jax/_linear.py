@@ -70,7 +70,14 @@ def linear_cross_entropy(
     >>> jax.grad(linear_cross_entropy)(jnp.array([[1.0, 0.5]]), jnp.eye(2), jnp.array([0])).round(4)
     Array([[-0.3775,  0.3775]], dtype=float32)
     """
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+    options = loss_options(
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     h, W = as_logits(hidden, "hidden"), as_logits(classifier, "classifier")
     if W.ndim != 2 or not len(W) or h.shape[-1] != W.shape[1]:
         raise ValueError(
@@ -80,7 +87,7 @@ def linear_cross_entropy(
     classes, rows = len(W), h.shape[:-1]
     if bias is not None and jnp.shape(bias) != (classes,):
         raise ValueError(f"bias: expected shape {(classes,)}, got {jnp.shape(bias)}")
-    t = as_class_indices_or_probabilities(targets, (*rows, classes), len(rows), ignore_index, row_dtype(h))
+    t = as_class_indices_or_probabilities(targets, (*rows, classes), len(rows), options, row_dtype(h))
     w = NONE if class_weight is None else weights("class_weight", class_weight, (classes,))
     s = jnp.ones(rows, row_dtype(h)) if sample_weight is None else weights("sample_weight", sample_weight, rows)
 

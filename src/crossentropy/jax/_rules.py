@@ -12,6 +12,7 @@ evaluates a function in part, as for `jax.checkpoint`: what is left there is a f
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,6 @@ from jax.interpreters import ad, batching, mlir
 
 from .. import _core
 from .._config import resolve_threads
-from .._evaluate import REDUCTION_CODES
 from .._options import LossOptions
 from . import _composed
 from ._composed import row_dtype
@@ -55,20 +55,20 @@ def _from_core(
     results = [jax.ShapeDtypeStruct(_shape_of_losses(options, axis, batch, z), row_dtype(z))]
     if gradient:
         results.append(jax.ShapeDtypeStruct(z.shape, z.dtype))
-    attributes = {
+    attributes = {field.name: _attribute(getattr(options, field.name)) for field in fields(options)} | {
         "axes": np.int64(z.ndim - batch),
         "axis": np.int64(axis),
-        "label_smoothing": np.float64(options.label_smoothing),
-        "z_loss": np.float64(options.z_loss),
-        "softcap": np.float64(options.softcap),
-        "temperature": np.float64(options.temperature),
-        "reduction": np.int64(REDUCTION_CODES[options.reduction]),
         "num_threads": np.int64(resolve_threads(None)),
     }
-    if options.ignore_index is not None:
-        attributes["ignore_index"] = np.int64(options.ignore_index)
     values = jax.ffi.ffi_call(_TARGET, results)(z, t, w, s, g, **attributes)
     return list(values) if loss else list(values[1:])
+
+
+def _attribute(option: float | str | None) -> Any:
+    """An option as XLA passes it on; it has no None, and takes False in its place."""
+    if isinstance(option, float | int):
+        return np.float64(option) if isinstance(option, float) else np.int64(option)
+    return option or False
 
 
 def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:

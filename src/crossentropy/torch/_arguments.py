@@ -11,19 +11,19 @@ from torch import Tensor
 from ._kernel import (
     TYPES,
     WEIGHT_TYPES,
-    Targets,
+    TargetTensors,
     as_weights,
     autocasts,
     is_memory,
-    is_watched,
     readable,
     targets_fit,
+    under_transform,
 )
 
 _NUMBERS: Any = (Real, torch.SymInt, torch.SymFloat)
 
 
-def fits(input: Tensor, targets: Targets, ignore_index: int) -> bool:
+def fits(input: Tensor, targets: TargetTensors, ignore_index: int) -> bool:
     if input.dtype not in TYPES or ignore_index is None:
         return False
     if isinstance(ignore_index, int) and ignore_index >= 0 and targets.target.shape == input.shape:
@@ -50,7 +50,7 @@ def fits_head(
     logits = input.shape[:-1] + shape
     if target.shape == logits and ignore_index is not None:
         return False
-    return targets_fit(logits, Targets(target, weight))
+    return targets_fit(logits, TargetTensors(target, weight))
 
 
 def refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
@@ -77,7 +77,7 @@ def check_weights(rows: torch.Size, weight: Tensor | None, sample_weight: Tensor
             f"{sample_weight.dtype}"
         )
     for name, tensor in (("weight", weight), ("sample_weight", sample_weight)):
-        if tensor is not None and tensor.requires_grad and is_memory(tensor) and not is_watched():
+        if tensor is not None and tensor.requires_grad and is_memory(tensor) and not under_transform():
             as_weights(name, tensor.detach())  # others are checked as the core reads them
 
 
@@ -92,7 +92,7 @@ def divisor_of(num_items: float | Tensor, reduction: str) -> float | Tensor:
                 f"{num_items.dtype}"
             )
         num_items = num_items.reshape(())
-        if num_items.requires_grad or not is_memory(num_items) or is_watched():
+        if num_items.requires_grad or not is_memory(num_items) or under_transform():
             return num_items
         num_items = readable("num_items", num_items).item()
     if isinstance(num_items, bool) or not isinstance(num_items, _NUMBERS):

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from .._options import LossOptions
-from ._kernel import Targets, class_axis, row_dtype, row_shape
+from ._kernel import TargetTensors, class_axis, row_dtype, row_shape
 
 
-def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """One loss a row, differentiable by torch as often as one likes.
 
     The class that attains the maximum m, j, never enters a sum with the others: r sums exp(u - m) without it, and
@@ -60,7 +60,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
     return losses if counted is None else torch.where(counted, losses, 0.0)
 
 
-def counted_rows(options: LossOptions, input: Tensor, targets: Targets) -> tuple[Tensor | None, Tensor | None]:
+def counted_rows(options: LossOptions, input: Tensor, targets: TargetTensors) -> tuple[Tensor | None, Tensor | None]:
     """Class indices, 0 where they are ignored, and which rows count; None for probabilities, and for all rows."""
     target, _, sample_weight = targets
     index = counted = None
@@ -74,7 +74,7 @@ def counted_rows(options: LossOptions, input: Tensor, targets: Targets) -> tuple
     return index, counted
 
 
-def total_weight(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+def composed_divisor(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """What the mean divides by."""
     index, counted = counted_rows(options, input, targets)
     total = torch.ones(row_shape(input), dtype=sum_dtype(input), device=input.device)
@@ -86,14 +86,14 @@ def total_weight(options: LossOptions, input: Tensor, targets: Targets) -> Tenso
 
 
 def reduced(
-    options: LossOptions, losses: Tensor, input: Tensor, targets: Targets, num_items: float | Tensor | None
+    options: LossOptions, losses: Tensor, input: Tensor, targets: TargetTensors, num_items: float | Tensor | None
 ) -> Tensor:
     """The losses of rows as the reduction wants them."""
     if options.reduction == "none":
         return losses
     loss = losses.sum(dtype=sum_dtype(input))
     if options.reduction == "mean":
-        total = total_weight(options, input, targets) if num_items is None else num_items
+        total = composed_divisor(options, input, targets) if num_items is None else num_items
         total = torch.as_tensor(total, dtype=loss.dtype, device=loss.device)
         loss = torch.where(total == 0, 0.0, loss / torch.where(total == 0, 1.0, total))
     return loss.to(losses.dtype)

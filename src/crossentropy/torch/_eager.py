@@ -9,7 +9,17 @@ from torch import Tensor
 
 from .._options import LossOptions
 from . import _composed
-from ._kernel import Targets, check, empty_gradient, evaluate, is_memory, is_watched, row_dtype, row_shape, scalar
+from ._kernel import (
+    TargetTensors,
+    check,
+    empty_gradient,
+    is_memory,
+    loss_from_core,
+    row_dtype,
+    row_shape,
+    scalar,
+    under_transform,
+)
 from ._operator import row_losses
 
 
@@ -18,9 +28,9 @@ def is_value(grad_output: Tensor) -> bool:
     return type(grad_output) is Tensor and not torch._C._functorch.is_legacy_batchedtensor(grad_output)
 
 
-def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
+def is_plain(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> bool:
     """Whether the tensors are memory that the core may read, now and when their loss is differentiated."""
-    if is_watched():
+    if under_transform():
         return False
     for tensor in (input, *targets, *others):
         if tensor is not None and not is_memory(tensor):
@@ -31,18 +41,18 @@ def is_plain(input: Tensor, targets: Targets, *others: Tensor | None) -> bool:
     )
 
 
-def loss(options: LossOptions, input: Tensor, targets: Targets, num_items: float | None) -> Tensor:
+def loss(options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | None) -> Tensor:
     """The reduced loss of plain tensors."""
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
         return _Loss.apply(input, *targets, options, divisor)
-    return _evaluate(options, input, targets, divisor)
+    return _reduced_loss(options, input, targets, divisor)
 
 
-def _evaluate(
+def _reduced_loss(
     options: LossOptions,
     input: Tensor,
-    targets: Targets,
+    targets: TargetTensors,
     divisor: float | None,
     gradient: Tensor | None = None,
     scale: float = 1.0,
@@ -50,12 +60,12 @@ def _evaluate(
 ) -> Tensor:
     if options.reduction == "none":
         losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
-        evaluate(options, input, targets, losses, gradient, scale, row_scale)
+        loss_from_core(options, input, targets, losses, gradient, scale, row_scale)
         return losses
     factor = 1.0
     if divisor is not None and options.reduction == "mean":
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
-    value = evaluate(options, input, targets, None, gradient, scale * factor)
+    value = loss_from_core(options, input, targets, None, gradient, scale * factor)
     if not factor and gradient is not None:
         gradient.zero_()  # of NaN too
     return scalar(value * factor if factor else 0.0, row_dtype(input))
@@ -78,19 +88,19 @@ class _Loss(torch.autograd.Function):
         options: LossOptions,
         divisor: float | None,
     ) -> Tensor:
-        targets = Targets(target, weight, sample_weight)
+        targets = TargetTensors(target, weight, sample_weight)
         ctx.save_for_backward(input, target, weight, sample_weight)
         ctx.rest = options, divisor, kinds(input, target)
         ctx.gradient = None
         if options.reduction != "none" and ctx.needs_input_grad[0]:
             ctx.gradient = empty_gradient(input)
-        return _evaluate(options, input, targets, divisor, ctx.gradient)
+        return _reduced_loss(options, input, targets, divisor, ctx.gradient)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, *rest = tensors = ctx.saved_tensors
-        targets, (options, divisor, saved) = Targets(*rest), ctx.rest
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_value(grad_output):
+        targets, (options, divisor, saved) = TargetTensors(*rest), ctx.rest
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or under_transform() or not is_value(grad_output):
 
             def again() -> Tensor:
                 return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
@@ -103,7 +113,7 @@ class _Loss(torch.autograd.Function):
         if gradient is None or scale != 1.0:
             check_saved(saved, (input, targets.target), input, targets)
             gradient = empty_gradient(input)
-            _evaluate(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
+            _reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None
 
 
@@ -111,7 +121,7 @@ def kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype]]:
     return [(tensor.shape, tensor.dtype) for tensor in tensors]
 
 
-def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: Targets) -> None:
+def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: TargetTensors) -> None:
     """Raise unless saved tensors came back as what they were: a hook may hand back anything."""
     found = kinds(*tensors)
     if found != saved:

@@ -10,8 +10,8 @@ from torch.nn import _reduction
 from .._options import Reduction, loss_options
 from . import _composed, _eager
 from ._arguments import check_weights, divisor_of, fits, fits_head, refuse
-from ._kernel import Targets, autocasts, check_memory, row_shape
-from ._linear import Head, head_loss
+from ._kernel import TargetTensors, autocasts, check_memory, row_shape
+from ._linear import HeadTensors, head_loss
 from ._operator import row_losses
 
 
@@ -102,11 +102,18 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    targets = Targets(target, weight, sample_weight)
+    targets = TargetTensors(target, weight, sample_weight)
     if not (isinstance(input, Tensor) and isinstance(target, Tensor) and fits(input, targets, ignore_index)):
         refuse(F.cross_entropy, input, target, weight, None, ignore_index, None, reduction, label_smoothing)
     try:
-        options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, reduction)
+        options = loss_options(
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            reduction=reduction,
+        )
     except (TypeError, ValueError) as error:
         torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
         refuse(F.cross_entropy, input, target, *torch_options, because=error)
@@ -205,8 +212,14 @@ def linear_cross_entropy(
     ):
         refuse(F.linear_cross_entropy, *given, **arguments)
     try:
-        index = -100 if ignore_index is None else ignore_index
-        loss_of = loss_options(index, label_smoothing, z_loss, softcap, temperature, reduction)
+        loss_of = loss_options(
+            ignore_index=-100 if ignore_index is None else ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            reduction=reduction,
+        )
     except (TypeError, ValueError) as error:
         refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
@@ -218,12 +231,14 @@ def linear_cross_entropy(
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
     shape = tuple(linear_weight.shape[:-1])
-    head = Head(input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape)
+    head = HeadTensors(
+        input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape
+    )
     if weight is not None or sample_weight is not None:
         check_weights(row_shape(head.logits), weight, sample_weight)
     if num_items is not None:
         num_items = divisor_of(num_items, loss_of.reduction)
-    loss = head_loss(loss_of, head, Targets(target, weight, sample_weight), num_items)
+    loss = head_loss(loss_of, head, TargetTensors(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
 
 

@@ -2,16 +2,17 @@
 
 import ctypes
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _core
+from .._call import Call
 from .._config import resolve_threads
-from .._evaluate import REDUCTION_CODES
 from .._options import LARGEST, RANGE, SMALLEST, LossOptions
+from .._targets import Targets
 
 # Codes of the core's ElementType.
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -22,8 +23,18 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 WEIGHT_TYPES = (*TYPES, *_INTEGERS, torch.bool)
 
 
-class Targets(NamedTuple):
-    """What a loss is computed against: class indices or probabilities, and weights."""
+class LogitsInMemory(NamedTuple):
+    """Logits as the core reads them, by these names; the shape alone is enough for their total weight."""
+
+    rows: int
+    classes: int
+    class_stride: int = 1
+    data: int = 0  # their address
+    type: int = 0
+
+
+class TargetTensors(NamedTuple):
+    """Class indices or probabilities, and weights."""
 
     target: Tensor
     weight: Tensor | None = None  # of the classes
@@ -66,7 +77,7 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return tensor
 
 
-def targets_fit(shape: torch.Size, targets: Targets) -> bool:
+def targets_fit(shape: torch.Size, targets: TargetTensors) -> bool:
     """Whether targets and class weights are of shapes and dtypes that go with logits of this shape."""
     target, weight, _ = targets
     axis = 1 if len(shape) > 1 else 0
@@ -82,7 +93,7 @@ def targets_fit(shape: torch.Size, targets: Targets) -> bool:
     return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
 
 
-def check(input: Tensor, targets: Targets, grad_output: Tensor | None = None) -> None:
+def check(input: Tensor, targets: TargetTensors, grad_output: Tensor | None = None) -> None:
     """Raise where tensors do not go together, as they may not where nothing else has looked at them."""
     if input.dtype not in TYPES or not targets_fit(input.shape, targets):
         raise ValueError(
@@ -105,7 +116,7 @@ def _description(tensor: Tensor | None) -> str:
     return "None" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"
 
 
-def is_watched() -> bool:
+def under_transform() -> bool:
     """Whether a mode or a transform stands between a call and the memory of its tensors."""
     return bool(
         torch.compiler.is_compiling()
@@ -144,7 +155,7 @@ def readable(name: str, tensor: Tensor) -> Tensor:
 
 def check_memory(**tensors: Tensor | None) -> None:
     """Raise where torch's own operators would read what is not there, as some of them do."""
-    if is_watched():
+    if under_transform():
         return
     wrapped, batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
     for name, tensor in tensors.items():  # of a transform that has ended, some are still wrapped
@@ -185,10 +196,10 @@ def as_weights(name: str, tensor: Tensor) -> Tensor:
     return weights
 
 
-def evaluate(
+def loss_from_core(
     options: LossOptions,
     input: Tensor,
-    targets: Targets,
+    targets: TargetTensors,
     losses: Tensor | None = None,
     gradient: Tensor | None = None,
     scale: float = 1.0,
@@ -205,7 +216,7 @@ def evaluate(
     last = not contiguous and _classes_last(input)
     logits = input if contiguous or last else input.contiguous()
     rows = input.numel() // classes
-    inner = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
+    class_stride = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
     target, weight, sample_weight = targets
     target = readable("target", target)
     probabilities = target.shape == shape
@@ -218,45 +229,39 @@ def evaluate(
     sample_weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
     if row_scale is not None:
         row_scale = readable("grad_output", row_scale).to(torch.float64).contiguous()
-    return _core.loss(
-        logits.data_ptr(),
-        rows,
-        classes,
-        inner,
-        TYPES[logits.dtype],
-        None if probabilities else target.data_ptr(),
-        target.data_ptr() if probabilities else None,
-        TYPES[target.dtype] if probabilities else 0,
-        None,
-        0,
-        None if weight is None else weight.data_ptr(),
-        None if sample_weight is None else sample_weight.data_ptr(),
-        options.ignore_index,
-        options.label_smoothing,
-        options.z_loss,
-        options.softcap,
-        options.temperature,
-        REDUCTION_CODES[options.reduction],
-        scale,
-        None if row_scale is None else row_scale.data_ptr(),
-        None if losses is None else losses.data_ptr(),
-        None if gradient is None else gradient.data_ptr(),
-        None,
+    z: Any = LogitsInMemory(rows, classes, class_stride, logits.data_ptr(), TYPES[logits.dtype])
+    call = Call(
+        options,
+        z,
+        Targets(None, target.data_ptr(), TYPES[target.dtype]) if probabilities else Targets(target.data_ptr()),
+        _address(weight),
+        _address(sample_weight),
         min(resolve_threads(None), torch.get_num_threads()),
+    )
+    return _core.loss(
+        call,
+        gradient_scale=scale,
+        grad_output=_address(row_scale),
+        losses=_address(losses),
+        dlogits=_address(gradient),
     )
 
 
-def total_weight(options: LossOptions, shape: torch.Size, targets: Targets) -> float:
+def _address(tensor: Tensor | None) -> Any:
+    """What the core takes in place of an array."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def mean_divisor(options: LossOptions, shape: torch.Size, targets: TargetTensors) -> float:
     """What the mean over logits of this shape, (N, C, ...), divides by; a bad class index raises IndexError."""
     target, weight, sample_weight = targets
     indices = None if target.shape == shape else readable("target", target).long().contiguous()
     weight = None if weight is None else as_weights("weight", weight)
     sample_weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
     return _core.total_weight(
-        math.prod(shape) // shape[1],
-        shape[1],
-        None if indices is None else indices.data_ptr(),
-        options.ignore_index,
-        None if weight is None else weight.data_ptr(),
-        None if sample_weight is None else sample_weight.data_ptr(),
+        options.core,
+        logits=LogitsInMemory(math.prod(shape) // shape[1], shape[1]),
+        targets=Targets(_address(indices)),
+        class_weight=_address(weight),
+        sample_weight=_address(sample_weight),
     )

@@ -20,22 +20,22 @@ from .._options import LossOptions
 from . import _composed
 from ._eager import check_saved, differentiate_again, is_plain, is_value, kinds, reciprocal
 from ._kernel import (
-    Targets,
+    TargetTensors,
     autocasts,
     check_memory,
     empty,
-    evaluate,
-    is_watched,
+    loss_from_core,
+    mean_divisor,
     readable,
     row_dtype,
     row_shape,
     scalar,
-    total_weight,
+    under_transform,
 )
 from ._operator import row_losses
 
 
-class Head(NamedTuple):
+class HeadTensors(NamedTuple):
     """Hidden states (N, D), and a classifier and its bias with a row for each of the C K logits of a hidden state."""
 
     input: Tensor
@@ -57,20 +57,22 @@ class Head(NamedTuple):
         return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
 
 
-def head_loss(options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+def head_loss(
+    options: LossOptions, head: HeadTensors, targets: TargetTensors, num_items: float | Tensor | None
+) -> Tensor:
     """Reduce the losses of a head's rows."""
     plain = not isinstance(num_items, Tensor) and is_plain(head.input, targets, head.weight, head.bias)
     if not plain or targets.target.requires_grad:
         check_memory(input=head.input, linear_weight=head.weight, linear_bias=head.bias, **targets._asdict())
         return _chunks_of_losses(options, head, targets, num_items)
-    divisor = total_weight(options, head.logits.shape, targets)  # a class index out of range raises
+    divisor = mean_divisor(options, head.logits.shape, targets)  # a class index out of range raises
     if options.reduction != "mean":
         divisor = 1.0
     elif num_items is not None:
         divisor = float(num_items)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in head[:3]):
         return _HeadLoss.apply(*head[:3], *targets, head.shape, options, divisor)
-    return _evaluate(options, head, targets, divisor)[0]
+    return _loss_and_gradients(options, head, targets, divisor)[0]
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -86,17 +88,17 @@ class _HeadLoss(torch.autograd.Function):
         ctx.rest = shape, options, divisor
         ctx.saved = kinds(*(tensor for tensor in (input, weight, bias, target) if tensor is not None))
         wanted = (False,) * 3 if options.reduction == "none" else ctx.needs_input_grad[:3]
-        head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
-        loss, ctx.gradients = _evaluate(options, head, targets, divisor, wanted)
+        head, targets = HeadTensors(input, weight, bias, shape), TargetTensors(target, class_weight, sample_weight)
+        loss, ctx.gradients = _loss_and_gradients(options, head, targets, divisor, wanted)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, target, class_weight, sample_weight = tensors = ctx.saved_tensors
         shape, options, divisor = ctx.rest
-        head, targets = Head(input, weight, bias, shape), Targets(target, class_weight, sample_weight)
+        head, targets = HeadTensors(input, weight, bias, shape), TargetTensors(target, class_weight, sample_weight)
         check_saved(ctx.saved, [tensor for tensor in tensors[:4] if tensor is not None], head.logits, targets)
-        if torch.is_grad_enabled() or is_watched() or not is_value(grad_output):
+        if torch.is_grad_enabled() or under_transform() or not is_value(grad_output):
             return differentiate_again(
                 ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor)
             )
@@ -106,16 +108,16 @@ class _HeadLoss(torch.autograd.Function):
         rounded = head.input.element_size() == 2 or not math.isfinite(scale)
         if per_row or gradients is None or (rounded and scale != 1.0):
             wanted, row_scale = ctx.needs_input_grad[:3], grad_output if per_row else None
-            gradients = _evaluate(options, head, targets, divisor, wanted, scale, row_scale)[1]
+            gradients = _loss_and_gradients(options, head, targets, divisor, wanted, scale, row_scale)[1]
         elif scale != 1.0:
             gradients = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
         return *gradients, *[None] * 6
 
 
-def _evaluate(
+def _loss_and_gradients(
     options: LossOptions,
-    head: Head,
-    targets: Targets,
+    head: HeadTensors,
+    targets: TargetTensors,
     divisor: float,
     wanted: tuple[bool, ...] = (False, False, False),
     scale: float = 1.0,
@@ -124,7 +126,7 @@ def _evaluate(
     """Loss, and the gradients wanted times the scales, from the rows that count."""
     per_row = options.reduction == "none"
     factor = reciprocal(divisor)
-    head = Head(
+    head = HeadTensors(
         readable("input", head.input),
         readable("linear_weight", head.weight),
         None if head.bias is None else readable("linear_bias", head.bias),
@@ -138,7 +140,7 @@ def _evaluate(
     step = min(head.rows_of_chunk(count), count)
     of_chunk = options if per_row else replace(options, reduction="sum")
     with torch.autocast("cpu", enabled=False) if autocasts(head.input) else nullcontext():
-        gradients = _Gradients(head, wanted)
+        gradients = GradientAccumulator(head, wanted)
         buffer = empty(head.input, step, head.weight.shape[0])
         sums = []
         for begin in range(0, count, step or 1):
@@ -148,11 +150,11 @@ def _evaluate(
             _multiply(hidden, head.weight.t(), z)
             if head.bias is not None:
                 z += head.bias
-            chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
+            chunk = TargetTensors(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
             logits = z.unflatten(1, head.shape)
             chunk_losses = losses.new_empty(row_shape(logits)) if per_row else None
             sums.append(
-                evaluate(
+                loss_from_core(
                     of_chunk,
                     logits,
                     chunk,
@@ -175,7 +177,7 @@ def _rows(array: Tensor | None, rows: slice | Tensor) -> Tensor | None:
     return None if array is None else array[rows]
 
 
-def _kept(options: LossOptions, head: Head, targets: Targets) -> Tensor | None:
+def _kept(options: LossOptions, head: HeadTensors, targets: TargetTensors) -> Tensor | None:
     """The rows with anything that counts, or None for all of them."""
     counted = _composed.counted_rows(options, head.logits, targets)[1]
     if counted is None or counted.all():
@@ -183,10 +185,10 @@ def _kept(options: LossOptions, head: Head, targets: Targets) -> Tensor | None:
     return counted.flatten(1).any(1).nonzero().squeeze(1) if counted.dim() > 1 else counted.nonzero().squeeze(1)
 
 
-class _Gradients:
+class GradientAccumulator:
     """Gradients of the head, added up chunk by chunk."""
 
-    def __init__(self, head: Head, wanted: tuple[bool, ...]) -> None:
+    def __init__(self, head: HeadTensors, wanted: tuple[bool, ...]) -> None:
         self.head = head
         self.input = torch.zeros_like(head.input) if wanted[0] else None
         self.weight = empty(head.weight, *head.weight.shape) if wanted[1] else None
@@ -266,12 +268,14 @@ def _numpy_multiplies(dtype: torch.dtype) -> bool:
     return 1.5 * ours < theirs
 
 
-def _chunks_of_losses(options: LossOptions, head: Head, targets: Targets, num_items: float | Tensor | None) -> Tensor:
+def _chunks_of_losses(
+    options: LossOptions, head: HeadTensors, targets: TargetTensors, num_items: float | Tensor | None
+) -> Tensor:
     """The same composed of torch's operators; where autograd permits, logits are made again when it comes to them."""
 
     def losses_of(input: Tensor, weight: Tensor, bias: Tensor | None, *tensors: Tensor | None) -> Tensor:
-        targets = Targets(*tensors)
-        logits = Head(input, weight, bias, head.shape).logits
+        targets = TargetTensors(*tensors)
+        logits = HeadTensors(input, weight, bias, head.shape).logits
         counted = _composed.counted_rows(options, logits, targets)[1]
         if counted is not None:  # nothing that a row without weight holds reaches the classifier's gradient
             counted = counted.flatten(1).any(1) if counted.dim() > 1 else counted
@@ -280,13 +284,13 @@ def _chunks_of_losses(options: LossOptions, head: Head, targets: Targets, num_it
 
     count = head.input.shape[0]
     step = head.rows_of_chunk(count)
-    again = torch.is_grad_enabled() and step < count and not is_watched()
+    again = torch.is_grad_enabled() and step < count and not under_transform()
     losses = []
     device = head.input.device.type
     with torch.autocast(device, enabled=False) if autocasts(head.input) else nullcontext():
         for begin in range(0, max(count, 1), step):
             rows = slice(begin, begin + step)
-            chunk = Targets(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
+            chunk = TargetTensors(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
             args = (head.input[rows], head.weight, head.bias, *chunk)
             losses.append(checkpoint(losses_of, *args, use_reentrant=False) if again else losses_of(*args))
         all_losses = torch.cat(losses) if len(losses) > 1 else losses[0]

@@ -11,24 +11,26 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._options import LossOptions, loss_options
+from .._options import LossOptions, row_options
 from . import _composed
-from ._kernel import PLAIN, Targets, check, check_memory, empty_gradient, evaluate, row_dtype, row_shape
+from ._kernel import PLAIN, TargetTensors, check, check_memory, empty_gradient, loss_from_core, row_dtype, row_shape
 
 
-def row_losses(options: LossOptions, input: Tensor, targets: Targets) -> Tensor:
+def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """One loss a row: from the core where it can be, else composed."""
     if _core_applies(input, targets):
-        batch = input.dim() == 1  # an operator's rows can be mapped over where they have a batch to join
-        z, target = (input.unsqueeze(0), targets.target.unsqueeze(0)) if batch else (input, targets.target)
-        s = targets.sample_weight
+        target, weight, sample_weight = targets
+        alone = input.dim() == 1  # an operator's rows can be mapped over where they have a batch to join
+        if alone:
+            input, target = input.unsqueeze(0), target.unsqueeze(0)
+            sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
         apply = _row_losses if torch.compiler.is_compiling() else _RowLosses.apply
-        losses = apply(z, target, targets.weight, s.unsqueeze(0) if batch and s is not None else s, *_scalars(options))
-        return losses.squeeze(0) if batch else losses
+        losses = apply(input, target, weight, sample_weight, options.ignore_index, options.numbers)
+        return losses.squeeze(0) if alone else losses
     return _composed.row_losses(options, input, targets)
 
 
-def _core_applies(input: Tensor, targets: Targets) -> bool:
+def _core_applies(input: Tensor, targets: TargetTensors) -> bool:
     if forward_ad._current_level >= 0:  # operators have no rule for forward mode: torch would take a tangent of zero
         return False
     tensors = [input, *targets.tensors]
@@ -43,11 +45,6 @@ def _core_applies(input: Tensor, targets: Targets) -> bool:
     return all(type(tensor) in PLAIN for tensor in tensors)
 
 
-def _scalars(options: LossOptions) -> tuple[int | None, float, float, float | None, float]:
-    softcap = None if options.softcap == torch.inf else options.softcap
-    return options.ignore_index, options.label_smoothing, options.z_loss, softcap, options.temperature
-
-
 @torch.library.custom_op("crossentropy::row_losses", mutates_args=(), device_types="cpu")
 def _row_losses(
     input: Tensor,
@@ -55,22 +52,19 @@ def _row_losses(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    temperature: float,
+    numbers: list[float],
 ) -> Tensor:
-    targets = Targets(target, weight, sample_weight)
+    targets = TargetTensors(target, weight, sample_weight)
     check(input, targets)
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
+    options = row_options(ignore_index, numbers)
     losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
-    evaluate(options, input, targets, losses)
+    loss_from_core(options, input, targets, losses)
     return losses
 
 
 @_row_losses.register_fake
 def _(input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: Any) -> Tensor:
-    check(input, Targets(target, weight, sample_weight))
+    check(input, TargetTensors(target, weight, sample_weight))
     return input.new_empty(row_shape(input), dtype=row_dtype(input))
 
 
@@ -82,16 +76,13 @@ def _row_gradient(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    temperature: float,
+    numbers: list[float],
 ) -> Tensor:
-    targets = Targets(target, weight, sample_weight)
+    targets = TargetTensors(target, weight, sample_weight)
     check(input, targets, grad_output)
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
+    options = row_options(ignore_index, numbers)
     gradient = empty_gradient(input)
-    evaluate(options, input, targets, gradient=gradient, row_scale=grad_output)
+    loss_from_core(options, input, targets, gradient=gradient, row_scale=grad_output)
     return gradient
 
 
@@ -99,7 +90,7 @@ def _row_gradient(
 def _(
     input: Tensor, target: Tensor, grad_output: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: Any
 ) -> Tensor:
-    check(input, Targets(target, weight, sample_weight), grad_output)
+    check(input, TargetTensors(target, weight, sample_weight), grad_output)
     return empty_gradient(input)
 
 
@@ -108,11 +99,11 @@ def _(
 
 def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """The composed loss's derivatives with respect to the logits and to probabilities, times grad_output."""
-    weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature = rest
-    options = loss_options(ignore_index, label_smoothing, z_loss, softcap, temperature, "none")
+    weight, sample_weight, ignore_index, numbers = rest
+    options = row_options(ignore_index, numbers)
 
     def losses(input: Tensor, target: Tensor) -> Tensor:
-        return _composed.row_losses(options, input, Targets(target, weight, sample_weight))
+        return _composed.row_losses(options, input, TargetTensors(target, weight, sample_weight))
 
     if target.is_floating_point():
         return torch.func.vjp(losses, input, target)[1](grad_output)
@@ -135,7 +126,7 @@ def _saved(ctx: Any) -> list[Any]:
 
 def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     input, target, *rest = _saved(ctx)
-    check(input, Targets(target, *rest[:2]), grad_output)
+    check(input, TargetTensors(target, *rest[:2]), grad_output)
     dinput = dtarget = None
     if ctx.needs_input_grad[0]:
         if forward_ad._current_level < 0 and not torch._C._functorch.is_legacy_batchedtensor(grad_output):
@@ -168,21 +159,31 @@ _row_gradient.register_autograd(_gradient_backward, setup_context=_save)
 
 def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
     """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
-    weight = args[-7]
-    if in_dims[-7] is not None:
+    *rows_of, weight, sample_weight, ignore_index, numbers = args  # rows_of: logits, targets, upstream gradient
+    *dims, weight_dim, sample_weight_dim, _, _ = in_dims
+    tensors, dims = [*rows_of, sample_weight], [*dims, sample_weight_dim]
+
+    def of_rows(tensors: list[Any], weight: Any) -> Tensor:
+        *rows_of, sample_weight = tensors
+        return apply(*rows_of, weight, sample_weight, ignore_index, numbers)
+
+    if weight_dim is not None:
         each = [
-            apply(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
+            of_rows(
+                [t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)],
+                weight.select(weight_dim, i),
+            )
             for i in range(info.batch_size)
         ]
         return torch.stack(each), 0
 
-    def joined(value: Any, dim: int | None) -> Any:
-        if not isinstance(value, Tensor) or value is weight:
-            return value
-        value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-        return value.flatten(0, 1)
+    def joined(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        batch = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return batch.flatten(0, 1)
 
-    rows = apply(*map(joined, args, in_dims))
+    rows = of_rows(list(map(joined, tensors, dims)), weight)
     return rows.unflatten(0, (info.batch_size, rows.shape[0] // info.batch_size)), 0
 
 

@@ -1,0 +1,102 @@
+"""A call of the loss: validated once, then given to the core. What every front end of arrays does."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._arrays import Array, Layout, Logits, Shape, as_grad_output, as_logits, as_weights, check_out, new_tuple, row_type
+from ._config import resolve_threads
+from ._options import LossOptions
+from ._targets import Targets, TopKTargets, as_targets
+
+
+class Call(NamedTuple):
+    """The options and data of a loss, as the core reads them by these names."""
+
+    options: LossOptions
+    logits: Logits
+    targets: Targets
+    class_weight: Array | None = None
+    sample_weight: Array | None = None
+    num_threads: int = 1
+    inputs: tuple[object, ...] = ()  # arrays beside the logits that an output may not overlap
+
+
+def prepare(
+    options: LossOptions,
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    axis: int = -1,
+    class_weight: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    num_threads: int | None = None,
+) -> Call:
+    """Validate the data of a loss."""
+    z = as_logits(logits, axis)
+    t = as_targets(targets, z, options.ignore_index)
+    w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
+    s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)
+    inputs = (*t.given, class_weight, sample_weight)
+    return new_tuple(Call, (options, z, t, w, s, resolve_threads(num_threads), inputs))
+
+
+def weights_of_rows(targets: Targets, sample_weight: npt.ArrayLike | None, row_shape: Shape) -> Array | None:
+    """Sample weights, 0 for the rows that sparse targets leave out."""
+    weights = None if sample_weight is None else as_weights("sample_weight", sample_weight, row_shape)
+    if targets.ignored is not None:
+        weights = np.where(targets.ignored, 0.0, 1.0 if weights is None else weights)
+    return weights
+
+
+def total_weight(
+    options: LossOptions,
+    logits: Logits | Layout,
+    targets: Targets,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+) -> float:
+    """What the mean divides by; a class index out of range raises IndexError."""
+    return _core.total_weight(
+        options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
+    )
+
+
+def loss(call: Call) -> float | Array:
+    """The reduced loss, or one loss a row."""
+    if call.options.reduction != "none":
+        return _core.loss(call)
+    losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
+    _core.loss(call, losses=losses)
+    return losses[()]
+
+
+def loss_and_gradient(
+    call: Call, *, grad_output: npt.ArrayLike = 1.0, out: Array | None = None, diagonal: Array | None = None
+) -> tuple[float | Array, Array]:
+    """The loss, and its gradient times `grad_output`, in `out` if that is given.
+
+    `diagonal` receives that of the Hessian: a new array of the logits' shape and dtype.
+    """
+    z = call.logits
+    data = z.data
+    per_row = call.options.reduction == "none"
+    scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
+    dlogits = np.empty(z.shape, data.dtype) if out is None else check_out(out, z, (*call.inputs, grad_output))
+    # The core writes what is laid out as the logits it reads: the outputs themselves, or arrays to be copied from.
+    matrix, second = dlogits, diagonal
+    if z.moved or not (out is None or out.flags.carray):
+        matrix = np.empty(data.shape, data.dtype)
+    if z.moved and diagonal is not None:
+        second = np.empty(data.shape, data.dtype)
+    losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
+    value = _core.loss(
+        call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
+    )
+    if matrix is not dlogits:
+        np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis) if z.moved else matrix)
+    if diagonal is not None and second is not None and second is not diagonal:
+        np.copyto(diagonal, np.moveaxis(second, -1, z.axis))
+    return value if losses is None else losses[()], dlogits
