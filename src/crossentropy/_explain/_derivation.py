@@ -1,23 +1,17 @@
 """The gradient of a row derived, and a gradient compared with differences of the loss."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from .._arrays import Array
-from .._evaluate import evaluate
 from ._notation import bracketed, factor, number, probability, sub
+from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
 from ._tables import MAX_TERMS, symbols_of
-
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
 MAX_CHAIN = 12
 
@@ -54,35 +48,12 @@ class Derivation(Record):
     product: Array
 
 
-@dataclass(frozen=True, eq=False)
-class Check(Record):
-    """A gradient beside finite differences.
-
-    Attributes
-    ----------
-    classes : tuple of int
-        The K classes whose logits were moved.
-    step : float
-        By how much.
-    gradient, differences : ndarray of shape (N, K)
-        By `cross_entropy_with_grad`, and by differences of the loss.
-    largest : float
-        The largest difference between the two.
-    """
-
-    classes: tuple[int, ...]
-    step: float
-    gradient: Array
-    differences: Array
-    largest: float
-
-
 def require_index(name: str, index: int, count: int) -> None:
     if not 0 <= index < count:
         raise IndexError(f"{name}: expected an integer in [0, {count}), got {index}")
 
 
-def derive(x: Explanation, row: int, target_class: int | None) -> Derivation:
+def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
     """What `Explanation.derivation` returns."""
     N, C = x.logits.shape
     require_index("row", row, N)
@@ -100,35 +71,11 @@ def derive(x: Explanation, row: int, target_class: int | None) -> Derivation:
     return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
 
 
-def compare(x: Explanation) -> Check:
-    """What `Explanation.check` returns."""
-    N = len(x.logits)
-    h = 2.0**-9 * min(1.0, x.options.temperature, x.options.softcap)
-    classes = np.array(x.shown)
-    rows = np.arange(N)
-    differences = np.zeros((N, len(classes)))
-    per_row = replace(x.options, reduction="none")
-    targets = x.q if x.targets is None else x.targets
-    with np.errstate(all="ignore"):
-        for j, c in enumerate(classes):
-            for step, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
-                moved = x.logits.copy()
-                moved[:, c] += step * h
-                losses, _ = evaluate(per_row, moved, targets, -1, x.w, x.s, 1, False)
-                differences[rows, j] += factor * np.asarray(losses)
-        differences /= 12 * h
-        if x.options.reduction == "mean":
-            differences /= x.total_weight or math.inf
-        apart = np.abs(differences - x.dlogits[:, classes])
-    finite = apart[np.isfinite(apart)]
-    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
-
-
-def _class(x: Explanation, c: int) -> str:
+def _class(x: LossNumbers, c: int) -> str:
     return f"c = {c}" + (f", {x.names[c]}" if x.names[c] != str(c) else "")
 
 
-def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
+def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
     """The gradient of one row derived, for one class term by term."""
     symbols = symbols_of(x)
     T, u = symbols.targets, symbols.logits
@@ -203,7 +150,7 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
     ]
 
 
-def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[Step]:
+def _to_the_loss(x: LossNumbers, d: Derivation, derivative: float) -> Iterable[Step]:
     """What the options and the mean make of a row's derivative."""
     i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
     p = bracketed(probability(x.p[i, c], x.rest[i, c]))
@@ -227,20 +174,3 @@ def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[S
             f"As in the gradient above, at row {i} and {_class(x, c)}.",
             lines=(f"{text} = {number(x.dlogits[i, c])}",),
         )
-
-
-def check_step(x: Explanation, check: Check) -> Step:
-    """The gradient beside differences of the loss."""
-    columns = tuple(x.names[c] for c in check.classes)
-    rows, cells = [], []
-    for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
-        rows += [f"row {i}: gradient", "by differences"]
-        cells += [tuple(Cell(number(v)) for v in values) for values in (gradient, differences)]
-    return Step(
-        "Check: the gradient by differences of the loss",
-        "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
-        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
-        "of the loss, some 1e−16 of it, divided by h.",
-        Table(columns, tuple(rows), tuple(cells)),
-        (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
-    )

@@ -1,15 +1,14 @@
-"""The numbers of an explanation, and the forms it takes."""
+"""An explanation: the numbers, and the forms that they take."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._arrays import Array
-from .._options import LossOptions
-from ._derivation import Check, Derivation, check_step, compare, derivation_steps, derive, require_index
+from ._check import Check, check_gradient, check_step
+from ._derivation import Derivation, derivation_steps, derive, require_index
 from ._lesson import Lesson
-from ._pitfalls import Pitfall, pitfall_steps, run
-from ._record import Record
+from ._numbers import LossNumbers
+from ._pitfalls import Pitfall, find_pitfalls, pitfall_steps
 from ._steps import steps
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Record):
+class Explanation(LossNumbers):
     """Every intermediate of the loss of N rows over C classes, in float64 and nats; made by `explain`.
 
     Printed it is the lesson as text, in a notebook as a page; `lesson` adds steps, `plot`, `to_tex` and `to_dict` give
@@ -78,45 +77,6 @@ class Explanation(Record):
     True
     """
 
-    names: tuple[str, ...]
-    shown: tuple[int, ...]
-    options: LossOptions
-    logits: Array
-    targets: Array | None
-    q: Array
-    w: Array
-    s: Array
-    omega: Array
-    smoothed: Array
-    b: Array
-    B: Array
-    u: Array
-    slope: Array
-    m: Array
-    shifted: Array
-    e: Array
-    r: Array
-    S: Array
-    lse: Array
-    p: Array
-    rest: Array
-    log_p: Array
-    cross: Array
-    a: Array
-    losses: Array
-    total: float
-    mean: float
-    total_weight: float
-    dtotal: Array
-    dmean: Array
-    loss: float | Array
-    dlogits: Array
-
-    @property
-    def folded(self) -> int:
-        """How many classes text and picture leave out."""
-        return len(self.names) - len(self.shown)
-
     def derivation(self, row: int = 0, target_class: int | None = None) -> Derivation:
         """The gradient of one row derived: its Jacobian, and the chain rule for one class.
 
@@ -165,7 +125,7 @@ class Explanation(Record):
         >>> ce.explain([[2.0, 1.0, 0.1]], [1]).check().largest < 1e-11
         True
         """
-        return compare(self)
+        return check_gradient(self)
 
     def pitfalls(self) -> list[Pitfall]:
         """What the formulas of textbooks give on these rows, in float32 and float64.
@@ -181,7 +141,7 @@ class Explanation(Record):
         >>> pitfall.formula, pitfall.textbook, pitfall.marks
         ('−Σ Y_c·log(exp(A_c)/Σ exp(A))', array([nan]), ('NaN',))
         """
-        return run(self)
+        return find_pitfalls(self)
 
     def plot(self, path: str | Path | None = None, *, row: int = 0) -> "Figure":
         """Draw logits, probabilities, losses, gradient, and the Jacobian of one row; needs matplotlib.
@@ -253,14 +213,14 @@ class Explanation(Record):
            −log σ_c = log S − (A_c − m)
         ...
         """
-        every = steps(self)
+        chosen = steps(self)
         if derivation:
-            every += derivation_steps(self, self.derivation(row, target_class))
+            chosen += derivation_steps(self, self.derivation(row, target_class))
         if check:
-            every.append(check_step(self, self.check()))
+            chosen.append(check_step(self, self.check()))
         if pitfalls:
-            every += pitfall_steps(self, self.pitfalls())
-        return Lesson(tuple(every))
+            chosen += pitfall_steps(self, self.pitfalls())
+        return Lesson(tuple(chosen))
 
     def to_tex(self) -> str:
         """The steps as a LaTeX fragment; it needs amsmath."""

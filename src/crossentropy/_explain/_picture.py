@@ -13,8 +13,9 @@ from matplotlib.style import context
 
 from .._arrays import Array
 from .._files import whole, write_all
-from ._explanation import Explanation
+from ._derivation import derive
 from ._notation import number
+from ._numbers import LossNumbers
 
 MAX_BARS = 4  # rows drawn beside each other
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -23,7 +24,7 @@ _HATCHES = ("", "////", "....", "xxxx")
 _MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily, for every kind of sight
 
 
-def draw(x: Explanation, row: int) -> Figure:
+def draw(x: LossNumbers, row: int) -> Figure:
     """Five panels; the Jacobian is that of `row`, which is among the rows drawn."""
     first = min(max(0, row - MAX_BARS + 1), max(0, len(x.logits) - MAX_BARS))
     rows = list(range(first, min(first + MAX_BARS, len(x.logits))))
@@ -68,7 +69,7 @@ def _shade(place: int, count: int) -> tuple[float, ...]:
     return shade
 
 
-def _bars(axes: Axes, x: Explanation, rows: list[int], values: Array, title: str) -> None:
+def _bars(axes: Axes, x: LossNumbers, rows: list[int], values: Array, title: str) -> None:
     classes = np.array(x.shown)
     width = 0.8 / len(rows)
     for place, i in enumerate(rows):
@@ -92,7 +93,7 @@ def _bars(axes: Axes, x: Explanation, rows: list[int], values: Array, title: str
     _name_classes(axes, x, list(x.shown))
 
 
-def _name_classes(axes: Axes, x: Explanation, classes: list[int]) -> None:
+def _name_classes(axes: Axes, x: LossNumbers, classes: list[int]) -> None:
     names = [_short(x.names[c]) for c in classes]
     crowded = sum(map(len, names)) > 30
     axes.set_xticks(range(len(classes)), names, rotation=90 if crowded else 0, parse_math=False)
@@ -103,7 +104,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _targets(axes: Axes, x: Explanation, rows: list[int]) -> None:
+def _targets(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     width = 0.8 / len(rows)
     for place, i in enumerate(rows):
         if x.s[i] > 0:
@@ -112,7 +113,7 @@ def _targets(axes: Axes, x: Explanation, rows: list[int]) -> None:
     axes.set_ylim(0, max(1.08, 1.08 * float(np.nanmax(x.smoothed[rows]))))
 
 
-def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
+def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     """The loss of a row against the probability that it gives its target (their mean in the logarithm, for several)."""
     points = {}
     for i in rows:
@@ -139,8 +140,8 @@ def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
 
 
-def _jacobian(axes: Axes, x: Explanation, row: int) -> None:
-    derivation = x.derivation(row)
+def _jacobian(axes: Axes, x: LossNumbers, row: int) -> None:
+    derivation = derive(x, row, None)
     J, classes = derivation.jacobian, list(derivation.classes)
     size = np.nanmax(np.abs(J), initial=0) or 1.0
     image = axes.imshow(J, cmap=_MAP, vmin=-size, vmax=size)

@@ -1,22 +1,18 @@
 """What the formulas of textbooks give on the reader's numbers, beside the library."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._arrays import Array
 from .._functional import cross_entropy, cross_entropy_with_grad
 from ._notation import number
+from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
-
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
 DTYPES = ("float32", "float64")
 
@@ -126,7 +122,7 @@ class Pitfall(Record):
     marks: tuple[str, ...]
 
 
-def run(x: Explanation) -> list[Pitfall]:
+def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
     """Run each formula in float32 and float64, on the rows as scaled and with the targets as changed by the options."""
     found = []
     counted = x.s > 0
@@ -162,7 +158,7 @@ def _mark(textbook: float, right: float) -> str:
     return "digits" if abs(textbook - right) > 1e-3 * abs(right) else ""
 
 
-def pitfall_steps(x: Explanation, found: list[Pitfall]) -> list[Step]:
+def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
     """Each formula as a step: what it gives in each precision, marked where it is wrong."""
     rows = [i for i in range(len(x.u)) if x.s[i] > 0]
     steps = []

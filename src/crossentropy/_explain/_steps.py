@@ -1,27 +1,22 @@
 """The lesson: each step's formula with the reader's numbers in it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ._notation import bracketed, factor, number, one_plus, probability, sub
+from ._numbers import LossNumbers
 from ._step import Cell, Step
 from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
 
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
-
-def steps(x: Explanation) -> list[Step]:
+def steps(x: LossNumbers) -> list[Step]:
     """From the logits to the gradient."""
     return [*_scores(x), *_softmax(x), *_losses(x), *_gradient(x)]
 
 
-def _scores(x: Explanation) -> Iterable[Step]:
+def _scores(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     N, C = x.logits.shape
     counted = x.s > 0
@@ -80,7 +75,7 @@ def _scores(x: Explanation) -> Iterable[Step]:
         yield _scale(x)
 
 
-def _scale(x: Explanation) -> Step:
+def _scale(x: LossNumbers) -> Step:
     k, tau = x.options.softcap, x.options.temperature
     if k == math.inf:
         formula, title = "u_c = A_c/τ", "Temperature: a changed scale"
@@ -101,7 +96,7 @@ def _scale(x: Explanation) -> Step:
     return Step(title, formula, note, *elementwise(x, x.u, expression))
 
 
-def _softmax(x: Explanation) -> Iterable[Step]:
+def _softmax(x: LossNumbers) -> Iterable[Step]:
     u = symbols_of(x).logits
     rows = range(len(x.logits))
     table, lines = elementwise(
@@ -156,7 +151,7 @@ def _softmax(x: Explanation) -> Iterable[Step]:
     )
 
 
-def _losses(x: Explanation) -> Iterable[Step]:
+def _losses(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     rows = [i for i in range(len(x.logits)) if x.s[i] > 0]
     skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
@@ -222,7 +217,7 @@ def _losses(x: Explanation) -> Iterable[Step]:
     yield Step("Sum and mean", "L = Σ ℓ,  mean = L/N", f"N is {divisor}.", lines=(*lines, chosen))
 
 
-def _gradient(x: Explanation) -> Iterable[Step]:
+def _gradient(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     counted = x.s > 0
     z_loss, capped, weighted = options.z_loss > 0, options.softcap < math.inf, bool((x.s[counted] != 1).any())

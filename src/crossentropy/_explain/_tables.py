@@ -1,19 +1,15 @@
 """Parts that steps share: the formulas' symbols, tables of a number for each row and class, sums."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._arrays import Array
 from ._notation import number
+from ._numbers import LossNumbers
 from ._step import Cell, Table
-
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
 MAX_DETAILED = 8  # with more classes on show, only one cell a row shows how it comes about
 MAX_TERMS = 8
@@ -27,18 +23,18 @@ class Symbols(NamedTuple):
     targets: str
 
 
-def symbols_of(x: Explanation) -> Symbols:
+def symbols_of(x: LossNumbers) -> Symbols:
     scaled = x.options.temperature != 1 or x.options.softcap < math.inf
     weighted, smoothed = bool((x.w != 1).any()), x.options.label_smoothing > 0
     return Symbols(scaled, "u" if scaled else "A", "b" if weighted else "Y′" if smoothed else "Y")
 
 
-def row_names(x: Explanation) -> tuple[str, ...]:
+def row_names(x: LossNumbers) -> tuple[str, ...]:
     return tuple(f"row {i}" for i in range(len(x.logits)))
 
 
 def elementwise(
-    x: Explanation,
+    x: LossNumbers,
     values: Array,
     expression: Callable[[int, int], str] | None = None,
     *,
