@@ -209,7 +209,7 @@ def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     """
     given = as_logits(logits, axis)
     p, _ = probabilities(np.moveaxis(given.given, axis, -1).astype(np.float64))
-    around_mean, _ = centred(p, np.moveaxis(vector(v, given.given), axis, -1))
+    around_mean, _ = centred(p, np.moveaxis(as_vector(v, given.given), axis, -1))
     return np.ascontiguousarray(np.moveaxis(p * around_mean, -1, axis), given.data.dtype)
 
 
@@ -262,7 +262,7 @@ def centred(p: Array, x: Array) -> tuple[Array, Array]:
     return y - mean, at_top + mean
 
 
-def vector(v: npt.ArrayLike, logits: Array) -> Array:
+def as_vector(v: npt.ArrayLike, logits: Array) -> Array:
     array = as_array("v", v)
     if array.shape != logits.shape:
         raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")
