@@ -15,18 +15,18 @@ from ._step import Cell, Step, Table
 
 @dataclass(frozen=True, eq=False)
 class Check(Record):
-    """A gradient beside finite differences.
+    """The gradient and finite differences of the loss.
 
     Attributes
     ----------
     classes : tuple of int
         The K classes whose logits were moved.
     step : float
-        By how much.
+        The step h of the difference formula.
     gradient, differences : ndarray of shape (N, K)
-        By `cross_entropy_with_grad`, and by differences of the loss.
+        As `cross_entropy_with_grad` computes it, and from differences of the loss.
     largest : float
-        The largest difference between the two.
+        The largest distance between the two, where both are finite.
     """
 
     classes: tuple[int, ...]
@@ -37,7 +37,7 @@ class Check(Record):
 
 
 def check_gradient(x: LossNumbers) -> Check:
-    """What `Explanation.check` returns."""
+    """Compute fourth-order central differences of the loss, one logit at a time."""
     N = len(x.logits)
     h = 2.0**-9 * min(1.0, x.options.temperature, x.options.softcap)
     classes = np.array(x.shown)
@@ -47,21 +47,21 @@ def check_gradient(x: LossNumbers) -> Check:
     targets = x.q if x.targets is None else x.targets
     with np.errstate(all="ignore"):
         for j, c in enumerate(classes):
-            for step, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+            for steps, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
                 moved = x.logits.copy()
-                moved[:, c] += step * h
+                moved[:, c] += steps * h
                 losses, _ = evaluate(per_row, moved, targets, -1, x.w, x.s, 1, False)
                 differences[rows, j] += factor * np.asarray(losses)
         differences /= 12 * h
         if x.options.reduction == "mean":
             differences /= x.total_weight or math.inf
-        apart = np.abs(differences - x.dlogits[:, classes])
-    finite = apart[np.isfinite(apart)]
+        distance = np.abs(differences - x.dlogits[:, classes])
+    finite = distance[np.isfinite(distance)]
     return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
 
 
 def check_step(x: LossNumbers, check: Check) -> Step:
-    """The gradient beside differences of the loss."""
+    """The check as a step."""
     columns = tuple(x.names[c] for c in check.classes)
     rows, cells = [], []
     for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):

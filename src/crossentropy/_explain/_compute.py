@@ -17,11 +17,11 @@ from .._terms import coefficients, row_terms, row_weights
 from ._explanation import Explanation
 from ._inputs import class_names, refuse_counted_from_one, refuse_many, refuse_probabilities
 
-MAX_SHOWN = 36  # more classes than this are folded to the TOP likeliest and the targets
+MAX_SHOWN = 36  # of more classes than this, only the TOP likeliest and the targets are shown
 TOP = 12
 
 
-@np.errstate(all="ignore")  # what is not finite shows in the numbers
+@np.errstate(all="ignore")  # NaN and infinity are shown, not warned of
 def explain(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -56,11 +56,11 @@ def explain(
     Raises
     ------
     IndexError
-        A class index out of range; where indices seem to count from 1, the message says so.
+        A class index out of range. Where the indices seem to count from 1, the message says so.
     TypeError
         As `cross_entropy`.
     ValueError
-        As `cross_entropy`; also more rows than a reader would read, and logits that are probabilities already.
+        As `cross_entropy`; also more than 32 rows or 2²² logits, and logits that are probabilities already.
 
     See Also
     --------
@@ -68,8 +68,8 @@ def explain(
 
     Notes
     -----
-    Loss, gradient, softmax, its logarithm and the log-sum-exp are what the library's functions return; the other
-    intermediates are one NumPy operation on those away. The formulas are those of [1]_.
+    Loss, gradient, softmax, its logarithm and the log-sum-exp are what the library's functions return. The other
+    intermediates are computed from the inputs and from these by NumPy. The formulas are those of [1]_.
 
     References
     ----------
@@ -173,6 +173,7 @@ def _distributions(targets: Targets, counted: Array, C: int) -> Array:
 
 
 def _shown(p: Array, q: Array) -> tuple[int, ...]:
+    """The classes that text and picture show."""
     C = p.shape[1]
     if C <= MAX_SHOWN:
         return tuple(range(C))

@@ -1,4 +1,4 @@
-"""The gradient of a row derived, and a gradient compared with differences of the loss."""
+"""The gradient of one row, derived step by step."""
 
 import math
 from collections.abc import Iterable
@@ -13,27 +13,29 @@ from ._record import Record
 from ._step import Cell, Step, Table
 from ._tables import MAX_TERMS, symbols_of
 
-MAX_CHAIN = 12
+MAX_CHAIN = 12  # terms of the chain rule that are written out
 
 
 @dataclass(frozen=True, eq=False)
 class Derivation(Record):
-    """The gradient of one row's cross-entropy with respect to its (scaled) logits, before sample weight and z-loss.
+    """The parts of the gradient of one row's cross-entropy with respect to its logits.
+
+    The logits are taken after soft cap and temperature, the loss before sample weight and z-loss.
 
     Attributes
     ----------
     row, target_class : int
-        The row; the class c whose logit the chain rule is shown for.
+        The row; the class c for whose logit the chain rule is shown.
     classes : tuple of int
-        Those of `jacobian`, `ratio` and `product`: all, or those shown of many.
+        The K classes of `jacobian`, `ratio` and `product`: all, or where there are many, the ones shown.
     p, b : ndarray of shape (C,)
         The row's softmax and target coefficients.
     jacobian : ndarray of shape (K, K)
-        The derivative of p_k by u_c.
+        The derivatives of p_k with respect to u_c.
     dlog, terms : ndarray of shape (C,)
-        The derivative of log p_k by u_c for each k, and the term -b_k dlog_k of the chain rule.
+        For each k the derivative of log p_k with respect to u_c, and the term -b_k dlog_k of the chain rule.
     ratio, product : ndarray of shape (K,)
-        b / p, and its product with minus the Jacobian.
+        b / p, and minus its product with the Jacobian.
     """
 
     row: int
@@ -54,7 +56,7 @@ def require_index(name: str, index: int, count: int) -> None:
 
 
 def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
-    """What `Explanation.derivation` returns."""
+    """Compute the derivation of a row; for its target where `target_class` is None."""
     N, C = x.logits.shape
     require_index("row", row, N)
     c = int(np.nanargmax(x.q[row])) if target_class is None else target_class
@@ -71,41 +73,41 @@ def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
     return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
 
 
-def _class(x: LossNumbers, c: int) -> str:
+def _class_and_name(x: LossNumbers, c: int) -> str:
     return f"c = {c}" + (f", {x.names[c]}" if x.names[c] != str(c) else "")
 
 
 def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
-    """The gradient of one row derived, for one class term by term."""
+    """The derivation as steps, the chain rule term by term."""
     symbols = symbols_of(x)
     T, u = symbols.targets, symbols.logits
     i, c = d.row, d.target_class
     names = tuple(x.names[k] for k in d.classes)
     p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
     rest = number(x.rest[i, c])
-    at = d.classes.index(c)
+    column = d.classes.index(c)
     B = number(x.B[i])
 
     def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
         return tuple(Cell(number(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
 
     cases = [
-        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[at, at])}"
+        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[column, column])}"
         if k == c
-        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, at])}"
+        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, column])}"
         for j, k in enumerate(d.classes)
     ]
-    counted = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
+    with_term = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
     chain = [
         f"k = {k}:  −{factor(d.b[k])}·" + (f"(1 − {p[c]})" if k == c else f"(0 − {p[c]})") + f" = {number(d.terms[k])}"
-        for k in counted[:MAX_CHAIN]
+        for k in with_term[:MAX_CHAIN]
     ]
-    if len(counted) > MAX_CHAIN:
-        chain.append(f"… and {len(counted) - MAX_CHAIN:,} terms more")
-    derivative = float(d.product[at]) if math.isfinite(d.product[at]) else float(d.terms.sum())
+    if len(with_term) > MAX_CHAIN:
+        chain.append(f"… and {len(with_term) - MAX_CHAIN:,} terms more")
+    derivative = float(d.product[column]) if math.isfinite(d.product[column]) else float(d.terms.sum())
     shown = list(d.classes)
     b = d.b[shown]
-    general = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
+    closed_form = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
     table = Table(
         names,
         (f"{T}/σ", f"−({T}/σ)ᵀJ", f"(Σ {T})·σ − {T}"),
@@ -117,7 +119,7 @@ def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
             f"Derivation for row {i}: the derivative of the softmax has two cases",
             f"∂σ_k/∂{u}_c = σ_c·(1 − σ_c)  if k = c,  −σ_c·σ_k  if k ≠ c",
             f"σ_k = e_k/S, and {u}_c stands in S always, in e_k only if k = c: the quotient rule gives two cases. Here "
-            + _class(x, c)
+            + _class_and_name(x, c)
             + ".",
             lines=tuple(cases),
         ),
@@ -135,7 +137,7 @@ def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
             lines=(
                 *chain,
                 f"sum = {number(d.terms.sum())}",
-                f"{general} = {number(derivative)}",
+                f"{closed_form} = {number(derivative)}",
             ),
         ),
         Step(
@@ -151,7 +153,7 @@ def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
 
 
 def _to_the_loss(x: LossNumbers, d: Derivation, derivative: float) -> Iterable[Step]:
-    """What the options and the mean make of a row's derivative."""
+    """The step from the derivative of the row's cross-entropy to that of the loss, with all its options."""
     i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
     p = bracketed(probability(x.p[i, c], x.rest[i, c]))
     text, formula = factor(derivative), f"∂ℓ/∂{symbols.logits}_c"
@@ -171,6 +173,6 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative: float) -> Iterable[S
         yield Step(
             f"Row {i}: from its derivative to that of the loss",
             f"∂loss/∂A_c = {formula}",
-            f"As in the gradient above, at row {i} and {_class(x, c)}.",
+            f"As in the gradient above, at row {i} and {_class_and_name(x, c)}.",
             lines=(f"{text} = {number(x.dlogits[i, c])}",),
         )

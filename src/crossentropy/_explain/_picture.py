@@ -1,4 +1,4 @@
-"""One figure of an explanation: readable in grey, labelled, the same bytes every time."""
+"""The figure of an explanation: readable in grey, labelled, the same bytes every time."""
 
 import io
 import math
@@ -17,15 +17,15 @@ from ._derivation import derive
 from ._notation import number
 from ._numbers import LossNumbers
 
-MAX_BARS = 4  # rows drawn beside each other
+MAX_BARS = 4  # the rows that are drawn side by side
 _SUFFIXES = (".png", ".svg", ".pdf")
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "crossentropy", "hatch.linewidth": 0.6, "font.size": 9, "axes.titlesize": 10}
 _HATCHES = ("", "////", "....", "xxxx")
-_MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily, for every kind of sight
+_MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily: readable without colour vision
 
 
 def draw(x: LossNumbers, row: int) -> Figure:
-    """Five panels; the Jacobian is that of `row`, which is among the rows drawn."""
+    """Draw five panels. The Jacobian is that of `row`, which is always among the rows drawn."""
     first = min(max(0, row - MAX_BARS + 1), max(0, len(x.logits) - MAX_BARS))
     rows = list(range(first, min(first + MAX_BARS, len(x.logits))))
     with context("default"), matplotlib.rc_context(_STYLE):
@@ -38,8 +38,8 @@ def draw(x: LossNumbers, row: int) -> Figure:
         _targets(probabilities, x, rows)
         figure.legend(*logits.get_legend_handles_labels(), loc="outside upper right", ncols=len(rows))
         _curve(curve, x, rows)
-        what = "mean" if x.options.reduction == "mean" else "sum"
-        _bars(gradient, x, rows, x.dlogits, f"Gradient of the {what} with respect to the logits")
+        reduced = "mean" if x.options.reduction == "mean" else "sum"
+        _bars(gradient, x, rows, x.dlogits, f"Gradient of the {reduced} with respect to the logits")
         _jacobian(jacobian, x, row)
         parts = [f"mean cross-entropy {number(x.mean)} nats"]
         if len(rows) < len(x.logits):
@@ -47,12 +47,12 @@ def draw(x: LossNumbers, row: int) -> Figure:
         if x.folded:
             parts.append(f"{len(x.shown)} of {len(x.names):,} classes")
         figure.suptitle(", ".join(parts))
-        figure.draw_without_rendering()  # while the style holds
+        figure.draw_without_rendering()  # the layout, while the style is in force
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all."""
+    """Write a figure to a file, which is left as it was if that fails."""
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"plot: expected a file name that ends in {', '.join(_SUFFIXES)}, got {str(path)!r}")
@@ -114,7 +114,7 @@ def _targets(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
 
 
 def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
-    """The loss of a row against the probability that it gives its target (their mean in the logarithm, for several)."""
+    """Each row's loss against the probability of its target, or where it has several, their geometric mean."""
     points = {}
     for i in rows:
         counted = x.s[i] > 0 and np.isfinite(x.log_p[i]).any()
@@ -124,7 +124,7 @@ def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     ceiling = max([4.0, *(1.15 * loss for loss in points.values())])
     nats = np.concatenate([np.linspace(0, 4, 200), np.linspace(4, ceiling, 200)])
     axes.plot(np.exp(-nats), nats, color="black", linewidth=1)
-    height = -math.inf  # of a label: each above the one before it
+    height = -math.inf  # of a label, each above the one before
     for i in sorted(points, key=lambda i: points[i]):
         at, height = (math.exp(-points[i]), points[i]), max(points[i], height + 0.07 * ceiling)
         axes.plot(*at, "o", color=_shade(rows.index(i), len(rows)), markeredgecolor="black", markersize=8)

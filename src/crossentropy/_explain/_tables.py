@@ -1,4 +1,4 @@
-"""Parts that steps share: the formulas' symbols, tables of a number for each row and class, sums."""
+"""What steps have in common: the symbols of their formulas, tables of a number for each row and class, sums."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +11,14 @@ from ._notation import number
 from ._numbers import LossNumbers
 from ._step import Cell, Table
 
-MAX_DETAILED = 8  # with more classes on show, only one cell a row shows how it comes about
+MAX_DETAILED = 8  # where more classes are shown, only one cell a row shows what it is computed from
 MAX_TERMS = 8
 
 
 class Symbols(NamedTuple):
-    """What stands for logits and targets in the formulas, with these options."""
+    """The symbols of logits and targets in the formulas, which depend on the options."""
 
-    scaled: bool  # u stands for the logits A
+    scaled: bool  # by soft cap or temperature, so that the softmax is taken of u, not of the logits A
     logits: str
     targets: str
 
@@ -38,20 +38,24 @@ def elementwise(
     values: Array,
     expression: Callable[[int, int], str] | None = None,
     *,
-    others: bool = False,
-    extra: tuple[str, Sequence[Cell]] | None = None,
-    shown: Callable[[int, int], str] | None = None,
+    sum_folded: bool = False,
+    last_column: tuple[str, Sequence[Cell]] | None = None,
+    as_text: Callable[[int, int], str] | None = None,
 ) -> tuple[Table, tuple[str, ...]]:
-    """A number for each row and class shown, how each comes about, and a further column."""
-    result = shown or (lambda i, c: number(values[i, c]))
+    """A table of a number for each row and class shown, and the lines that say what one of each row is computed from.
+
+    `expression` and `as_text` give what the number of a row and class is computed from, and the number as text;
+    `sum_folded` says whether the numbers of the classes that are not shown have a sum.
+    """
+    result = as_text or (lambda i, c: number(values[i, c]))
     detailed = expression is not None and len(x.shown) <= MAX_DETAILED
     columns = [x.names[c] for c in x.shown]
     if x.folded:
         columns.append(f"{x.folded:,} others")
-    if extra is not None:
-        columns.append(extra[0])
-    hidden = np.ones(len(x.names), bool)
-    hidden[list(x.shown)] = False
+    if last_column is not None:
+        columns.append(last_column[0])
+    folded = np.ones(len(x.names), bool)
+    folded[list(x.shown)] = False
     cells, lines = [], []
     for i in range(len(x.logits)):
         row = [
@@ -63,9 +67,9 @@ def elementwise(
             for c in x.shown
         ]
         if x.folded:
-            row.append(Cell(number(values[i, hidden].sum()) if others else "…"))
-        if extra is not None:
-            row.append(extra[1][i])
+            row.append(Cell(number(values[i, folded].sum()) if sum_folded else "…"))
+        if last_column is not None:
+            row.append(last_column[1][i])
         cells.append(tuple(row))
         if expression is not None and not detailed and x.s[i] > 0:
             c = int(np.nanargmax(x.q[i]))
@@ -74,6 +78,8 @@ def elementwise(
 
 
 def sum_of(terms: Iterable[str]) -> str:
-    every = list(terms)
-    kept = every if len(every) <= MAX_TERMS else [*every[: MAX_TERMS - 1], "…"]
-    return " + ".join(kept) if kept else "0"
+    """The terms with plus signs; of many only the first."""
+    shown = list(terms)
+    if len(shown) > MAX_TERMS:
+        shown = [*shown[: MAX_TERMS - 1], "…"]
+    return " + ".join(shown) if shown else "0"
