@@ -72,7 +72,8 @@ def cross_entropy_hvp(
     a, z_curvature = terms.a[..., None], terms.z_curvature[..., None]
     du = _gradient_of_u(options, terms.u, targets, weights)
     around_mean, mean = centred(p, slope * v)
-    hessian_u = a * p * around_mean + z_curvature * mean * p
+    # p comes first: a product of two NaNs is the first of them, and that of p is the canonical one.
+    hessian_u = p * a * around_mean + z_curvature * mean * p
     return _reduced(slope * hessian_u + du * terms.curvature * v, options, weights, z)
 
 
@@ -139,7 +140,7 @@ def cross_entropy_dtargets(
 ) -> Array:
     r"""Compute the gradient of the loss with respect to target probabilities.
 
-    Needed where the targets are trained too: those of a teacher, or of a mixture of examples.
+    For training that changes the targets too: those of a teacher, or of a mixture of examples.
 
     Parameters
     ----------

@@ -42,10 +42,11 @@ def elementwise(
     last_column: tuple[str, Sequence[Cell]] | None = None,
     as_text: Callable[[int, int], str] | None = None,
 ) -> tuple[Table, tuple[str, ...]]:
-    """A table of a number for each row and class shown, and the lines that say what one of each row is computed from.
+    """Tabulate a number for each row and class shown.
 
-    `expression` and `as_text` give what the number of a row and class is computed from, and the number as text;
-    `sum_folded` says whether the numbers of the classes that are not shown have a sum.
+    `expression(i, c)` says what a number is computed from. It stands in the number's cell; where many classes are
+    shown, in a line for the target of each row, and these lines are returned beside the table. `as_text(i, c)` writes a
+    number otherwise than `number` does. With `sum_folded` the classes that are not shown are added up.
     """
     result = as_text or (lambda i, c: number(values[i, c]))
     detailed = expression is not None and len(x.shown) <= MAX_DETAILED
