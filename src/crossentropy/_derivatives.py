@@ -69,11 +69,12 @@ def cross_entropy_hvp(
     B = coefficient_sum(_weighted_sum(targets, weights), weights.w, options.label_smoothing)
     terms = row_terms(options, np.moveaxis(z.given, z.axis, -1).astype(np.float64), weights.omega, B)
     p, slope = terms.p, terms.slope
-    a, z_curvature = terms.a[..., None], terms.z_curvature[..., None]
+    z_curvature = terms.z_curvature[..., None]
+    # A z-loss of weight 0 adds nothing, even where lse is infinite.
+    a = np.where(z_curvature == 0, B[..., None], terms.a[..., None])
     du = _gradient_of_u(options, terms.u, targets, weights)
     around_mean, mean = centred(p, slope * v)
-    # p comes first: a product of two NaNs is the first of them, and that of p is the canonical one.
-    hessian_u = p * a * around_mean + z_curvature * mean * p
+    hessian_u = a * p * around_mean + z_curvature * mean * p
     return _reduced(slope * hessian_u + du * terms.curvature * v, options, weights, z)
 
 
