@@ -1,20 +1,20 @@
-"""Further derivatives of the loss: the second, and that with respect to its targets.
+"""Further derivatives of the loss: the second with respect to the logits, the first with respect to the targets.
 
-Computed in float64 from what the core returns, and rounded once to the logits' dtype.
+The core computes the Hessian's diagonal. The others are computed here in float64 and rounded once to the logits' dtype.
 """
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_logits, as_weights, rounds_to_nearest
-from ._call import loss_and_gradient, prepare, total_weight
+from ._arrays import Array, Logits, as_array, as_logits, rounds_to_nearest
+from ._call import loss_and_gradient, prepare
 from ._options import LossOptions, Reduction, loss_options
-from ._softmax import centred, log_softmax, logsumexp, probabilities, scaled, vector
-from ._targets import TopKTargets, as_targets
+from ._softmax import as_vector, centred, log_softmax, scaled
+from ._targets import Targets, TopKTargets, as_targets
+from ._terms import RowWeights, coefficient_sum, row_terms, row_weights
 
 
 @rounds_to_nearest
@@ -41,6 +41,7 @@ def cross_entropy_hvp(
     reduction
         As for `cross_entropy`; 'none' gives each row the Hessian of its own loss.
     v : array_like of the logits' shape
+        The vector, real numbers.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def cross_entropy_hvp(
     -----
     With :math:`x = u' \circ v` and :math:`\pi = p \cdot x` a row of the result is
     :math:`u' \circ [a\, p \circ (x - \pi) + 2 \zeta \omega \pi p] + (\partial \ell / \partial u) \circ u'' \circ v`,
-    :math:`a = B + 2 \zeta \omega\, \mathrm{lse}` as in the gradient.
+    where :math:`a = B + 2 \zeta \omega\, \mathrm{lse}` as in the gradient.
 
     Examples
     --------
@@ -67,12 +68,21 @@ def cross_entropy_hvp(
         temperature=temperature,
         reduction=reduction,
     )
-    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
-    v = rows.last(vector(v, rows.given))
-    with np.errstate(all="ignore"):
-        around_mean, mean = centred(rows.p, rows.slope * v)
-        hessian_u = rows.a * rows.p * around_mean + rows.tail * mean * rows.p
-        return rows.result(rows.slope * hessian_u + rows.du * rows.curvature * v)
+    z = as_logits(logits, axis)
+    t = as_targets(targets, z, options.ignore_index)
+    weights = row_weights(options, z, t, class_weight, sample_weight)
+    v = np.moveaxis(as_vector(v, z.given), z.axis, -1)
+    targets = _classes_last(targets, t, z)
+    B = coefficient_sum(_weighted_sum(targets, weights), weights.w, options.label_smoothing)
+    terms = row_terms(options, np.moveaxis(z.given, z.axis, -1).astype(np.float64), weights.omega, B)
+    p, slope = terms.p, terms.slope
+    z_curvature = terms.z_curvature[..., None]
+    # A z-loss of weight 0 adds nothing, even where lse is infinite.
+    a = np.where(z_curvature == 0, B[..., None], terms.a[..., None])
+    du = _gradient_of_u(options, terms.u, targets, weights)
+    around_mean, mean = centred(p, slope * v)
+    hessian_u = a * p * around_mean + z_curvature * mean * p
+    return _reduced(slope * hessian_u + du * terms.curvature * v, options, weights, z)
 
 
 def cross_entropy_hessian_diagonal(
@@ -91,7 +101,7 @@ def cross_entropy_hessian_diagonal(
 ) -> tuple[float | Array, Array, Array]:
     r"""Compute the loss, its gradient and the diagonal of its Hessian with respect to the logits.
 
-    What gradient boosting needs of a loss.
+    These are what gradient boosting needs from a loss.
 
     Parameters
     ----------
@@ -141,7 +151,7 @@ def cross_entropy_dtargets(
 ) -> Array:
     r"""Compute the gradient of the loss with respect to target probabilities.
 
-    For who trains through the targets: a teacher, or a mixture of examples.
+    For training that changes the targets too: those of a teacher, or of a mixture of examples.
 
     Parameters
     ----------
@@ -155,12 +165,12 @@ def cross_entropy_dtargets(
     -------
     ndarray
         :math:`s\, w_c (1 - \varepsilon)(\mathrm{lse} - u_c)`, over the total weight for 'mean': of the logits' shape
-        and dtype. Rows of sample weight 0 are zero; a class of probability 0 has an infinite one.
+        and dtype. Rows of sample weight 0 are zero. The gradient is infinite at a class whose softmax is 0.
 
     Raises
     ------
     TypeError
-        The targets are no probabilities.
+        The targets are class indices.
 
     Examples
     --------
@@ -175,87 +185,51 @@ def cross_entropy_dtargets(
         temperature=temperature,
         reduction=reduction,
     )
-    given = as_logits(logits, axis)
-    if as_targets(targets, given, None).probabilities is None:
-        raise TypeError(f"targets: expected probabilities of shape {given.shape}, got class indices")
-    rows = _rows(options, logits, targets, axis, class_weight, sample_weight)
-    w = 1.0 if class_weight is None else as_weights("class_weight", class_weight, (given.classes,))
-    with np.errstate(all="ignore"):
-        distance = -log_softmax(rows.u)
-        return rows.result(np.where(w == 0, 0.0, w * (1 - label_smoothing) * distance))
+    z = as_logits(logits, axis)
+    t = as_targets(targets, z, None)
+    if t.probabilities is None:
+        raise TypeError(f"targets: expected probabilities of shape {z.shape}, got class indices")
+    weights = row_weights(options, z, t, class_weight, sample_weight)
+    u = scaled(np.moveaxis(z.given, z.axis, -1).astype(np.float64), options)[0]
+    w = weights.w
+    rows = np.where(w == 0, 0.0, w * (1 - label_smoothing) * -log_softmax(u))
+    return _reduced(rows, options, weights, z)
 
 
-class _Rows(NamedTuple):
-    """What derivatives of a loss are made of: float64, the classes last, one number a row with a last axis of one."""
-
-    given: Array
-    axis: int
-    dtype: np.dtype[np.generic]
-    u: Array
-    slope: Array  # du/dz
-    curvature: Array  # its derivative
-    p: Array
-    a: Array  # B + 2 zeta omega lse
-    tail: Array  # 2 zeta omega
-    du: Array  # the gradient of a row's loss with respect to u
-    scale: Array  # of the row in the reduced loss; 0 where it does not count
-
-    def last(self, array: Array) -> Array:
-        return np.moveaxis(array, self.axis, -1)
-
-    def result(self, rows: Array) -> Array:
-        scaled = np.where(self.scale > 0, self.scale * rows, 0.0)
-        return np.ascontiguousarray(np.moveaxis(scaled, -1, self.axis), self.dtype)
-
-
-def _rows(
-    options: LossOptions,
-    logits: npt.ArrayLike,
-    targets: npt.ArrayLike | TopKTargets,
-    axis: int,
-    class_weight: npt.ArrayLike | None,
-    sample_weight: npt.ArrayLike | None,
-) -> _Rows:
-    given = as_logits(logits, axis)
-    t = as_targets(targets, given, options.ignore_index)
-    C, axis = given.classes, given.axis
-    w = np.ones(C) if class_weight is None else as_weights("class_weight", class_weight, (C,))
-    s = np.ones(given.row_shape)
-    if sample_weight is not None:
-        s = as_weights("sample_weight", sample_weight, given.row_shape).copy()
-    omega = np.ones(given.row_shape)
+def _classes_last(targets: npt.ArrayLike | TopKTargets, t: Targets, logits: Logits) -> Array | TopKTargets:
+    """The targets with the class axis last, probabilities of all classes in float64."""
     if t.indices is not None:
-        if options.ignore_index is not None:
-            s[t.indices == options.ignore_index] = 0
-        total_weight(options, given, t, None, s)  # an index out of range raises
-        omega = w[np.where(s > 0, t.indices, 0)]
-        targets, mass = t.indices, omega
-    elif isinstance(targets, TopKTargets):
+        return t.indices
+    if isinstance(targets, TopKTargets):
         assert t.sparse_indices is not None
         assert t.probabilities is not None
-        if t.ignored is not None:
-            s[t.ignored] = 0
-        mass = (t.probabilities * w[t.sparse_indices]).sum(-1).reshape(given.row_shape)
-        shape = (*given.row_shape, t.sparse_indices.shape[-1])
-        targets = TopKTargets(t.sparse_indices.reshape(shape), t.probabilities.reshape(shape))
-    else:
-        targets = np.moveaxis(as_array("targets", targets), axis, -1).astype(np.float64)
-        mass = np.where(w == 0, 0.0, targets * w).sum(-1)
-    smoothing = options.label_smoothing
-    B = (1 - smoothing) * mass + smoothing * w.mean()
+        shape = (*logits.row_shape, t.sparse_indices.shape[-1])
+        return TopKTargets(t.sparse_indices.reshape(shape), t.probabilities.reshape(shape))
+    return np.moveaxis(as_array("targets", targets), logits.axis, -1).astype(np.float64)
 
-    A = np.moveaxis(given.given, axis, -1).astype(np.float64)
-    with np.errstate(all="ignore"):
-        u, slope, curvature = scaled(A, options)
-        p = probabilities(u)[0]
-        tail = 2 * options.z_loss * omega
-        a = B + np.where(tail == 0, 0.0, tail * logsumexp(u))
-        plain = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
-        call = prepare(plain, u, targets, class_weight=w, sample_weight=(s > 0).astype(np.float64))
-        du = loss_and_gradient(call)[1]
-    total = float((s * omega).sum()) if options.reduction == "mean" else 1.0
-    scale = s / total if total else np.zeros_like(s)
-    column = (..., None)
-    return _Rows(
-        given.given, axis, given.data.dtype, u, slope, curvature, p, a[column], tail[column], du, scale[column]
-    )
+
+def _weighted_sum(targets: Array | TopKTargets, weights: RowWeights) -> Array:
+    """The sum of w q over the classes, one number a row."""
+    w = weights.w
+    if isinstance(targets, TopKTargets):
+        total: Array = (np.asarray(targets.probabilities) * w[np.asarray(targets.indices)]).sum(-1)
+    elif targets.ndim == weights.s.ndim:  # class indices
+        total = weights.omega
+    else:
+        total = np.where(w == 0, 0.0, targets * w).sum(-1)
+    return total
+
+
+def _gradient_of_u(options: LossOptions, u: Array, targets: Array | TopKTargets, weights: RowWeights) -> Array:
+    """The gradient of each row's loss with respect to u, before the sample weight."""
+    unscaled = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
+    counted = (weights.s > 0).astype(np.float64)
+    return loss_and_gradient(prepare(unscaled, u, targets, class_weight=weights.w, sample_weight=counted))[1]
+
+
+def _reduced(rows: Array, options: LossOptions, weights: RowWeights, logits: Logits) -> Array:
+    """Derivatives of each row's loss as those of the reduced loss, in the shape and dtype of the logits."""
+    total = float(weights.in_mean.sum()) if options.reduction == "mean" else 1.0
+    scale = (weights.s / total if total else np.zeros_like(weights.s))[..., None]
+    reduced = np.where(scale > 0, scale * rows, 0.0)
+    return np.ascontiguousarray(np.moveaxis(reduced, -1, logits.axis), logits.data.dtype)

@@ -1,7 +1,7 @@
 """Softmax, log-softmax, log-sum-exp, and the softmax's derivatives.
 
-The derivatives are computed in float64 and rounded once. None subtracts what nearly cancels: of the class j that has
-the maximum, 1 - p is the sum of the other probabilities, and p . x is taken of x - x_j.
+The derivatives are computed in float64 and rounded once. None of them subtracts numbers that nearly cancel. For the
+likeliest class j, 1 - p_j is the sum of the other probabilities, and the mean p . x is x_j + p . (x - x_j).
 """
 
 import math
@@ -14,11 +14,12 @@ from ._arrays import Array, as_array, as_logits, rounds_to_nearest, row_type
 from ._config import get_num_threads
 from ._options import LossOptions
 
-# The core's Output.
+# Codes of the core's Output.
 _SOFTMAX, _LOG_SOFTMAX = 1, 2
 
 
-def _matrix(logits: npt.ArrayLike, axis: int, output: int) -> Array:
+def _of_each_logit(logits: npt.ArrayLike, axis: int, output: int) -> Array:
+    """The softmax or its logarithm, as `output` says."""
     z = as_logits(logits, axis)
     matrix = np.empty(z.data.shape, z.data.dtype)
     _core.softmax(logits=z, output=output, out=matrix, num_threads=get_num_threads())
@@ -38,7 +39,7 @@ def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     Returns
     -------
     ndarray
-        Probabilities, of the logits' shape and dtype. Rows with a NaN or a ``+inf``, or with nothing but ``-inf``, are
+        Probabilities, of the logits' shape and dtype. A row that has a NaN or a ``+inf``, or only ``-inf``, becomes
         NaN.
 
     Raises
@@ -48,7 +49,7 @@ def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
 
     Notes
     -----
-    Within 4 ULP of each probability that is a normal number; smaller ones may be 0.
+    The error is at most 4 ULP where the probability is a normal number. A smaller one may become 0.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     >>> ce.softmax([2.0, 1.0, 0.1]).round(3)
     array([0.659, 0.242, 0.099])
     """
-    return _matrix(logits, axis, _SOFTMAX)
+    return _of_each_logit(logits, axis, _SOFTMAX)
 
 
 def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
@@ -72,8 +73,8 @@ def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     Returns
     -------
     ndarray
-        Log-probabilities, of the logits' shape and dtype. Rows with a NaN or a ``+inf``, or with nothing but
-        ``-inf``, are NaN.
+        Log-probabilities, of the logits' shape and dtype. A row that has a NaN or a ``+inf``, or only ``-inf``,
+        becomes NaN.
 
     Raises
     ------
@@ -82,8 +83,8 @@ def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
 
     Notes
     -----
-    Within 4 ULP, also for the likeliest class of a confident row, where it is minus the sum of the other
-    probabilities.
+    The error is at most 4 ULP. This holds for the likeliest class of a confident row too, where the result is close to
+    minus the sum of the other probabilities.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     >>> ce.log_softmax([50.0, 0.0])
     array([-1.92874985e-22, -5.00000000e+01])
     """
-    return _matrix(logits, axis, _LOG_SOFTMAX)
+    return _of_each_logit(logits, axis, _LOG_SOFTMAX)
 
 
 def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) -> Array:
@@ -111,8 +112,8 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     Returns
     -------
     ndarray
-        Of the logits' shape without `axis`; float64 for float64 logits, else float32. ``-inf`` for nothing but
-        ``-inf``, ``+inf`` where one is ``+inf``, NaN where one is NaN.
+        Of the logits' shape without `axis`; float64 for float64 logits, else float32. A row of only ``-inf`` gives
+        ``-inf``, one that has a ``+inf`` gives ``+inf``, one that has a NaN gives NaN.
 
     Raises
     ------
@@ -121,7 +122,8 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
 
     Notes
     -----
-    The largest logit plus log1p of the others' exponentials relative to it: within 4 ULP of the larger of the two.
+    Computed as the largest logit plus log1p of a sum: of the exponentials of the other logits minus the largest. The
+    error is at most 4 ULP of the larger of the two terms.
 
     References
     ----------
@@ -152,8 +154,8 @@ def softmax_jacobian(logits: npt.ArrayLike) -> Array:
     Returns
     -------
     ndarray of shape (..., C, C)
-        Of the logits' dtype; symmetric. Its size is the square of the classes: `softmax_vjp` and `softmax_jvp`
-        multiply by it without making it.
+        Of the logits' dtype; symmetric. It has C² numbers a row: `softmax_vjp` and `softmax_jvp` multiply by it
+        without building it.
 
     Examples
     --------
@@ -180,14 +182,14 @@ def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     logits : array_like, shape (..., C, ...)
         As for `softmax`.
     v : array_like of the logits' shape
-        The gradient of a later result with respect to the softmax.
+        The upstream gradient: that of some later result with respect to the softmax.
     axis : int
         The class axis.
 
     Returns
     -------
     ndarray
-        Of the logits' shape and dtype, in time proportional to their number.
+        Of the logits' shape and dtype. The time is linear in their number.
 
     Examples
     --------
@@ -197,7 +199,7 @@ def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     """
     given = as_logits(logits, axis)
     p, _ = probabilities(np.moveaxis(given.given, axis, -1).astype(np.float64))
-    around_mean, _ = centred(p, np.moveaxis(vector(v, given.given), axis, -1))
+    around_mean, _ = centred(p, np.moveaxis(as_vector(v, given.given), axis, -1))
     return np.ascontiguousarray(np.moveaxis(p * around_mean, -1, axis), given.data.dtype)
 
 
@@ -224,33 +226,34 @@ def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
 
 
 def scaled(logits: Array, options: LossOptions) -> tuple[Array, Array, Array]:
-    """What the softmax is taken of, after soft cap and temperature, and its first two derivatives by the logits."""
+    """Apply soft cap and temperature: u, and its first and second derivatives with respect to the logits."""
     k, tau = options.softcap, options.temperature
     if k == math.inf:
         return logits / tau, np.full(logits.shape, 1 / tau), np.zeros(logits.shape)
     with np.errstate(all="ignore"):
-        th = np.tanh(logits / k)
+        tanh = np.tanh(logits / k)
         slope = 1 / np.cosh(logits / k) ** 2 / tau
-        return np.where(np.isinf(logits), logits, k * th) / tau, slope, -2 / k * th * slope
+        return np.where(np.isinf(logits), logits, k * tanh) / tau, slope, -2 / k * tanh * slope
 
 
 def probabilities(u: Array) -> tuple[Array, Array]:
-    """The softmax over the last axis, and one minus it."""
+    """The softmax over the last axis, and one minus it without cancellation."""
     p = softmax(u)
     top = np.arange(u.shape[-1]) == u.argmax(-1)[..., None]
     return p, np.where(top, np.where(top, 0.0, p).sum(-1, keepdims=True), 1 - p)
 
 
 def centred(p: Array, x: Array) -> tuple[Array, Array]:
-    """X minus its mean under p, and that mean."""
-    j = p.argmax(-1)[..., None]
-    at_top = np.take_along_axis(x, j, -1)
-    y = x - at_top
-    mean = np.where(p == 0, 0.0, p * y).sum(-1, keepdims=True)
-    return y - mean, at_top + mean
+    """Return x minus its mean under the probabilities p, and that mean."""
+    likeliest = p.argmax(-1)[..., None]
+    x_likeliest = np.take_along_axis(x, likeliest, -1)
+    difference = x - x_likeliest
+    mean = np.where(p == 0, 0.0, p * difference).sum(-1, keepdims=True)
+    return difference - mean, x_likeliest + mean
 
 
-def vector(v: npt.ArrayLike, logits: Array) -> Array:
+def as_vector(v: npt.ArrayLike, logits: Array) -> Array:
+    """Check a vector that multiplies a Jacobian or Hessian, and return it in float64."""
     array = as_array("v", v)
     if array.shape != logits.shape:
         raise ValueError(f"v: expected the logits' shape {logits.shape}, got {array.shape}")

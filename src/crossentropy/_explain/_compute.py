@@ -1,4 +1,4 @@
-"""`explain`: what it accepts, and every number it shows."""
+"""`explain`: every number of the loss of a few rows."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, Shape, as_logits, as_weights
+from .._arrays import Array, as_logits
 from .._call import Call, loss, loss_and_gradient, prepare
-from .._options import LossOptions, Reduction, loss_options
-from .._softmax import log_softmax, logsumexp, scaled, softmax
+from .._options import Reduction, loss_options
+from .._softmax import log_softmax
 from .._targets import Targets, TopKTargets, as_targets
+from .._terms import coefficients, row_terms, row_weights
 from ._explanation import Explanation
+from ._inputs import class_names, refuse_counted_from_one, refuse_many, refuse_probabilities
 
-MAX_ROWS, MAX_LOGITS = 32, 1 << 22
-MAX_SHOWN = 36  # more classes than this are folded to the TOP likeliest and the targets
+MAX_SHOWN = 36  # of more classes than this, only the TOP likeliest and the targets are shown
 TOP = 12
 
 
-@np.errstate(all="ignore")  # what is not finite shows in the numbers
+@np.errstate(all="ignore")  # NaN and infinity are shown, not warned of
 def explain(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -55,11 +56,11 @@ def explain(
     Raises
     ------
     IndexError
-        A class index out of range; where indices seem to count from 1, the message says so.
+        A class index out of range. Where the indices seem to count from 1, the message says so.
     TypeError
         As `cross_entropy`.
     ValueError
-        As `cross_entropy`; also more rows than a reader would read, and logits that are probabilities already.
+        As `cross_entropy`; also more than 32 rows or 2²² logits, and logits that are probabilities already.
 
     See Also
     --------
@@ -67,8 +68,8 @@ def explain(
 
     Notes
     -----
-    Loss, gradient, softmax, its logarithm and the log-sum-exp are what the library's functions return; the other
-    intermediates are one NumPy operation on those away. The formulas are those of [1]_.
+    Loss, gradient, softmax, its logarithm and the log-sum-exp are what the library's functions return. The other
+    intermediates are computed from the inputs and from these by NumPy. The formulas are those of [1]_.
 
     References
     ----------
@@ -99,59 +100,38 @@ def explain(
     t = as_targets(targets, z, options.ignore_index)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
-    _refuse_probabilities(A)
-    indices = _indices(t, N, C, options)
-    labels = _labels(names, C)
-    w = np.ones(C) if class_weight is None else as_weights("class_weight", class_weight, (C,))
-    weights = None if sample_weight is None else as_weights("sample_weight", sample_weight, z.row_shape).reshape(N)
-    s = np.ones(N) if weights is None else weights.copy()
-    if indices is None:
-        assert t.probabilities is not None
-        given = t.probabilities.reshape(N, -1)
-        if t.sparse_indices is not None:
-            given = np.zeros((N, C))
-            np.add.at(given, (np.arange(N)[:, None], t.sparse_indices), t.probabilities)
-        if t.ignored is not None:
-            s[t.ignored.reshape(N)] = 0
-            weights = s.copy()
-    else:
-        given = indices
+    refuse_probabilities(A)
+    indices = None if t.indices is None else t.indices.reshape(N)
+    if indices is not None:
+        refuse_counted_from_one(indices, C, options.ignore_index)
+    printable_names = class_names(names, C)
+    weights = row_weights(options, z, t, class_weight, sample_weight)
+    w, s, omega = weights.w, weights.s.reshape(N), weights.omega.reshape(N)
+    counted = s > 0
+    q = _distributions(t, counted, C)
 
-    def call(sample_weight: Array | None, **changed: Any) -> Call:
+    def call(sample_weight: Array | None = s, **changed: Any) -> Call:
+        given = q if indices is None else indices
         return prepare(
             replace(options, **changed), A, given, class_weight=w, sample_weight=sample_weight, num_threads=1
         )
 
     cross = loss(call(None, z_loss=0.0, reduction="none"))
-    losses = loss(call(weights, reduction="none"))
-    total, dtotal = loss_and_gradient(call(weights, reduction="sum"))
-    mean, dmean = loss_and_gradient(call(weights, reduction="mean"))
-    reduced, dlogits = loss_and_gradient(call(weights))
+    losses = loss(call(reduction="none"))
+    total, dtotal = loss_and_gradient(call(reduction="sum"))
+    mean, dmean = loss_and_gradient(call(reduction="mean"))
+    reduced, dlogits = loss_and_gradient(call())
 
-    if indices is None:
-        q, omega = given.astype(np.float64), np.ones(N)
-    else:
-        if options.ignore_index is not None:
-            s[indices == options.ignore_index] = 0
-        kept = np.where(s > 0, indices, 0)
-        q = np.where(s[:, None] > 0, np.arange(C) == kept[:, None], 0.0)
-        omega = w[kept]
-
-    eps = options.label_smoothing
-    u, slope, _ = scaled(A, options)
+    smoothed, b, B = coefficients(q, w, counted, options.label_smoothing)
+    terms = row_terms(options, A, omega, B)
+    u, p = terms.u, terms.p
     m = u.max(-1)
     shifted = u - m[:, None]
     e = np.exp(shifted)
     top = np.arange(C) == u.argmax(-1)[:, None]
     r = np.where(top, 0.0, e).sum(-1)
-    p, lse = softmax(u), np.asarray(logsumexp(u))
-    smoothed = np.where(s[:, None] > 0, (1 - eps) * q + eps / C, 0.0)
-    b = w * smoothed
-    B = b.sum(-1)
-    tail = np.zeros(N) if options.z_loss == 0 else 2 * options.z_loss * omega * lse
-    rest = np.where(top, (r / (1 + r))[:, None], 1 - p)
     return Explanation(
-        names=labels,
+        names=printable_names,
         shown=_shown(p, q),
         options=options,
         logits=A,
@@ -164,22 +144,22 @@ def explain(
         b=b,
         B=B,
         u=u,
-        slope=slope,
+        slope=terms.slope,
         m=m,
         shifted=shifted,
         e=e,
         r=r,
         S=1 + r,
-        lse=lse,
+        lse=terms.lse,
         p=p,
-        rest=rest,
+        rest=np.where(top, (r / (1 + r))[:, None], 1 - p),
         log_p=log_softmax(u),
         cross=np.asarray(cross),
-        a=B + tail,
+        a=terms.a,
         losses=np.asarray(losses),
         total=float(total),
         mean=float(mean),
-        total_weight=float((s * omega)[s > 0].sum()),
+        total_weight=float(weights.in_mean.reshape(N)[counted].sum()),
         dtotal=dtotal,
         dmean=dmean,
         loss=reduced,
@@ -187,50 +167,22 @@ def explain(
     )
 
 
-def refuse_many(name: str, shape: Shape) -> None:
-    """Refuse by its shape what is too large to explain: a file before it is read."""
-    rows, classes = math.prod(shape[:-1]), math.prod(shape[-1:])
-    if rows > MAX_ROWS or rows * classes > MAX_LOGITS:
-        raise ValueError(
-            f"{name}: expected at most {MAX_ROWS} rows and {MAX_LOGITS:,} numbers to explain, got {rows:,} rows of "
-            f"{classes:,} classes; choose some, as in logits[:8], or score them all with 'crossentropy eval'"
-        )
-
-
-def _refuse_probabilities(A: Array) -> None:
-    if A.shape[1] > 1 and (A >= 0).all() and (np.abs(A.sum(-1) - 1) <= 1e-3).all():
-        raise ValueError(
-            "logits: these look like probabilities: no number is negative and every row sums to 1, so the softmax "
-            "would be taken twice. Expected logits, the scores before the softmax; np.log(probabilities) are some. If "
-            "these are logits, add 1 to each: that changes no probability"
-        )
-
-
-def _indices(targets: Targets, N: int, C: int, options: LossOptions) -> Array | None:
-    if targets.indices is None:
-        return None
-    indices = targets.indices.reshape(N)
-    counted = indices[indices != options.ignore_index] if options.ignore_index is not None else indices
-    if counted.size and counted.min() >= 1 and counted.max() == C:
-        meant = np.where(indices == options.ignore_index, indices, indices - 1).tolist()
-        raise IndexError(
-            f"targets: expected class indices in [0, {C}), got {C}: classes count from 0: did you mean {meant}?"
-        )
-    return indices
-
-
-def _labels(names: Sequence[str] | None, C: int) -> tuple[str, ...]:
-    """One printable line for each class."""
-    if names is None:
-        return tuple(map(str, range(C)))
-    if isinstance(names, str) or len(names) != C:
-        got = repr(names) if isinstance(names, str) else f"{len(names)}"
-        raise ValueError(f"names: expected {C}, one for each class, got {got}")
-    lines = (" ".join(str(name).split()) for name in names)
-    return tuple("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in lines)
+def _distributions(targets: Targets, counted: Array, C: int) -> Array:
+    """Each row's targets as probabilities of all classes; one-hot for an index, 0 for one that does not count."""
+    N = len(counted)
+    if targets.indices is not None:
+        classes = np.where(counted, targets.indices.reshape(N), 0)
+        return np.where(counted[:, None], np.arange(C) == classes[:, None], 0.0)
+    assert targets.probabilities is not None
+    if targets.sparse_indices is None:
+        return targets.probabilities.reshape(N, C).astype(np.float64)
+    q = np.zeros((N, C))
+    np.add.at(q, (np.arange(N)[:, None], targets.sparse_indices), targets.probabilities)
+    return q
 
 
 def _shown(p: Array, q: Array) -> tuple[int, ...]:
+    """The classes that text and picture show."""
     C = p.shape[1]
     if C <= MAX_SHOWN:
         return tuple(range(C))

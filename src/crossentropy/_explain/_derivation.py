@@ -1,45 +1,41 @@
-"""The gradient of a row derived, and a gradient compared with differences of the loss."""
-
-from __future__ import annotations
+"""The gradient of one row, derived step by step."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from .._arrays import Array
-from .._call import loss, prepare
 from ._notation import bracketed, factor, number, probability, sub
+from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
 from ._tables import MAX_TERMS, symbols_of
 
-if TYPE_CHECKING:
-    from ._explanation import Explanation
-
-MAX_CHAIN = 12
+MAX_CHAIN = 12  # terms of the chain rule that are written out
 
 
 @dataclass(frozen=True, eq=False)
 class Derivation(Record):
-    """The gradient of one row's cross-entropy with respect to its (scaled) logits, before sample weight and z-loss.
+    """The parts of the gradient of one row's cross-entropy with respect to its logits.
+
+    The logits are taken after soft cap and temperature, the loss before sample weight and z-loss.
 
     Attributes
     ----------
     row, target_class : int
-        The row; the class c whose logit the chain rule is shown for.
+        The row; the class c for whose logit the chain rule is shown.
     classes : tuple of int
-        Those of `jacobian`, `ratio` and `product`: all, or those shown of many.
+        The K classes of `jacobian`, `ratio` and `product`: all, or where there are many, the ones shown.
     p, b : ndarray of shape (C,)
         The row's softmax and target coefficients.
     jacobian : ndarray of shape (K, K)
-        The derivative of p_k by u_c.
+        The derivatives of p_k with respect to u_c.
     dlog, terms : ndarray of shape (C,)
-        The derivative of log p_k by u_c for each k, and the term -b_k dlog_k of the chain rule.
+        For each k the derivative of log p_k with respect to u_c, and the term -b_k dlog_k of the chain rule.
     ratio, product : ndarray of shape (K,)
-        b / p, and its product with minus the Jacobian.
+        b / p, and minus its product with the Jacobian.
     """
 
     row: int
@@ -54,36 +50,13 @@ class Derivation(Record):
     product: Array
 
 
-@dataclass(frozen=True, eq=False)
-class Check(Record):
-    """A gradient beside finite differences.
-
-    Attributes
-    ----------
-    classes : tuple of int
-        The K classes whose logits were moved.
-    step : float
-        By how much.
-    gradient, differences : ndarray of shape (N, K)
-        By `cross_entropy_with_grad`, and by differences of the loss.
-    largest : float
-        The largest difference between the two.
-    """
-
-    classes: tuple[int, ...]
-    step: float
-    gradient: Array
-    differences: Array
-    largest: float
-
-
 def require_index(name: str, index: int, count: int) -> None:
     if not 0 <= index < count:
         raise IndexError(f"{name}: expected an integer in [0, {count}), got {index}")
 
 
-def derive(x: Explanation, row: int, target_class: int | None) -> Derivation:
-    """What `Explanation.derivation` returns."""
+def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
+    """Compute the derivation of a row; for its target where `target_class` is None."""
     N, C = x.logits.shape
     require_index("row", row, N)
     c = int(np.nanargmax(x.q[row])) if target_class is None else target_class
@@ -100,65 +73,41 @@ def derive(x: Explanation, row: int, target_class: int | None) -> Derivation:
     return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
 
 
-def compare(x: Explanation) -> Check:
-    """What `Explanation.check` returns."""
-    N = len(x.logits)
-    h = 2.0**-9 * min(1.0, x.options.temperature, x.options.softcap)
-    classes = np.array(x.shown)
-    rows = np.arange(N)
-    differences = np.zeros((N, len(classes)))
-    per_row = replace(x.options, reduction="none")
-    targets = x.q if x.targets is None else x.targets
-    with np.errstate(all="ignore"):
-        for j, c in enumerate(classes):
-            for step, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
-                moved = x.logits.copy()
-                moved[:, c] += step * h
-                call = prepare(per_row, moved, targets, class_weight=x.w, sample_weight=x.s, num_threads=1)
-                differences[rows, j] += factor * np.asarray(loss(call))
-        differences /= 12 * h
-        if x.options.reduction == "mean":
-            differences /= x.total_weight or math.inf
-        apart = np.abs(differences - x.dlogits[:, classes])
-    finite = apart[np.isfinite(apart)]
-    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
-
-
-def _class(x: Explanation, c: int) -> str:
+def _class_and_name(x: LossNumbers, c: int) -> str:
     return f"c = {c}" + (f", {x.names[c]}" if x.names[c] != str(c) else "")
 
 
-def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
-    """The gradient of one row derived, for one class term by term."""
+def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
+    """The derivation as steps, the chain rule term by term."""
     symbols = symbols_of(x)
     T, u = symbols.targets, symbols.logits
     i, c = d.row, d.target_class
     names = tuple(x.names[k] for k in d.classes)
     p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
     rest = number(x.rest[i, c])
-    at = d.classes.index(c)
+    column = d.classes.index(c)
     B = number(x.B[i])
 
     def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
         return tuple(Cell(number(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
 
     cases = [
-        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[at, at])}"
+        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[column, column])}"
         if k == c
-        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, at])}"
+        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, column])}"
         for j, k in enumerate(d.classes)
     ]
-    counted = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
+    with_term = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
     chain = [
         f"k = {k}:  −{factor(d.b[k])}·" + (f"(1 − {p[c]})" if k == c else f"(0 − {p[c]})") + f" = {number(d.terms[k])}"
-        for k in counted[:MAX_CHAIN]
+        for k in with_term[:MAX_CHAIN]
     ]
-    if len(counted) > MAX_CHAIN:
-        chain.append(f"… and {len(counted) - MAX_CHAIN:,} terms more")
-    derivative = float(d.product[at]) if math.isfinite(d.product[at]) else float(d.terms.sum())
+    if len(with_term) > MAX_CHAIN:
+        chain.append(f"… and {len(with_term) - MAX_CHAIN:,} terms more")
+    derivative = float(d.product[column]) if math.isfinite(d.product[column]) else float(d.terms.sum())
     shown = list(d.classes)
     b = d.b[shown]
-    general = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
+    closed_form = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
     table = Table(
         names,
         (f"{T}/σ", f"−({T}/σ)ᵀJ", f"(Σ {T})·σ − {T}"),
@@ -170,7 +119,7 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
             f"Derivation for row {i}: the derivative of the softmax has two cases",
             f"∂σ_k/∂{u}_c = σ_c·(1 − σ_c)  if k = c,  −σ_c·σ_k  if k ≠ c",
             f"σ_k = e_k/S, and {u}_c stands in S always, in e_k only if k = c: the quotient rule gives two cases. Here "
-            + _class(x, c)
+            + _class_and_name(x, c)
             + ".",
             lines=tuple(cases),
         ),
@@ -188,7 +137,7 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
             lines=(
                 *chain,
                 f"sum = {number(d.terms.sum())}",
-                f"{general} = {number(derivative)}",
+                f"{closed_form} = {number(derivative)}",
             ),
         ),
         Step(
@@ -203,8 +152,8 @@ def derivation_steps(x: Explanation, d: Derivation) -> list[Step]:
     ]
 
 
-def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[Step]:
-    """What the options and the mean make of a row's derivative."""
+def _to_the_loss(x: LossNumbers, d: Derivation, derivative: float) -> Iterable[Step]:
+    """The step from the derivative of the row's cross-entropy to that of the loss, with all its options."""
     i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
     p = bracketed(probability(x.p[i, c], x.rest[i, c]))
     text, formula = factor(derivative), f"∂ℓ/∂{symbols.logits}_c"
@@ -224,23 +173,6 @@ def _to_the_loss(x: Explanation, d: Derivation, derivative: float) -> Iterable[S
         yield Step(
             f"Row {i}: from its derivative to that of the loss",
             f"∂loss/∂A_c = {formula}",
-            f"As in the gradient above, at row {i} and {_class(x, c)}.",
+            f"As in the gradient above, at row {i} and {_class_and_name(x, c)}.",
             lines=(f"{text} = {number(x.dlogits[i, c])}",),
         )
-
-
-def check_step(x: Explanation, check: Check) -> Step:
-    """The gradient beside differences of the loss."""
-    columns = tuple(x.names[c] for c in check.classes)
-    rows, cells = [], []
-    for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
-        rows += [f"row {i}: gradient", "by differences"]
-        cells += [tuple(Cell(number(v)) for v in values) for values in (gradient, differences)]
-    return Step(
-        "Check: the gradient by differences of the loss",
-        "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
-        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
-        "of the loss, some 1e−16 of it, divided by h.",
-        Table(columns, tuple(rows), tuple(cells)),
-        (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
-    )

@@ -1,15 +1,14 @@
-"""The numbers of an explanation, and the forms it takes."""
+"""An explanation: the numbers, and the forms that they take."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._arrays import Array
-from .._options import LossOptions
-from ._derivation import Check, Derivation, check_step, compare, derivation_steps, derive, require_index
+from ._check import Check, check_gradient, check_step
+from ._derivation import Derivation, derivation_steps, derive, require_index
 from ._lesson import Lesson
-from ._pitfalls import Pitfall, pitfall_steps, run
-from ._record import Record
+from ._numbers import LossNumbers
+from ._pitfalls import Pitfall, find_pitfalls, pitfall_steps
 from ._steps import steps
 
 if TYPE_CHECKING:
@@ -17,18 +16,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Record):
+class Explanation(LossNumbers):
     """Every intermediate of the loss of N rows over C classes, in float64 and nats; made by `explain`.
 
-    Printed it is the lesson as text, in a notebook as a page; `lesson` adds steps, `plot`, `to_tex` and `to_dict` give
-    other forms. The arrays are read-only. In brackets: what the lesson calls them.
+    Printed, it is a lesson in plain text; in a notebook, an HTML page. `lesson` adds steps to it; `plot`, `to_tex` and
+    `to_dict` give other forms. The arrays are read-only. The symbols in brackets are those of the lesson.
 
     Attributes
     ----------
     names : tuple of str
         The classes' names; their indices where none were given.
     shown : tuple of int
-        The classes that text and picture show: all, or the likeliest and the targets of many.
+        The classes that text and picture show: all, or where there are many, the likeliest and the targets.
     options : LossOptions
         Ignored index, smoothing, z-loss, soft cap (infinite: none), temperature, reduction.
     logits : ndarray of shape (N, C)
@@ -48,17 +47,17 @@ class Explanation(Record):
     u, slope : ndarray of shape (N, C)
         The logits after soft cap and temperature, and their derivative [u, u′].
     m, r, lse : ndarray of shape (N,)
-        The largest of `u`; the sum of all but its exponentials; the log-sum-exp.
+        The largest of `u`; the sum of `e` over the other classes; the log-sum-exp of `u`.
     shifted, e : ndarray of shape (N, C)
         ``u - m`` and its exponential.
     S : ndarray of shape (N,)
         The sum of `e`, 1 + r.
     p, rest, log_p : ndarray of shape (N, C)
-        Softmax [σ], one minus it without cancellation, its logarithm.
+        The softmax [σ]; one minus it, without cancellation; its logarithm.
     cross : ndarray of shape (N,)
         The cross-entropy of each row, before z-loss and sample weight.
     a : ndarray of shape (N,)
-        What the softmax is multiplied by in the gradient, ``B + 2 z_loss omega lse``.
+        The factor of the softmax in the gradient, ``B + 2 z_loss omega lse``.
     losses : ndarray of shape (N,)
         The loss of each row.
     total, mean, total_weight : float
@@ -78,54 +77,15 @@ class Explanation(Record):
     True
     """
 
-    names: tuple[str, ...]
-    shown: tuple[int, ...]
-    options: LossOptions
-    logits: Array
-    targets: Array | None
-    q: Array
-    w: Array
-    s: Array
-    omega: Array
-    smoothed: Array
-    b: Array
-    B: Array
-    u: Array
-    slope: Array
-    m: Array
-    shifted: Array
-    e: Array
-    r: Array
-    S: Array
-    lse: Array
-    p: Array
-    rest: Array
-    log_p: Array
-    cross: Array
-    a: Array
-    losses: Array
-    total: float
-    mean: float
-    total_weight: float
-    dtotal: Array
-    dmean: Array
-    loss: float | Array
-    dlogits: Array
-
-    @property
-    def folded(self) -> int:
-        """How many classes text and picture leave out."""
-        return len(self.names) - len(self.shown)
-
     def derivation(self, row: int = 0, target_class: int | None = None) -> Derivation:
-        """The gradient of one row derived: its Jacobian, and the chain rule for one class.
+        """Derive the gradient of one row: the Jacobian of its softmax, and the chain rule for one class.
 
         Parameters
         ----------
         row : int
-            Which row.
+            The row.
         target_class : int, optional
-            The class whose logit is differentiated by: the row's target where not given.
+            The class with respect to whose logit the loss is differentiated; by default the row's target.
 
         Returns
         -------
@@ -147,7 +107,7 @@ class Explanation(Record):
         return derive(self, row, target_class)
 
     def check(self) -> Check:
-        """The gradient beside differences of the loss: fourth-order central ones, of the library's own loss.
+        """Compare the gradient with fourth-order central differences of the library's own loss.
 
         Returns
         -------
@@ -155,9 +115,9 @@ class Explanation(Record):
 
         Notes
         -----
-        With a step of h = 2⁻⁹ (of the temperature or the soft cap, where one is smaller than 1) the formula itself
-        errs by about h⁴, and the rounding of the loss by 10⁻¹⁶ / h of it: differences of 10⁻¹² are to be expected,
-        and tell nothing against the gradient.
+        The step h is 2⁻⁹, times the temperature or the soft cap where one is smaller than 1. The difference formula
+        has an error of about h⁴; the rounding of the loss adds about 10⁻¹⁶ / h of the loss. Differences near 10⁻¹²
+        are therefore expected and do not mean that the gradient is wrong.
 
         Examples
         --------
@@ -165,10 +125,10 @@ class Explanation(Record):
         >>> ce.explain([[2.0, 1.0, 0.1]], [1]).check().largest < 1e-11
         True
         """
-        return compare(self)
+        return check_gradient(self)
 
     def pitfalls(self) -> list[Pitfall]:
-        """What the formulas of textbooks give on these rows, in float32 and float64.
+        """Evaluate the formulas of textbooks on these rows, in float32 and float64.
 
         Returns
         -------
@@ -181,17 +141,17 @@ class Explanation(Record):
         >>> pitfall.formula, pitfall.textbook, pitfall.marks
         ('−Σ Y_c·log(exp(A_c)/Σ exp(A))', array([nan]), ('NaN',))
         """
-        return run(self)
+        return find_pitfalls(self)
 
     def plot(self, path: str | Path | None = None, *, row: int = 0) -> "Figure":
-        """Draw logits, probabilities, losses, gradient, and the Jacobian of one row; needs matplotlib.
+        """Draw logits, probabilities, losses, gradient, and the Jacobian of one row. This needs matplotlib.
 
         Parameters
         ----------
         path : str or Path, optional
             A .png, .svg or .pdf file to write, the same bytes every time.
         row : int
-            Whose Jacobian.
+            The row whose Jacobian is drawn.
 
         Returns
         -------
@@ -221,23 +181,23 @@ class Explanation(Record):
         row: int = 0,
         target_class: int | None = None,
     ) -> Lesson:
-        """The steps, to be printed or shown by a notebook.
+        """Return the steps, to be printed or shown by a notebook.
 
         Parameters
         ----------
         derivation : bool
-            Derive the gradient of `row` for `target_class` (its target where None), as `derivation` does.
+            Add the derivation of the gradient of `row` for `target_class` (if None, the row's target).
         check : bool
-            Compare the gradient with differences of the loss.
+            Add the comparison of the gradient with differences of the loss.
         pitfalls : bool
-            Show what the formulas of textbooks give on these numbers.
+            Add what the formulas of textbooks give on these numbers.
         row, target_class : int
-            What is derived.
+            For the derivation.
 
         Returns
         -------
         Lesson
-            With `to_tex`.
+            Its `to_tex` gives LaTeX.
 
         Raises
         ------
@@ -253,14 +213,14 @@ class Explanation(Record):
            −log σ_c = log S − (A_c − m)
         ...
         """
-        every = steps(self)
+        chosen = steps(self)
         if derivation:
-            every += derivation_steps(self, self.derivation(row, target_class))
+            chosen += derivation_steps(self, self.derivation(row, target_class))
         if check:
-            every.append(check_step(self, self.check()))
+            chosen.append(check_step(self, self.check()))
         if pitfalls:
-            every += pitfall_steps(self, self.pitfalls())
-        return Lesson(tuple(every))
+            chosen += pitfall_steps(self, self.pitfalls())
+        return Lesson(tuple(chosen))
 
     def to_tex(self) -> str:
         """The steps as a LaTeX fragment; it needs amsmath."""

@@ -1,4 +1,4 @@
-"""Steps in the forms they are read in: a terminal, a notebook, LaTeX."""
+"""A lesson: steps as text for a terminal, HTML for a notebook, or LaTeX."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -8,7 +8,7 @@ from ._step import Cell, Step, Table
 
 
 def html(steps: Iterable[Step]) -> str:
-    """A list of steps with tables: no style sheet, no script."""
+    """A numbered list with tables, without style sheet or script."""
     return "<ol>" + "".join(f"<li>{_html_step(step)}</li>" for step in steps) + "</ol>"
 
 
@@ -35,7 +35,7 @@ def _html_cell(cell: Cell) -> str:
 
 
 def tex(steps: Iterable[Step]) -> str:
-    """A numbered list with displayed formulas; it needs amsmath."""
+    """A numbered list with displayed formulas. It needs the package amsmath."""
     lines = ["% needs \\usepackage{amsmath}", r"\begin{enumerate}"]
     for step in steps:
         lines.append(rf"\item \textbf{{{tex_text(step.title)}}}")

@@ -8,7 +8,7 @@ _SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
 
 
 def number(x: float) -> str:
-    """Four decimals or three digits, whichever is more; an exact number no longer than it is."""
+    """Four decimals, or more for three significant digits. A number that needs fewer is written with fewer."""
     if math.isnan(x):
         return "NaN"
     if math.isinf(x):
@@ -36,12 +36,12 @@ def factor(x: float) -> str:
 
 
 def probability(p: float, rest: float) -> str:
-    """A probability; one too near 1 to be told from it, as 1 minus the rest."""
+    """A probability. One that would be printed as 1 is written as 1 minus the rest."""
     return f"1 − {number(rest)}" if 0 < rest < 5e-5 else number(p)
 
 
 def one_plus(r: float) -> str:
-    """1 + r, where r may be too small to be seen beside 1."""
+    """The sum 1 + r. It is left as a sum where r is too small to show in four decimals."""
     return f"1 + {number(r)}" if 0 < r < 5e-5 else number(1 + r)
 
 

@@ -1,4 +1,4 @@
-"""One figure of an explanation: readable in grey, labelled, the same bytes every time."""
+"""The figure of an explanation: readable in grey, labelled, the same bytes every time."""
 
 import io
 import math
@@ -13,18 +13,19 @@ from matplotlib.style import context
 
 from .._arrays import Array
 from .._files import whole, write_all
-from ._explanation import Explanation
+from ._derivation import derive
 from ._notation import number
+from ._numbers import LossNumbers
 
-MAX_BARS = 4  # rows drawn beside each other
+MAX_BARS = 4  # the rows that are drawn side by side
 _SUFFIXES = (".png", ".svg", ".pdf")
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "crossentropy", "hatch.linewidth": 0.6, "font.size": 9, "axes.titlesize": 10}
 _HATCHES = ("", "////", "....", "xxxx")
-_MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily, for every kind of sight
+_MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily: readable without colour vision
 
 
-def draw(x: Explanation, row: int) -> Figure:
-    """Five panels; the Jacobian is that of `row`, which is among the rows drawn."""
+def draw(x: LossNumbers, row: int) -> Figure:
+    """Draw five panels. The Jacobian is that of `row`, which is always among the rows drawn."""
     first = min(max(0, row - MAX_BARS + 1), max(0, len(x.logits) - MAX_BARS))
     rows = list(range(first, min(first + MAX_BARS, len(x.logits))))
     with context("default"), matplotlib.rc_context(_STYLE):
@@ -37,8 +38,8 @@ def draw(x: Explanation, row: int) -> Figure:
         _targets(probabilities, x, rows)
         figure.legend(*logits.get_legend_handles_labels(), loc="outside upper right", ncols=len(rows))
         _curve(curve, x, rows)
-        what = "mean" if x.options.reduction == "mean" else "sum"
-        _bars(gradient, x, rows, x.dlogits, f"Gradient of the {what} with respect to the logits")
+        reduced = "mean" if x.options.reduction == "mean" else "sum"
+        _bars(gradient, x, rows, x.dlogits, f"Gradient of the {reduced} with respect to the logits")
         _jacobian(jacobian, x, row)
         parts = [f"mean cross-entropy {number(x.mean)} nats"]
         if len(rows) < len(x.logits):
@@ -46,12 +47,12 @@ def draw(x: Explanation, row: int) -> Figure:
         if x.folded:
             parts.append(f"{len(x.shown)} of {len(x.names):,} classes")
         figure.suptitle(", ".join(parts))
-        figure.draw_without_rendering()  # while the style holds
+        figure.draw_without_rendering()  # the layout, while the style is in force
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all."""
+    """Write a figure to a file, which is left as it was if that fails."""
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"plot: expected a file name that ends in {', '.join(_SUFFIXES)}, got {str(path)!r}")
@@ -68,7 +69,7 @@ def _shade(place: int, count: int) -> tuple[float, ...]:
     return shade
 
 
-def _bars(axes: Axes, x: Explanation, rows: list[int], values: Array, title: str) -> None:
+def _bars(axes: Axes, x: LossNumbers, rows: list[int], values: Array, title: str) -> None:
     classes = np.array(x.shown)
     width = 0.8 / len(rows)
     for place, i in enumerate(rows):
@@ -92,7 +93,7 @@ def _bars(axes: Axes, x: Explanation, rows: list[int], values: Array, title: str
     _name_classes(axes, x, list(x.shown))
 
 
-def _name_classes(axes: Axes, x: Explanation, classes: list[int]) -> None:
+def _name_classes(axes: Axes, x: LossNumbers, classes: list[int]) -> None:
     names = [_short(x.names[c]) for c in classes]
     crowded = sum(map(len, names)) > 30
     axes.set_xticks(range(len(classes)), names, rotation=90 if crowded else 0, parse_math=False)
@@ -103,7 +104,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _targets(axes: Axes, x: Explanation, rows: list[int]) -> None:
+def _targets(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     width = 0.8 / len(rows)
     for place, i in enumerate(rows):
         if x.s[i] > 0:
@@ -112,8 +113,8 @@ def _targets(axes: Axes, x: Explanation, rows: list[int]) -> None:
     axes.set_ylim(0, max(1.08, 1.08 * float(np.nanmax(x.smoothed[rows]))))
 
 
-def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
-    """The loss of a row against the probability that it gives its target (their mean in the logarithm, for several)."""
+def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
+    """Each row's loss against the probability of its target, or where it has several, their geometric mean."""
     points = {}
     for i in rows:
         counted = x.s[i] > 0 and np.isfinite(x.log_p[i]).any()
@@ -123,7 +124,7 @@ def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
     ceiling = max([4.0, *(1.15 * loss for loss in points.values())])
     nats = np.concatenate([np.linspace(0, 4, 200), np.linspace(4, ceiling, 200)])
     axes.plot(np.exp(-nats), nats, color="black", linewidth=1)
-    height = -math.inf  # of a label: each above the one before it
+    height = -math.inf  # of a label, each above the one before
     for i in sorted(points, key=lambda i: points[i]):
         at, height = (math.exp(-points[i]), points[i]), max(points[i], height + 0.07 * ceiling)
         axes.plot(*at, "o", color=_shade(rows.index(i), len(rows)), markeredgecolor="black", markersize=8)
@@ -139,8 +140,8 @@ def _curve(axes: Axes, x: Explanation, rows: list[int]) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
 
 
-def _jacobian(axes: Axes, x: Explanation, row: int) -> None:
-    derivation = x.derivation(row)
+def _jacobian(axes: Axes, x: LossNumbers, row: int) -> None:
+    derivation = derive(x, row, None)
     J, classes = derivation.jacobian, list(derivation.classes)
     size = np.nanmax(np.abs(J), initial=0) or 1.0
     image = axes.imshow(J, cmap=_MAP, vmin=-size, vmax=size)

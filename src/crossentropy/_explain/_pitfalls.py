@@ -1,22 +1,18 @@
-"""What the formulas of textbooks give on the reader's numbers, beside the library."""
-
-from __future__ import annotations
+"""What the formulas of textbooks give on the reader's numbers, compared with the library."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._arrays import Array
 from .._functional import cross_entropy, cross_entropy_with_grad
 from ._notation import number
+from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
-
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
 DTYPES = ("float32", "float64")
 
@@ -25,8 +21,8 @@ class _Formula(NamedTuple):
     title: str
     formula: str
     note: str
-    code: Callable[[Array, Array], Array]  # of (scaled) logits and target coefficients: a number for each row
-    of_gradient: bool = False
+    compute: Callable[[Array, Array], Array]  # a number for each row, from the logits u and the coefficients b
+    of_gradient: bool = False  # at the target; else of the loss
 
 
 def _log_of_softmax(A: Array, Y: Array) -> Array:
@@ -109,12 +105,12 @@ class Pitfall(Record):
     title, formula, note : str
         What is computed, and what goes wrong.
     dtype : str
-        In which precision.
+        The precision, 'float32' or 'float64'.
     textbook, library : ndarray of shape (N,)
-        What each returns.
+        What each of the two returns; NaN for rows that do not count.
     marks : tuple of str
-        For each row what is wrong with the textbook's: 'NaN', 'inf', '0', 'digits' (more than one in a thousand off),
-        or '' if nothing.
+        What is wrong with the textbook's number of each row: 'NaN', 'inf', '0', 'digits' (a relative error of more
+        than one in a thousand), or '' where nothing is.
     """
 
     title: str
@@ -126,8 +122,8 @@ class Pitfall(Record):
     marks: tuple[str, ...]
 
 
-def run(x: Explanation) -> list[Pitfall]:
-    """Run each formula in float32 and float64, on the rows as scaled and with the targets as changed by the options."""
+def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
+    """Evaluate each formula in float32 and float64, on the logits and targets as the options change them."""
     found = []
     counted = x.s > 0
     for formula in _FORMULAS:
@@ -135,22 +131,23 @@ def run(x: Explanation) -> list[Pitfall]:
             A, Y = x.u[counted].astype(dtype), x.b[counted].astype(dtype)
             with np.errstate(all="ignore"):
                 textbook = np.full(len(x.u), math.nan)
-                textbook[counted] = formula.code(A, Y)
-            ours = np.full(len(x.u), math.nan)
+                textbook[counted] = formula.compute(A, Y)
+            library = np.full(len(x.u), math.nan)
             if formula.of_gradient:
                 gradient = cross_entropy_with_grad(A, Y, reduction="sum")[1]
-                ours[counted] = np.take_along_axis(gradient, Y.argmax(-1)[:, None], -1)[:, 0]
+                library[counted] = np.take_along_axis(gradient, Y.argmax(-1)[:, None], -1)[:, 0]
             else:
-                ours[counted] = cross_entropy(A, Y, reduction="none")
+                library[counted] = cross_entropy(A, Y, reduction="none")
             marks = tuple(
-                _mark(float(theirs), float(right)) if counts else ""
-                for theirs, right, counts in zip(textbook, ours, counted, strict=True)
+                _mark(float(given), float(right)) if counts else ""
+                for given, right, counts in zip(textbook, library, counted, strict=True)
             )
-            found.append(Pitfall(formula.title, formula.formula, formula.note, dtype, textbook, ours, marks))
+            found.append(Pitfall(formula.title, formula.formula, formula.note, dtype, textbook, library, marks))
     return found
 
 
 def _mark(textbook: float, right: float) -> str:
+    """What is wrong with the textbook's number; nothing where the right one is not finite either."""
     if not math.isfinite(right):
         return ""
     if math.isnan(textbook):
@@ -162,8 +159,8 @@ def _mark(textbook: float, right: float) -> str:
     return "digits" if abs(textbook - right) > 1e-3 * abs(right) else ""
 
 
-def pitfall_steps(x: Explanation, found: list[Pitfall]) -> list[Step]:
-    """Each formula as a step: what it gives in each precision, marked where it is wrong."""
+def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
+    """Each formula as a step, with its result in each precision; wrong ones are marked."""
     rows = [i for i in range(len(x.u)) if x.s[i] > 0]
     steps = []
     for single, double in zip(found[::2], found[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""What explanations are made of: frozen records of numbers and read-only arrays."""
+"""The base of everything that an explanation returns: frozen records of numbers and read-only arrays."""
 
 import math
 from dataclasses import fields, is_dataclass
@@ -22,7 +22,7 @@ class Record:
         self.__post_init__()
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers as lists, for JSON; what is not finite as "NaN", "Infinity" or "-Infinity"."""
+        """All numbers as lists, for JSON. Numbers that are not finite become "NaN", "Infinity" or "-Infinity"."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""What a lesson is made of. Nothing here knows the loss."""
+"""What a lesson is made of: steps, tables, cells. Nothing here depends on the loss."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """A number (or words), how it comes about, and whether it is the target's."""
+    """A cell of a table."""
 
-    value: str
-    expression: str = ""
-    strong: bool = False
-    words: bool = False
+    value: str  # a number, or words
+    expression: str = ""  # what the number is computed from
+    strong: bool = False  # printed in bold
+    words: bool = False  # whether the value is words
 
     @property
     def result(self) -> str:
@@ -27,7 +27,7 @@ class Table:
     cells: tuple[tuple[Cell, ...], ...]
 
     def chunks(self, width: int) -> Iterator["Table"]:
-        """The table in pieces of so many characters at most, each with the rows' names."""
+        """Split the table into tables of some of its columns, each at most `width` characters wide if it can be."""
         gap = 2
         widths = [
             gap + max((len(name), *(len(text) for row in self.cells for text in (row[j].expression, row[j].result))))
@@ -46,10 +46,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it is, its formula, why; a table; lines of the formula with numbers."""
+    """One step of a lesson."""
 
     title: str
     formula: str = ""
-    note: str = ""
+    note: str = ""  # why
     table: Table | None = None
-    lines: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()  # the formula with numbers in it

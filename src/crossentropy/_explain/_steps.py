@@ -1,27 +1,23 @@
 """The lesson: each step's formula with the reader's numbers in it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ._notation import bracketed, factor, number, one_plus, probability, sub
+from ._numbers import LossNumbers
 from ._step import Cell, Step
 from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
 
-if TYPE_CHECKING:
-    from ._explanation import Explanation
 
-
-def steps(x: Explanation) -> list[Step]:
+def steps(x: LossNumbers) -> list[Step]:
     """From the logits to the gradient."""
-    return [*_scores(x), *_softmax(x), *_losses(x), *_gradient(x)]
+    return [*_logits_and_targets(x), *_softmax(x), *_losses(x), *_gradient(x)]
 
 
-def _scores(x: Explanation) -> Iterable[Step]:
+def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
+    """What was given, and what the options make of it."""
     options, symbols = x.options, symbols_of(x)
     N, C = x.logits.shape
     counted = x.s > 0
@@ -33,8 +29,8 @@ def _scores(x: Explanation) -> Iterable[Step]:
     else:
         ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
         target = ["ignored" if skip else x.names[t] for t, skip in zip(x.targets, ignored, strict=True)]
-    table, _ = elementwise(x, x.logits, extra=("target", [Cell(name, words=True) for name in target]))
-    fold = (
+    table, _ = elementwise(x, x.logits, last_column=("target", [Cell(name, words=True) for name in target]))
+    folded_note = (
         f" Of {C:,} classes the likeliest and the targets are shown; the others are added up where they have a sum."
         if x.folded
         else ""
@@ -43,21 +39,20 @@ def _scores(x: Explanation) -> Iterable[Step]:
         "Logits",
         "A",
         "What the model returns: a row for each example, a column for each class, counted from 0. They may be any "
-        "numbers, and are no probabilities." + fold,
+        "numbers, and are no probabilities." + folded_note,
         table,
     )
-    table, _ = elementwise(x, x.q, others=True)
+    table, _ = elementwise(x, x.q, sum_folded=True)
     note = "The target's class has probability 1, every other class 0."
     if x.targets is None:
-        sums = np.abs(x.q.sum(-1) - 1) > 1e-6
-        note = "As they were given." + (
-            " Rows that do not sum to 1 are allowed: their sum appears in the gradient." if sums[counted].any() else ""
-        )
+        note = "As they were given."
+        if (np.abs(x.q.sum(-1) - 1) > 1e-6)[counted].any():
+            note += " Rows that do not sum to 1 are allowed: their sum appears in the gradient."
     yield Step("Targets, as probabilities", "Y", note, table)
     if options.label_smoothing > 0:
         eps = number(options.label_smoothing)
         table, lines = elementwise(
-            x, x.smoothed, lambda i, c: f"(1 − {eps})·{factor(x.q[i, c])} + {eps}/{C}", others=True
+            x, x.smoothed, lambda i, c: f"(1 − {eps})·{factor(x.q[i, c])} + {eps}/{C}", sum_folded=True
         )
         yield Step(
             "Label smoothing: a changed target distribution",
@@ -68,7 +63,7 @@ def _scores(x: Explanation) -> Iterable[Step]:
         )
     if symbols.targets == "b":
         before = "Y′" if options.label_smoothing > 0 else "Y"
-        table, lines = elementwise(x, x.b, lambda i, c: f"{number(x.w[c])}·{factor(x.smoothed[i, c])}", others=True)
+        table, lines = elementwise(x, x.b, lambda i, c: f"{number(x.w[c])}·{factor(x.smoothed[i, c])}", sum_folded=True)
         yield Step(
             "Class weights: a changed weight of each class",
             f"b_c = w_c·{before}_c",
@@ -80,7 +75,7 @@ def _scores(x: Explanation) -> Iterable[Step]:
         yield _scale(x)
 
 
-def _scale(x: Explanation) -> Step:
+def _scale(x: LossNumbers) -> Step:
     k, tau = x.options.softcap, x.options.temperature
     if k == math.inf:
         formula, title = "u_c = A_c/τ", "Temperature: a changed scale"
@@ -101,14 +96,14 @@ def _scale(x: Explanation) -> Step:
     return Step(title, formula, note, *elementwise(x, x.u, expression))
 
 
-def _softmax(x: Explanation) -> Iterable[Step]:
+def _softmax(x: LossNumbers) -> Iterable[Step]:
     u = symbols_of(x).logits
     rows = range(len(x.logits))
     table, lines = elementwise(
         x,
         x.shifted,
         lambda i, c: f"{number(x.u[i, c])} − {factor(x.m[i])}",
-        extra=("m", [Cell(number(m)) for m in x.m]),
+        last_column=("m", [Cell(number(m)) for m in x.m]),
     )
     yield Step(
         "Shifted logits",
@@ -121,8 +116,8 @@ def _softmax(x: Explanation) -> Iterable[Step]:
         x,
         x.e,
         lambda i, c: f"exp({number(x.shifted[i, c])})",
-        others=True,
-        extra=("S", [Cell(one_plus(r)) for r in x.r]),
+        sum_folded=True,
+        last_column=("S", [Cell(one_plus(r)) for r in x.r]),
     )
     sums = tuple(
         f"S{sub(i)} = {sum_of(number(e) for e in x.e[i])} = {one_plus(x.r[i])}"
@@ -135,8 +130,8 @@ def _softmax(x: Explanation) -> Iterable[Step]:
         x,
         x.p,
         lambda i, c: f"{number(x.e[i, c])}/{S[i]}",
-        others=True,
-        shown=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
+        sum_folded=True,
+        as_text=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
     )
     yield Step(
         "Softmax",
@@ -156,16 +151,15 @@ def _softmax(x: Explanation) -> Iterable[Step]:
     )
 
 
-def _losses(x: Explanation) -> Iterable[Step]:
+def _losses(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     rows = [i for i in range(len(x.logits)) if x.s[i] > 0]
     skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
-    targets = x.b
     one_hot = symbols.targets == "Y" and bool((x.q[rows].max(-1) == 1).all() and (x.q[rows].sum(-1) == 1).all())
 
     def terms(i: int) -> str:
-        classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(targets[i])
-        return sum_of(f"{factor(targets[i, c])}·{factor(-x.log_p[i, c])}" for c in classes)
+        classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(x.b[i])
+        return sum_of(f"{factor(x.b[i, c])}·{factor(-x.log_p[i, c])}" for c in classes)
 
     yield Step(
         "The cross-entropy of each row",
@@ -199,9 +193,9 @@ def _losses(x: Explanation) -> Iterable[Step]:
             ),
         )
     weights = x.s * x.omega
-    plain = bool((weights[rows] == 1).all())
+    all_one = bool((weights[rows] == 1).all())
     lines = [f"L = {sum_of(factor(loss) for loss in x.losses[rows])} = {number(x.total)}"]
-    if not plain:
+    if not all_one:
         lines.append(f"N = {sum_of(number(weights[i]) for i in rows)} = {number(x.total_weight)}")
     if x.total_weight > 0:
         lines.append(f"mean = {factor(x.total)}/{number(x.total_weight)} = {number(x.mean)}")
@@ -213,7 +207,7 @@ def _losses(x: Explanation) -> Iterable[Step]:
         "none": "loss = ℓ, one for each row",
     }[options.reduction]
     divisor = "the number of rows that count"
-    if not plain:
+    if not all_one:
         sample, of_class = bool((x.s[rows] != 1).any()), bool((x.omega[rows] != 1).any())
         names = [
             name for name, is_used in (("sample weight", sample), ("class weight of the target", of_class)) if is_used
@@ -222,16 +216,16 @@ def _losses(x: Explanation) -> Iterable[Step]:
     yield Step("Sum and mean", "L = Σ ℓ,  mean = L/N", f"N is {divisor}.", lines=(*lines, chosen))
 
 
-def _gradient(x: Explanation) -> Iterable[Step]:
+def _gradient(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     counted = x.s > 0
     z_loss, capped, weighted = options.z_loss > 0, options.softcap < math.inf, bool((x.s[counted] != 1).any())
-    unit = not z_loss and bool((np.abs(x.B[counted] - 1) < 1e-12).all())  # a = 1 in every row
-    formula = f"{'' if unit else 'a·'}σ({symbols.logits}) − {symbols.targets}"
+    a_is_one = not z_loss and bool((np.abs(x.B[counted] - 1) < 1e-12).all())
+    formula = f"{'' if a_is_one else 'a·'}σ({symbols.logits}) − {symbols.targets}"
     if weighted or symbols.scaled:
         formula = f"{'s·' if weighted else ''}({formula}){'·u′' if symbols.scaled else ''}"
     notes = ["The gradient with respect to the logits, not to the model's parameters: those follow by the chain rule."]
-    if not unit:
+    if not a_is_one:
         zeta = f" + 2ζ·{'w·' if (x.omega != 1).any() else ''}lse" if z_loss else ""
         notes.append(f"Here a = Σ {symbols.targets}{zeta}.")
     if symbols.scaled:
@@ -240,23 +234,23 @@ def _gradient(x: Explanation) -> Iterable[Step]:
     if not z_loss and not capped:
         notes.append("Each row sums to 0.")
 
-    def of_sum(i: int, c: int) -> str:
+    def sum_expression(i: int, c: int) -> str:
         if not counted[i]:
             return ""
         text = bracketed(probability(x.p[i, c], x.rest[i, c]))
-        text = f"{'' if unit else f'{factor(x.a[i])}·'}{text} − {factor(x.b[i, c])}"
+        text = f"{'' if a_is_one else f'{factor(x.a[i])}·'}{text} − {factor(x.b[i, c])}"
         if weighted or symbols.scaled:
             text = f"{f'{number(x.s[i])}·' if weighted else ''}({text})"
             text += f"·{number(x.slope[i, c])}" if symbols.scaled else ""
         return text
 
-    def of_mean(i: int, c: int) -> str:
+    def mean_expression(i: int, c: int) -> str:
         return f"{factor(x.dtotal[i, c])}/{number(x.total_weight)}" if counted[i] and x.total_weight else ""
 
-    table, lines = elementwise(x, x.dtotal, of_sum, others=True)
+    table, lines = elementwise(x, x.dtotal, sum_expression, sum_folded=True)
     yield Step("Gradient of the sum", f"∂L/∂A = {formula}", " ".join(notes), table, lines)
     if options.reduction == "mean":
-        table, lines = elementwise(x, x.dmean, of_mean, others=True)
+        table, lines = elementwise(x, x.dmean, mean_expression, sum_folded=True)
         whole = formula if weighted and not symbols.scaled else f"({formula})"
         note = "The division by N belongs to the mean only."
         yield Step("Gradient of the mean", f"{whole}/N", note, table, lines)

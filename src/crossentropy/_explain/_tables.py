@@ -1,61 +1,62 @@
-"""Parts that steps share: the formulas' symbols, tables of a number for each row and class, sums."""
-
-from __future__ import annotations
+"""What steps have in common: the symbols of their formulas, tables of a number for each row and class, sums."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._arrays import Array
 from ._notation import number
+from ._numbers import LossNumbers
 from ._step import Cell, Table
 
-if TYPE_CHECKING:
-    from ._explanation import Explanation
-
-MAX_DETAILED = 8  # with more classes on show, only one cell a row shows how it comes about
+MAX_DETAILED = 8  # where more classes are shown, only one cell a row shows what it is computed from
 MAX_TERMS = 8
 
 
 class Symbols(NamedTuple):
-    """What stands for logits and targets in the formulas, with these options."""
+    """The symbols of logits and targets in the formulas, which depend on the options."""
 
-    scaled: bool  # u stands for the logits A
+    scaled: bool  # by soft cap or temperature, so that the softmax is taken of u, not of the logits A
     logits: str
     targets: str
 
 
-def symbols_of(x: Explanation) -> Symbols:
+def symbols_of(x: LossNumbers) -> Symbols:
     scaled = x.options.temperature != 1 or x.options.softcap < math.inf
     weighted, smoothed = bool((x.w != 1).any()), x.options.label_smoothing > 0
     return Symbols(scaled, "u" if scaled else "A", "b" if weighted else "Y′" if smoothed else "Y")
 
 
-def row_names(x: Explanation) -> tuple[str, ...]:
+def row_names(x: LossNumbers) -> tuple[str, ...]:
     return tuple(f"row {i}" for i in range(len(x.logits)))
 
 
 def elementwise(
-    x: Explanation,
+    x: LossNumbers,
     values: Array,
     expression: Callable[[int, int], str] | None = None,
     *,
-    others: bool = False,
-    extra: tuple[str, Sequence[Cell]] | None = None,
-    shown: Callable[[int, int], str] | None = None,
+    sum_folded: bool = False,
+    last_column: tuple[str, Sequence[Cell]] | None = None,
+    as_text: Callable[[int, int], str] | None = None,
 ) -> tuple[Table, tuple[str, ...]]:
-    """A number for each row and class shown, how each comes about, and a further column."""
-    result = shown or (lambda i, c: number(values[i, c]))
+    """Tabulate a number for each row and class shown.
+
+    `expression(i, c)` says what a number is computed from. It stands in the number's cell; where many classes are
+    shown, in a line for the target of each row, and these lines are returned beside the table. `as_text(i, c)` writes a
+    number otherwise than `number` does. With `sum_folded` the classes that are not shown are added up.
+    """
+    result = as_text or (lambda i, c: number(values[i, c]))
     detailed = expression is not None and len(x.shown) <= MAX_DETAILED
     columns = [x.names[c] for c in x.shown]
     if x.folded:
         columns.append(f"{x.folded:,} others")
-    if extra is not None:
-        columns.append(extra[0])
-    hidden = np.ones(len(x.names), bool)
-    hidden[list(x.shown)] = False
+    if last_column is not None:
+        columns.append(last_column[0])
+    folded = np.ones(len(x.names), bool)
+    folded[list(x.shown)] = False
     cells, lines = [], []
     for i in range(len(x.logits)):
         row = [
@@ -67,9 +68,9 @@ def elementwise(
             for c in x.shown
         ]
         if x.folded:
-            row.append(Cell(number(values[i, hidden].sum()) if others else "…"))
-        if extra is not None:
-            row.append(extra[1][i])
+            row.append(Cell(number(values[i, folded].sum()) if sum_folded else "…"))
+        if last_column is not None:
+            row.append(last_column[1][i])
         cells.append(tuple(row))
         if expression is not None and not detailed and x.s[i] > 0:
             c = int(np.nanargmax(x.q[i]))
@@ -78,6 +79,8 @@ def elementwise(
 
 
 def sum_of(terms: Iterable[str]) -> str:
-    every = list(terms)
-    kept = every if len(every) <= MAX_TERMS else [*every[: MAX_TERMS - 1], "…"]
-    return " + ".join(kept) if kept else "0"
+    """The terms with plus signs; of many only the first."""
+    shown = list(terms)
+    if len(shown) > MAX_TERMS:
+        shown = [*shown[: MAX_TERMS - 1], "…"]
+    return " + ".join(shown) if shown else "0"

@@ -20,20 +20,22 @@ _INDENT = (0, 0, 0, 3)
 
 
 def _wrapped(line: str, options: ConsoleOptions, style: str = "") -> Text:
-    """Wrapped here: rich would fill the lines up with spaces."""
+    """Wrap a line here, since rich would pad it with spaces."""
     width = max(options.max_width - 1, 4)
     return Text(textwrap.fill(line, width, initial_indent="   ", subsequent_indent="   "), style=style)
 
 
 class _Numbered:
-    def __init__(self, place: int, step: Step) -> None:
-        self.place, self.step = place, step
+    """A step with its number, as rich prints it."""
+
+    def __init__(self, number: int, step: Step) -> None:
+        self.number, self.step = number, step
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         step = self.step
-        yield Text(f"{self.place}. {step.title}", style="bold")
-        beside = bool(step.lines) and len(step.formula) + max(map(len, step.lines)) + 6 <= options.max_width
-        if beside:
+        yield Text(f"{self.number}. {step.title}", style="bold")
+        side_by_side = bool(step.lines) and len(step.formula) + max(map(len, step.lines)) + 6 <= options.max_width
+        if side_by_side:
             head = RichTable.grid(padding=(0, 3))
             head.add_row(Text(step.formula, style="cyan"), Text("\n".join(step.lines)))
             yield Padding(head, _INDENT, expand=False)

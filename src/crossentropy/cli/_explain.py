@@ -11,7 +11,7 @@ import typer
 from .._arrays import Array
 from .._explain import Explanation
 from .._explain import explain as explain_rows
-from .._explain._compute import refuse_many
+from .._explain._inputs import refuse_many
 from .._options import Reduction
 from ._files import check_outputs, fail, load, show, tell
 from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss

@@ -1,0 +1,77 @@
+"""The gradient compared with finite differences of the loss."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .._arrays import Array
+from .._call import loss, prepare
+from ._notation import number
+from ._numbers import LossNumbers
+from ._record import Record
+from ._step import Cell, Step, Table
+
+
+@dataclass(frozen=True, eq=False)
+class Check(Record):
+    """The gradient and finite differences of the loss.
+
+    Attributes
+    ----------
+    classes : tuple of int
+        The K classes whose logits were moved.
+    step : float
+        The step h of the difference formula.
+    gradient, differences : ndarray of shape (N, K)
+        As `cross_entropy_with_grad` computes it, and from differences of the loss.
+    largest : float
+        The largest distance between the two, where both are finite.
+    """
+
+    classes: tuple[int, ...]
+    step: float
+    gradient: Array
+    differences: Array
+    largest: float
+
+
+def check_gradient(x: LossNumbers) -> Check:
+    """Compute fourth-order central differences of the loss, one logit at a time."""
+    N = len(x.logits)
+    h = 2.0**-9 * min(1.0, x.options.temperature, x.options.softcap)
+    classes = np.array(x.shown)
+    rows = np.arange(N)
+    differences = np.zeros((N, len(classes)))
+    per_row = replace(x.options, reduction="none")
+    targets = x.q if x.targets is None else x.targets
+    with np.errstate(all="ignore"):
+        for j, c in enumerate(classes):
+            for steps, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+                moved = x.logits.copy()
+                moved[:, c] += steps * h
+                call = prepare(per_row, moved, targets, class_weight=x.w, sample_weight=x.s, num_threads=1)
+                differences[rows, j] += factor * np.asarray(loss(call))
+        differences /= 12 * h
+        if x.options.reduction == "mean":
+            differences /= x.total_weight or math.inf
+        distance = np.abs(differences - x.dlogits[:, classes])
+    finite = distance[np.isfinite(distance)]
+    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
+
+
+def check_step(x: LossNumbers, check: Check) -> Step:
+    """The check as a step."""
+    columns = tuple(x.names[c] for c in check.classes)
+    rows, cells = [], []
+    for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
+        rows += [f"row {i}: gradient", "by differences"]
+        cells += [tuple(Cell(number(v)) for v in values) for values in (gradient, differences)]
+    return Step(
+        "Check: the gradient by differences of the loss",
+        "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
+        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
+        "of the loss, some 1e−16 of it, divided by h.",
+        Table(columns, tuple(rows), tuple(cells)),
+        (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
+    )
