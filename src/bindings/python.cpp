@@ -6,7 +6,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,45 +14,14 @@
 #include "dispatch.hpp"
 #include "evaluate.hpp"
 #include "parallel.hpp"
+#include "records.hpp"
 #include "xla.hpp"
 
 namespace nb = nanobind;
 using namespace crossentropy;
+using namespace crossentropy::python;
 
 namespace {
-
-// The memory of an array, or of an address (of a torch tensor, say), or none. A Py_buffer of the plainest kind costs a
-// third of an ndarray conversion.
-class Buffer {
- public:
-    // Of at least so many bytes: an array may have been resized since Python looked at its shape.
-    Buffer(nb::handle array, std::size_t bytes, int flags = PyBUF_SIMPLE) {
-        if (array.is_none()) return;
-        if (PyLong_Check(array.ptr())) {
-            view_.buf = PyLong_AsVoidPtr(array.ptr());
-            if (view_.buf == nullptr && PyErr_Occurred()) throw nb::python_error();
-            return;
-        }
-        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
-        if (std::size_t(view_.len) < bytes) {
-            PyBuffer_Release(&view_);
-            throw nb::value_error("expected arrays that keep their size during the call, got one that was resized");
-        }
-    }
-    ~Buffer() {
-        if (view_.obj != nullptr) PyBuffer_Release(&view_);
-    }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-
-    template <class T = void>
-    T* data() const {
-        return static_cast<T*>(view_.buf);
-    }
-
- private:
-    Py_buffer view_{};
-};
 
 // Lets other Python threads run while it lives.
 class ReleasedGil {
@@ -91,107 +59,6 @@ class FloatingPoint {
 
 constexpr const char* kOptions = "crossentropy._core.options";
 
-// A record of Python's, such as a named tuple, whose fields are read by name.
-class Record {
- public:
-    explicit Record(nb::handle record) : record_(record) {}
-
-    nb::object operator[](PyObject* name) const {
-        PyObject* const value = PyObject_GetAttr(record_.ptr(), name);
-        if (value == nullptr) throw nb::python_error();
-        return nb::steal(value);
-    }
-    std::size_t size(PyObject* name) const {
-        const nb::object value = (*this)[name];
-        const std::size_t number = PyLong_AsSize_t(value.ptr());
-        if (number == std::size_t(-1) && PyErr_Occurred()) throw nb::python_error();
-        return number;
-    }
-    ElementType type(PyObject* name, int types) const {
-        const std::size_t code = size(name);
-        if (code >= std::size_t(types)) throw nb::value_error("expected the code of an element type");
-        return ElementType(int(code));
-    }
-
- private:
-    nb::handle record_;
-};
-
-// Names of fields, made once.
-struct Names {
-    PyObject* const options = PyUnicode_InternFromString("options");
-    PyObject* const core = PyUnicode_InternFromString("core");
-    PyObject* const logits = PyUnicode_InternFromString("logits");
-    PyObject* const targets = PyUnicode_InternFromString("targets");
-    PyObject* const class_weight = PyUnicode_InternFromString("class_weight");
-    PyObject* const sample_weight = PyUnicode_InternFromString("sample_weight");
-    PyObject* const num_threads = PyUnicode_InternFromString("num_threads");
-    PyObject* const data = PyUnicode_InternFromString("data");
-    PyObject* const type = PyUnicode_InternFromString("type");
-    PyObject* const rows = PyUnicode_InternFromString("rows");
-    PyObject* const classes = PyUnicode_InternFromString("classes");
-    PyObject* const class_stride = PyUnicode_InternFromString("class_stride");
-    PyObject* const indices = PyUnicode_InternFromString("indices");
-    PyObject* const probabilities = PyUnicode_InternFromString("probabilities");
-    PyObject* const sparse_indices = PyUnicode_InternFromString("sparse_indices");
-    PyObject* const k = PyUnicode_InternFromString("k");
-};
-
-const Names& names() {
-    static const Names all;
-    return all;
-}
-
-// Logits as a record has them, in a problem.
-class LogitsOf {
- public:
-    LogitsOf(nb::handle logits, Problem& p) : LogitsOf(Record(logits), p) {}
-
-    std::size_t bytes() const { return bytes_; }
-
- private:
-    LogitsOf(const Record& record, Problem& p) : bytes_(shape(record, p)), data_(record[names().data], bytes_) {
-        p.logits = data_.data();
-    }
-    static std::size_t shape(const Record& record, Problem& p) {
-        p.rows = record.size(names().rows);
-        p.classes = record.size(names().classes);
-        p.class_stride = record.size(names().class_stride);
-        p.type = record.type(names().type, kLogitTypes);
-        return p.rows * p.classes * kLogitSize[int(p.type)];
-    }
-
-    std::size_t bytes_;
-    Buffer data_;
-};
-
-// Targets as a record has them, in a problem whose shape is known.
-class TargetsOf {
- public:
-    TargetsOf(nb::handle targets, Problem& p) : TargetsOf(Record(targets), p) {}
-
- private:
-    TargetsOf(const Record& record, Problem& p)
-        : indices_(record[names().indices], p.rows * sizeof(std::int64_t)),
-          sparse_indices_(record[names().sparse_indices], slots(record, p) * sizeof(std::int64_t)),
-          probabilities_(record[names().probabilities], bytes_of_probabilities(record, p)) {
-        p.indices = indices_.data<std::int64_t>();
-        p.sparse_indices = sparse_indices_.data<std::int64_t>();
-        p.probabilities = probabilities_.data();
-    }
-    static std::size_t slots(const Record& record, Problem& p) {
-        p.k = record.size(names().k);
-        return p.rows * p.k;
-    }
-    std::size_t bytes_of_probabilities(const Record& record, Problem& p) const {
-        p.probabilities_type = record.type(names().type, int(std::size(kElementSize)));
-        return sparse_indices_.data() != nullptr ? p.rows * p.k * sizeof(double)
-                                                 : p.rows * p.classes * kElementSize[int(p.probabilities_type)];
-    }
-
-    Buffer indices_, sparse_indices_, probabilities_;
-};
-
 void read(nb::handle value, double& option) { option = nb::cast<double>(value); }
 void read(nb::handle value, std::optional<std::int64_t>& option) {
     option = nb::cast<std::optional<std::int64_t>>(value);
@@ -211,28 +78,13 @@ const Options& options_in(nb::handle capsule) {
     return *static_cast<const Options*>(options);
 }
 
-// Weights of classes and rows, in a problem whose shape is known.
-class WeightsOf {
- public:
-    WeightsOf(nb::handle class_weight, nb::handle sample_weight, Problem& p)
-        : class_weight_(class_weight, p.classes * sizeof(double)),
-          sample_weight_(sample_weight, p.rows * sizeof(double)) {
-        p.class_weight = class_weight_.data<double>();
-        p.sample_weight = sample_weight_.data<double>();
-    }
-
- private:
-    Buffer class_weight_, sample_weight_;
-};
-
 double loss(nb::handle call, double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits,
             nb::handle diagonal) {
-    const Record record(call);
-    const nb::object options = record[names().options];
+    const Record record(nb::borrow(call));
     Problem p;
-    p.options = options_in(Record(options)[names().core]);
-    const LogitsOf z(record[names().logits], p);
-    const TargetsOf t(record[names().targets], p);
+    p.options = options_in(Record(record[names().options])[names().core]);
+    const LogitsOf z(Record(record[names().logits]), p);
+    const TargetsOf t(Record(record[names().targets]), p);
     const WeightsOf w(record[names().class_weight], record[names().sample_weight], p);
     const Buffer g(grad_output, p.rows * sizeof(double)),
         values(losses, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE), matrix(dlogits, z.bytes(), PyBUF_WRITABLE),
@@ -256,9 +108,10 @@ double total_weight(nb::handle options, nb::handle logits, nb::handle targets, n
                     nb::handle sample_weight) {
     Problem p;
     p.options = options_in(options);
-    p.rows = Record(logits).size(names().rows);
-    p.classes = Record(logits).size(names().classes);
-    const TargetsOf t(targets, p);
+    const Record shape(nb::borrow(logits));
+    p.rows = shape.size(names().rows);
+    p.classes = shape.size(names().classes);
+    const TargetsOf t(Record(nb::borrow(targets)), p);
     const WeightsOf w(class_weight, sample_weight, p);
     const Evaluation result = check_targets(p);
     if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
@@ -267,7 +120,7 @@ double total_weight(nb::handle options, nb::handle logits, nb::handle targets, n
 
 void softmax(nb::handle logits, int output, nb::handle logsumexp, nb::handle out, int num_threads) {
     Problem p;
-    const LogitsOf z(logits, p);
+    const LogitsOf z(Record(nb::borrow(logits)), p);
     const Buffer values(logsumexp, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE),
         matrix(out, z.bytes(), PyBUF_WRITABLE);
     p.output = Output(output);

@@ -139,8 +139,8 @@ class Logits(NamedTuple):
 
 def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     """Check logits, and bring the class axis last where the core cannot read them as they lie."""
-    given = as_array("logits", logits)
-    data, ndim = given, given.ndim
+    data = given = logits if type(logits) is np.ndarray else as_array("logits", logits)
+    ndim = data.ndim
     if type(axis) is not int:
         axis = as_integer("axis", axis)
     if not -ndim <= axis < ndim:

@@ -21,7 +21,7 @@ class Call(NamedTuple):
     class_weight: Array | None = None
     sample_weight: Array | None = None
     num_threads: int = 1
-    inputs: tuple[object, ...] = ()  # arrays beside the logits that an output may not overlap
+    weights_given: tuple[object, ...] = ()  # as they came
 
 
 def prepare(
@@ -39,8 +39,7 @@ def prepare(
     t = as_targets(targets, z, options.ignore_index)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
     s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)
-    inputs = (*t.given, class_weight, sample_weight)
-    return new_tuple(Call, (options, z, t, w, s, resolve_threads(num_threads), inputs))
+    return new_tuple(Call, (options, z, t, w, s, resolve_threads(num_threads), (class_weight, sample_weight)))
 
 
 def weights_of_rows(targets: Targets, sample_weight: npt.ArrayLike | None, row_shape: Shape) -> Array | None:
@@ -83,14 +82,22 @@ def loss_and_gradient(
     z = call.logits
     data = z.data
     per_row = call.options.reduction == "none"
-    scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
-    dlogits = np.empty(z.shape, data.dtype) if out is None else check_out(out, z, (*call.inputs, grad_output))
+    row_scale = None
+    if type(grad_output) is float:  # as mostly: a call is saved
+        scale = grad_output
+    else:
+        scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
     # The core writes what is laid out as the logits it reads: the outputs themselves, or arrays to be copied from.
-    matrix, second = dlogits, diagonal
-    if z.moved or not (out is None or out.flags.carray):
+    if out is None:
+        dlogits = matrix = np.empty(z.shape, data.dtype)
+    else:
+        dlogits = matrix = check_out(out, z, (*call.targets.given, *call.weights_given, grad_output))
+        if not out.flags.carray:
+            matrix = np.empty(data.shape, data.dtype)
+    second = diagonal
+    if z.moved:
         matrix = np.empty(data.shape, data.dtype)
-    if z.moved and diagonal is not None:
-        second = np.empty(data.shape, data.dtype)
+        second = None if diagonal is None else np.empty(data.shape, data.dtype)
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
     value = _core.loss(
         call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second

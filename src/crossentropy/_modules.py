@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
 from ._call import Call, loss_and_gradient, prepare
 from ._head import LinearGradients
-from ._linear_call import linear_loss, linear_loss_and_gradients, prepare_linear
+from ._linear_call import LinearCall, linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
 from ._targets import TopKTargets
@@ -142,12 +142,7 @@ class CrossEntropyLoss:
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
-        factor = np.where(np.isfinite(factor), factor, np.nan)
-        # A zero of the gradient stays one whatever it is multiplied by: its row may not count.
-        scaled: Array = np.multiply(
-            dlogits, factor, out=np.zeros_like(dlogits), where=dlogits != 0, casting="same_kind"
-        )
-        return scaled
+        return _times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
 
     @property
     @rounds_to_nearest
@@ -188,15 +183,6 @@ class CrossEntropyLoss:
         if self._last is None:
             raise RuntimeError(f"{what}: call forward(logits, targets) first")
         return self._last
-
-
-class _LinearForward(NamedTuple):
-    """What the last forward of a head was given, and its gradients if they were computed with it."""
-
-    data: tuple[Array, Array, Array | TopKTargets]
-    bias: Array | None
-    sample_weight: npt.ArrayLike | None
-    gradients: LinearGradients | None
 
 
 class LinearCrossEntropyLoss:
@@ -249,7 +235,7 @@ class LinearCrossEntropyLoss:
             "num_threads": num_threads,
             "max_logits_bytes": max_logits_bytes,
         }
-        self._last: _LinearForward | None = None
+        self._last: tuple[LinearCall, LinearGradients | None] | None = None
 
     def forward(
         self,
@@ -261,19 +247,15 @@ class LinearCrossEntropyLoss:
     ) -> float | Array:
         """Return the loss, as `linear_cross_entropy` does."""
         self._last = None  # should this fail, nothing of an earlier forward is handed out
-        data = (
-            as_array("hidden", hidden),
-            as_array("classifier", classifier),
-            targets if isinstance(targets, TopKTargets) else as_array("targets", targets),
+        call = prepare_linear(
+            self._options, hidden, classifier, targets, bias=bias, sample_weight=sample_weight, **self._data
         )
-        bias = None if bias is None else as_array("bias", bias)
-        call = prepare_linear(self._options, *data, bias=bias, sample_weight=sample_weight, **self._data)
         gradients = None
         if self._options.reduction == "none":
             loss = linear_loss(call)
         else:
             loss, gradients = linear_loss_and_gradients(call)
-        self._last = _LinearForward(data, bias, sample_weight, gradients)
+        self._last = call, gradients
         return loss
 
     __call__ = forward
@@ -296,19 +278,19 @@ class LinearCrossEntropyLoss:
         RuntimeError
             There was no forward yet.
         """
-        last = self._last
-        if last is None:
+        if self._last is None:
             raise RuntimeError("backward: call forward(hidden, classifier, targets) first")
-        scale = as_grad_output(grad_output, (), False)[0] if last.gradients is not None else 0.0
-        half = last.gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in last.gradients)
-        if last.gradients is None or (half and scale != 1.0):
-            data = {"bias": last.bias, "sample_weight": last.sample_weight, **self._data}
-            call = prepare_linear(self._options, *last.data, **data)
+        call, gradients = self._last
+        scale = 0.0 if gradients is None else as_grad_output(grad_output, (), False)[0]
+        half = gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in gradients)
+        if gradients is None or (half and scale != 1.0):
             return linear_loss_and_gradients(call, grad_output=grad_output)[1]
-        scale = scale if math.isfinite(scale) else math.nan
-        # A zero stays one whatever it is multiplied by: its row may not count.
-        scaled = (
-            None if g is None else np.multiply(g, scale, out=np.zeros_like(g), where=g != 0, casting="same_kind")
-            for g in last.gradients
-        )
-        return LinearGradients(*scaled)
+        factor = scale if math.isfinite(scale) else math.nan
+        return LinearGradients(*(None if g is None else _times(g, factor) for g in gradients))
+
+
+def _times(gradient: Array, factor: float | Array) -> Array:
+    """A gradient times an upstream gradient. A zero stays one, whatever the factor: its row may not count."""
+    out = np.zeros_like(gradient)
+    product: Array = np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")
+    return product

@@ -70,7 +70,7 @@ def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits | Layout, ig
     """Tell class indices from probabilities, by shape."""
     if isinstance(targets, TopKTargets):
         return _as_sparse(targets, logits, ignore_index)
-    given = as_array("targets", targets)
+    given = targets if type(targets) is np.ndarray else as_array("targets", targets)
     if given.shape == logits.row_shape:
         plain = given.dtype is INT64 and given.flags.carray
         indices = given if plain else _as_indices(given, targets, logits)

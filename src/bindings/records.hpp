@@ -1,0 +1,163 @@
+// What Python passes to the core: memory, and the fields of records, which are read by name.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <utility>
+
+#include "problem.hpp"
+
+namespace crossentropy::python {
+
+namespace nb = nanobind;
+
+// The memory of an array, or of an address (of a torch tensor, say), or none. A Py_buffer of the plainest kind costs a
+// third of an ndarray conversion.
+class Buffer {
+ public:
+    // Of at least so many bytes: an array may have been resized since Python looked at its shape.
+    Buffer(nb::handle array, std::size_t bytes, int flags = PyBUF_SIMPLE) {
+        if (array.is_none()) return;
+        if (PyLong_Check(array.ptr())) {
+            view_.buf = PyLong_AsVoidPtr(array.ptr());
+            if (view_.buf == nullptr && PyErr_Occurred()) throw nb::python_error();
+            return;
+        }
+        if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+        if (std::size_t(view_.len) < bytes) {
+            PyBuffer_Release(&view_);
+            throw nb::value_error("expected arrays that keep their size during the call, got one that was resized");
+        }
+    }
+    ~Buffer() {
+        if (view_.obj != nullptr) PyBuffer_Release(&view_);
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    template <class T = void>
+    T* data() const {
+        return static_cast<T*>(view_.buf);
+    }
+
+ private:
+    Py_buffer view_{};
+};
+
+// The names of fields, made once.
+struct Names {
+    static PyObject* made(const char* name) { return PyUnicode_InternFromString(name); }
+
+    PyObject* const options = made("options");
+    PyObject* const core = made("core");
+    PyObject* const logits = made("logits");
+    PyObject* const targets = made("targets");
+    PyObject* const class_weight = made("class_weight");
+    PyObject* const sample_weight = made("sample_weight");
+    PyObject* const num_threads = made("num_threads");
+    PyObject* const data = made("data");
+    PyObject* const type = made("type");
+    PyObject* const rows = made("rows");
+    PyObject* const classes = made("classes");
+    PyObject* const class_stride = made("class_stride");
+    PyObject* const indices = made("indices");
+    PyObject* const probabilities = made("probabilities");
+    PyObject* const sparse_indices = made("sparse_indices");
+    PyObject* const k = made("k");
+};
+
+inline const Names& names() {
+    static const Names all;
+    return all;
+}
+
+// A record of Python's, such as a named tuple.
+class Record {
+ public:
+    explicit Record(nb::object record) : record_(std::move(record)) {}
+
+    nb::object operator[](PyObject* name) const {
+        PyObject* const value = PyObject_GetAttr(record_.ptr(), name);
+        if (value == nullptr) throw nb::python_error();
+        return nb::steal(value);
+    }
+    std::size_t size(PyObject* name) const {
+        const std::size_t number = PyLong_AsSize_t((*this)[name].ptr());
+        if (number == std::size_t(-1) && PyErr_Occurred()) throw nb::python_error();
+        return number;
+    }
+    ElementType type(PyObject* name, std::size_t types) const {
+        const std::size_t code = size(name);
+        if (code >= types) throw nb::value_error("expected the code of an element type");
+        return ElementType(int(code));
+    }
+
+ private:
+    nb::object record_;
+};
+
+// Logits, in a problem.
+class LogitsOf {
+ public:
+    LogitsOf(const Record& logits, Problem& p) : bytes_(read_shape(logits, p)), data_(logits[names().data], bytes_) {
+        p.logits = data_.data();
+    }
+    std::size_t bytes() const { return bytes_; }
+
+ private:
+    static std::size_t read_shape(const Record& logits, Problem& p) {
+        p.rows = logits.size(names().rows);
+        p.classes = logits.size(names().classes);
+        p.class_stride = logits.size(names().class_stride);
+        p.type = logits.type(names().type, kLogitTypes);
+        return p.rows * p.classes * kLogitSize[int(p.type)];
+    }
+
+    std::size_t bytes_;
+    Buffer data_;
+};
+
+// Targets, in a problem whose numbers of rows and classes are known.
+class TargetsOf {
+ public:
+    TargetsOf(const Record& targets, Problem& p)
+        : indices_(targets[names().indices], p.rows * sizeof(std::int64_t)),
+          sparse_indices_(targets[names().sparse_indices], read_slots(targets, p) * sizeof(std::int64_t)),
+          probabilities_(targets[names().probabilities], read_bytes(targets, p)) {
+        p.indices = indices_.data<std::int64_t>();
+        p.sparse_indices = sparse_indices_.data<std::int64_t>();
+        p.probabilities = probabilities_.data();
+    }
+
+ private:
+    static std::size_t read_slots(const Record& targets, Problem& p) {
+        p.k = targets.size(names().k);
+        return p.rows * p.k;
+    }
+    std::size_t read_bytes(const Record& targets, Problem& p) const {
+        p.probabilities_type = targets.type(names().type, std::size(kElementSize));
+        return sparse_indices_.data() != nullptr ? p.rows * p.k * sizeof(double)
+                                                 : p.rows * p.classes * kElementSize[int(p.probabilities_type)];
+    }
+
+    Buffer indices_, sparse_indices_, probabilities_;
+};
+
+// Weights of classes and rows, in such a problem.
+class WeightsOf {
+ public:
+    WeightsOf(nb::handle class_weight, nb::handle sample_weight, Problem& p)
+        : class_weight_(class_weight, p.classes * sizeof(double)),
+          sample_weight_(sample_weight, p.rows * sizeof(double)) {
+        p.class_weight = class_weight_.data<double>();
+        p.sample_weight = sample_weight_.data<double>();
+    }
+
+ private:
+    Buffer class_weight_, sample_weight_;
+};
+
+}  // namespace crossentropy::python
