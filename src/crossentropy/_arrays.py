@@ -1,4 +1,4 @@
-"""What an array and an axis are: the only place that raises for them."""
+"""Arrays and axes as the core takes them: the only place that checks them."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 
 def rounds_to_nearest(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of NumPy's arithmetic: it rounds as the core does, whatever its caller has set."""
+    """Decorate a function that computes with NumPy: it rounds to nearest, in any mode that its caller has set."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,7 +53,7 @@ def rounds_to_nearest(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_array(name: str, values: npt.ArrayLike) -> Array:
-    """Anything array-like; bfloat16 from another library over DLPack, which NumPy does not read."""
+    """Convert anything array-like. NumPy alone cannot take bfloat16 from another library over DLPack."""
     if type(values) is np.ndarray:
         return values
     masked = next((v for v in (values, *_items(values)) if is_masked(v)), None)
@@ -73,7 +73,7 @@ def as_array(name: str, values: npt.ArrayLike) -> Array:
 
 
 def is_masked(values: object) -> bool:
-    ma = sys.modules.get("numpy.ma")  # where it has not been imported, there are none
+    ma = sys.modules.get("numpy.ma")  # if it has not been imported, there are no masked arrays
     return ma is not None and isinstance(values, ma.MaskedArray)
 
 
@@ -86,7 +86,7 @@ def _from_dlpack(name: str, values: Any) -> Array:
         from ml_dtypes import bfloat16
     except ModuleNotFoundError as error:
         raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
-    if hasattr(values, "resolve_neg"):  # a torch tensor whose memory holds its values negated, which DLPack cannot say
+    if hasattr(values, "resolve_neg"):  # torch: the memory holds negated values, which DLPack cannot tell
         values = values.resolve_neg()
     try:
         return _core.bfloat16_bits(values).view(bfloat16)
@@ -102,12 +102,12 @@ def element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int |
 
 
 def row_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What a number for each row is returned in: no half precision, which would leave it two or three digits."""
+    """The dtype of one number a row. It is never half precision, which has only two or three digits."""
     return FLOAT64 if dtype == FLOAT64 else FLOAT32
 
 
 def as_read_by_core(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array C-ordered, aligned, of native byte order; itself where it already is."""
+    """The array itself if it is C-ordered, aligned and in native byte order; else a copy that is."""
     return np.require(array, dtype, ["C", "A"])
 
 
@@ -184,7 +184,7 @@ def as_floating(name: str, values: npt.ArrayLike) -> Array:
 
 @rounds_to_nearest
 def _converted(name: str, given: Array) -> tuple[Array, int]:
-    """An array of a type that is not read as it is."""
+    """Convert logits whose dtype the core does not read."""
     dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
     code = element_type(dtype, LOGIT_TYPES)
     if code is None:
@@ -204,7 +204,7 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
 
 
 def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> tuple[float, Array | None]:
-    """The factor of all rows, and if given one a row."""
+    """Check an upstream gradient: return a factor for all rows, and one for each row or None."""
     if type(grad_output) is float:
         return grad_output, None
     array = as_reals("grad_output", grad_output)
@@ -229,7 +229,7 @@ def _as_float64(array: Array) -> Array:
 
 
 def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:
-    """Check an array that is to be written: its shape and native dtype, and that no other shares its memory."""
+    """Check an output: its shape, its native dtype, and that it shares no memory with the others."""
     if not isinstance(out, np.ndarray) or is_masked(out):
         raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
@@ -246,7 +246,7 @@ def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], othe
 
 
 def _overlaps_itself(array: Array) -> bool:
-    """Whether elements may share bytes: unless each axis steps over all that the axes of smaller steps reach."""
+    """Whether elements may share bytes. They do not if each axis steps over the bytes of those with smaller steps."""
     reach = array.itemsize
     for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True)):
         if n > 1 and stride < reach:
@@ -268,7 +268,7 @@ def _share_memory(name: str, out: Array, other: Any) -> bool:
 
 
 def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
-    """`out` is where the gradient goes: of the logits' shape and native dtype, the logits or memory of its own."""
+    """Check the output of the gradient: it is the logits themselves, or shares no memory with an input."""
     given = logits.given
     array = check_array("out", out, given.shape, logits.data.dtype, inputs)
     if array is not given and _share_memory("out", array, given) and not _same_place(array, given):

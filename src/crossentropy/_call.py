@@ -21,7 +21,7 @@ class Call(NamedTuple):
     class_weight: Array | None = None
     sample_weight: Array | None = None
     num_threads: int = 1
-    weights_given: tuple[object, ...] = ()  # as they came
+    weights_given: tuple[object, ...] = ()  # before they were converted
 
 
 def prepare(

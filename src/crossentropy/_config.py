@@ -31,7 +31,7 @@ _threads = _default_threads()
 def set_num_threads(num_threads: int) -> None:
     """Set how many threads a call may use from now on.
 
-    Results do not depend on it. Small calls use one thread whatever it says.
+    Results do not depend on it. Small calls always use one thread.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def get_num_threads() -> int:
 
 
 def resolve_threads(num_threads: int | None) -> int:
-    """The threads of one call: its own number, or the general one."""
+    """How many threads a call may use: its own `num_threads`, or the general setting."""
     return _threads if num_threads is None else _checked_threads(num_threads, "num_threads")
 
 

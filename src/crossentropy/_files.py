@@ -32,7 +32,7 @@ def check_kind(path: Path, accepted: tuple[str, ...]) -> str:
 
 
 def same_file(a: Path, b: Path) -> bool:
-    """Whether two paths, written however, are one file; of files yet to be made, one place."""
+    """Whether two paths name the same file, or the same place for a file that does not exist yet."""
     try:
         return a.samefile(b)
     except OSError:
@@ -92,13 +92,13 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_all(file: IO[bytes], memory: memoryview) -> None:
-    """Write to an unbuffered file, which may take a part at a time."""
+    """Write all bytes to an unbuffered file, which may accept only a part at a time."""
     while memory:
         memory = memory[file.write(memory) :]
 
 
 def _stream(path: Path, found: os.stat_result | None) -> IO[bytes] | None:
-    """What is to be written to, not replaced: all but files, and the files of standard output and standard error."""
+    """An open stream for a path that must not be replaced: a pipe, a device, standard output or standard error."""
     if found is None:
         return None
     for descriptor in (1, 2):

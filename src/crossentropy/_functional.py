@@ -198,9 +198,8 @@ def cross_entropy_with_grad(
     reduction, num_threads
         As for `cross_entropy`.
     grad_output : float, or for reduction 'none' also an array of the logits' shape without the class axis
-        What the gradient is multiplied by (the gradient of a later result with respect to this loss), before it is
-        rounded to the logits' dtype. Rows that count get NaN where it, or its product with their weights, is not a
-        finite number of float64.
+        The upstream gradient: the gradient is multiplied by it before it is rounded to the logits' dtype. Rows that
+        count get NaN where it, or its product with their weights, is not a finite number of float64.
     out : ndarray, optional
         Where to write the gradient: of the logits' shape and native dtype, writable, with a place for each element;
         `logits` itself, or memory that no input shares. A buffer used again spares the cost of fresh memory pages.

@@ -1,4 +1,4 @@
-"""The linear head: what makes logits of hidden states, a chunk of rows at a time, and adds their gradients up."""
+"""The linear head: it makes logits from hidden states, a chunk of rows at a time, and adds up its gradients."""
 
 import math
 from collections.abc import Iterator

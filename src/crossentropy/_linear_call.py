@@ -36,11 +36,11 @@ Wrt = Literal["hidden", "classifier", "bias"]
 
 @dataclass(slots=True)
 class LinearCall:
-    """The options and data of a head's loss, each row of the data along one axis."""
+    """The options and data of a head's loss. The rows of targets and weights are along one axis."""
 
     options: LossOptions
     head: Head
-    row_shape: Shape  # of the hidden states as they came
+    row_shape: Shape  # of the hidden states that were given
     targets: Targets
     class_weight: Array | None
     sample_weight: Array | None
@@ -143,7 +143,7 @@ def linear_loss_and_gradients(
 def _over_chunks(
     call: LinearCall, gradients: LinearGradients, scale: float = 1.0, row_scale: Array | None = None
 ) -> float | Array:
-    """The loss a chunk of rows at a time, and the gradients that have an array."""
+    """Compute the loss, and the gradients that have an array, a chunk of rows at a time."""
     head, options, rows = call.head, call.options, math.prod(call.row_shape)
     hidden = head.hidden.reshape(rows, head.hidden.shape[-1])
     per_row, mean = options.reduction == "none", options.reduction == "mean"
@@ -187,7 +187,7 @@ def _over_chunks(
 
 
 def _outputs(call: LinearCall, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
-    """Where the gradients asked for go: arrays of `out`, or new ones."""
+    """The arrays for the gradients in `wrt`: those of `out`, else new ones."""
     head = call.head
     like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
     if isinstance(wrt, str) or not set(wrt) <= set(like):

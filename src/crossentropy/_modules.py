@@ -16,14 +16,14 @@ from ._targets import TopKTargets
 
 
 class _Forward(NamedTuple):
-    """What the last forward was given and found."""
+    """Inputs and results of the last forward."""
 
     logits: Array
     targets: Array | TopKTargets
     sample_weight: npt.ArrayLike | None
     loss: float | Array
     dlogits: Array
-    silent: tuple[Array, Array] | None  # rows whose gradient is zero whatever they hold, and what they held
+    silent: tuple[Array, Array] | None  # rows that do not count, and a copy of their logits
 
 
 class CrossEntropyLoss:
@@ -98,7 +98,7 @@ class CrossEntropyLoss:
         self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:
         """Return the loss of logits and targets, as `cross_entropy` does."""
-        self._last = None  # should this fail, nothing of an earlier forward is handed out
+        self._last = None  # if this forward fails, backward must not use an earlier one
         logits = as_array("logits", logits)
         targets = targets if isinstance(targets, TopKTargets) else as_array("targets", targets)
         call = self._prepare(logits, targets, sample_weight)
@@ -135,7 +135,7 @@ class CrossEntropyLoss:
         """
         last = self._forward_done("backward")
         dlogits = last.dlogits
-        if dlogits.dtype.itemsize == 2:  # half precision is multiplied before it is rounded: rounded, it may be 0
+        if dlogits.dtype.itemsize == 2:  # half precision is multiplied before it is rounded: after it, it may be 0
             self._require_unchanged("backward")
             call = self._prepare(last.logits, last.targets, last.sample_weight)
             return loss_and_gradient(call, grad_output=grad_output)[1]
@@ -157,7 +157,7 @@ class CrossEntropyLoss:
         return softmax(u, axis=self._axis).astype(last.dlogits.dtype)
 
     def _silent_rows(self, call: Call) -> Array | None:
-        """Rows whose gradient does not tell what they hold: those that do not count."""
+        """The rows that do not count: a change of their logits would not show in the gradient."""
         targets = call.targets.indices
         silent: Array | None = None
         if targets is not None:
@@ -246,7 +246,7 @@ class LinearCrossEntropyLoss:
         sample_weight: npt.ArrayLike | None = None,
     ) -> float | Array:
         """Return the loss, as `linear_cross_entropy` does."""
-        self._last = None  # should this fail, nothing of an earlier forward is handed out
+        self._last = None  # if this forward fails, backward must not use an earlier one
         call = prepare_linear(
             self._options, hidden, classifier, targets, bias=bias, sample_weight=sample_weight, **self._data
         )

@@ -14,7 +14,7 @@ Reduction = Literal["mean", "sum", "none"]
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
-# What softcap and temperature, and weights that are not zero, may be: products of them stay in the range of float64.
+# The range of softcap, temperature and weights other than 0: products of them stay in the range of float64.
 SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
 
 
@@ -28,7 +28,7 @@ def _number(name: str, value: float) -> float:
 
 
 def as_integer(name: str, value: int, expected: str = "an integer") -> int:
-    """Any integer, Python's or NumPy's; not one beyond 64 bits, which some messages could not show."""
+    """Check an integer, Python's or NumPy's. One beyond 64 bits is refused: some messages could not show it."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -72,7 +72,7 @@ class LossOptions:
 
     @cached_property
     def core(self) -> object:
-        """The same for the core. Made by the first call: torch could not trace it."""
+        """The options as the core reads them. Made at the first call, since torch cannot trace it."""
         return _core.options(self)
 
     @property
@@ -89,7 +89,7 @@ NUMBERS = tuple(field.name for field in fields(LossOptions) if field.type is flo
 
 
 class GivenOptions(TypedDict, total=False):
-    """The options as a caller gives them, but the reduction: for overloads, which differ by that."""
+    """The options as a caller gives them, without the reduction: it is what overloads differ by."""
 
     ignore_index: int | None
     label_smoothing: float

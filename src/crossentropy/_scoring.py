@@ -16,7 +16,7 @@ from ._stored import Index, Stored
 from ._targets import accepted_indices, accepted_targets
 
 BLOCK_ELEMENTS = 1 << 22
-SCATTERED = 4  # times as many where the classes of a row lie apart in a file: longer runs, measured twice as fast
+SCATTERED = 4  # larger blocks where the classes of a row lie apart in a file: longer runs, measured twice as fast
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Score:
         return math.exp(self.mean) if not self.mean > 709 else math.inf
 
     def to_dict(self) -> dict[str, float | None]:
-        """For JSON: what is not finite is None."""
+        """The numbers for JSON; None for those that are not finite."""
         numbers: dict[str, float] = {
             "rows": self.rows,
             "ignored": self.ignored,
@@ -127,14 +127,14 @@ class _RatioOfSums:
 
 
 def check_logits(logits: Array | Stored | HeadLogits, axis: int) -> tuple[Shape, np.dtype[Any]]:
-    """The shape of the rows, and the dtype that the gradient has; raises for what no block would be accepted of."""
+    """Check logits: return the shape of their rows and the dtype of their gradient."""
     rows = list(logits.shape)
     classes = rows.pop(axis)
     few = np.empty((0, classes) if classes else logits.shape, logits.dtype)  # of what takes no memory
     return tuple(rows), as_logits(few, -1 if classes else axis).data.dtype
 
 
-@np.errstate(all="ignore")  # what is not finite shows in the numbers
+@np.errstate(all="ignore")  # NaN and infinity are returned, not warned of
 def score(
     logits: Array | Stored | HeadLogits,
     targets: Array | Stored,
@@ -200,7 +200,7 @@ def score(
         if losses_out is not None:
             losses_out[at] = losses
         if dz is not None and dblock is not None:
-            dz[at] = dblock if scale else np.zeros_like(dblock)  # of NaN too
+            dz[at] = dblock if scale else np.zeros_like(dblock)  # zeros, where the gradient is NaN too
         counted, weight = counted_and_weight(at)
         ratio.add(total, losses.ravel().astype(np.float64), weight.ravel())
         best = block_targets.argmax(-1) if dense else np.where(counted, block_targets, 0)
@@ -233,7 +233,7 @@ def _classes_last(array: Array | Stored, axis: int) -> Array | Stored:
 
 
 def _check_indices(targets: Array | Stored, classes: int, ignore_index: int | None) -> None:
-    """Find a class index out of range in the whole file: the core would name its row in a block."""
+    """Find a class index out of range in the whole file: the core would count its row from the start of a block."""
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets: expected class indices (integers), got dtype {targets.dtype}")
     first = 0

@@ -28,7 +28,7 @@ MOST_HEADER = 10_000  # of text, as NumPy has it too: more takes Python long to 
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in a file, larger than memory if need be; an index reads or writes the block that it names."""
+    """An array in a file, which may be larger than memory. Indexing reads or writes a block of it."""
 
     file: IO[bytes]
     path: Path
@@ -69,7 +69,7 @@ class Stored:
                 write_all(self.file, memory[place])
 
     def _block(self, at: Index) -> tuple[list[int], Iterator[tuple[int, slice]], list[int]]:
-        """The lengths of a block as it lies in the file, where its runs of bytes are, and the shape to return it in."""
+        """The shape of a block in the file, its runs of bytes, and the shape in which it is returned."""
         at = (*at, *[slice(None)] * (self.ndim - len(at)))
         begins, lengths, shape = [0] * self.ndim, [0] * self.ndim, []
         for axis, index in zip(self.axes, at, strict=True):
@@ -105,9 +105,9 @@ def _read(file: IO[bytes], memory: memoryview) -> None:
 
 
 def open_array(path: Path) -> Stored:
-    """Open a .npy file to be read; a pipe is read whole. Its file is to be closed.
+    """Open a .npy file to read; a pipe is read whole. The caller closes its file.
 
-    Raises OSError, and ValueError for what is no array of numbers, or is not all there.
+    Raises OSError; ValueError if it is not an array of numbers, or is cut short.
     """
     pipe = check_kind(path, ("file", "pipe")) == "pipe"
     with contextlib.ExitStack() as opened, named(path):
@@ -134,7 +134,7 @@ def open_array(path: Path) -> Stored:
 
 
 def _copy(file: IO[bytes], size: int) -> io.BytesIO:
-    """At most so many bytes, in memory that grows with what comes: a header may promise anything."""
+    """Read at most so many bytes. Memory grows with what arrives, since a header may promise any size."""
     memory = io.BytesIO()
     while piece := file.read(min(size - memory.tell(), COPY_BYTES)):
         memory.write(piece)
@@ -158,7 +158,7 @@ def _header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
             shape, fortran_order, dtype = read(file)
     except OSError:
         raise
-    except Exception as error:  # Python parses it, and may raise nearly anything on arbitrary text
+    except Exception as error:  # Python parses it, and may raise nearly any exception on arbitrary text
         reason = textwrap.shorten(str(error), 80, placeholder=" …") or type(error).__name__
         raise ValueError(f"expected a .npy header, got one that NumPy does not read: {reason}") from None
     if dtype.hasobject:
@@ -174,7 +174,7 @@ def _header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
 
 
 def _text_of_header(file: IO[bytes], digits: int) -> io.BytesIO:
-    """The header with its length before it, which NumPy's reader would believe whatever it is."""
+    """Read the header's length, which NumPy's reader would not check, and the header."""
     length = _exactly(file, digits)
     size = int.from_bytes(length, "little")
     if size > MOST_HEADER:
@@ -183,7 +183,7 @@ def _text_of_header(file: IO[bytes], digits: int) -> io.BytesIO:
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
-    """So many bytes of an unbuffered file, which may give fewer at a time, or all that there are."""
+    """Read so many bytes of an unbuffered file, which may return fewer at a time; fewer only at its end."""
     found = b""
     while len(found) < size and (piece := file.read(size - len(found))):
         found += piece
@@ -191,13 +191,13 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def new_array(file: IO[bytes], path: Path, shape: Shape, dtype: np.dtype[Any]) -> Stored:
-    """Begin a .npy file, of which blocks are to be written."""
+    """Write the header of a .npy file, whose blocks are written later."""
     with named(path):
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
         size = start + math.prod(shape) * dtype.itemsize
-        if hasattr(os, "posix_fallocate"):  # a full disk is told now, not after an hour
+        if hasattr(os, "posix_fallocate"):  # a full disk is noticed now, not after an hour
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)

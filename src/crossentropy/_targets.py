@@ -1,4 +1,4 @@
-"""What a target is: class indices, or probabilities of all classes or a few. The only place that raises for them."""
+"""Targets: class indices, or probabilities of all classes or a few. The only place that checks them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from ._arrays import (
 
 @dataclass(frozen=True, eq=False)
 class TopKTargets:
-    """Target distributions over K of the classes, such as the likeliest of a teacher: the rest has probability 0.
+    """Target distributions over K of the classes, such as the likeliest of a teacher; the others have probability 0.
 
     Accepted wherever targets are. No dense row is made of them.
 
@@ -63,7 +63,7 @@ class Targets(NamedTuple):
     sparse_indices: Array | None = None  # (rows, k)
     k: int = 0
     given: tuple[object, ...] = ()  # the arrays that came
-    ignored: Array | None = None  # rows, if some of them
+    ignored: Array | None = None  # which rows do not count; None: all rows count
 
 
 def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits | Layout, ignore_index: int | None) -> Targets:

@@ -1,4 +1,4 @@
-"""What the loss of a row is made of, in float64: its further derivatives and its explanation share these terms.
+"""The terms of a row's loss in float64, shared by its further derivatives and its explanation.
 
 The letters are those of the definition in `_reference.py`, which does not use this module.
 """
@@ -53,7 +53,7 @@ def row_weights(
 
 
 class Coefficients(NamedTuple):
-    """What the targets become in the loss, for rows of every class."""
+    """The coefficients of each row and class in the loss."""
 
     smoothed: Array  # the targets after label smoothing
     b: Array  # and times the class weights

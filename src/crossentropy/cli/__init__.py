@@ -64,7 +64,7 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
 def main() -> None:
     """Run the command line: a failure is one line and exit status 2, a signal leaves no partial file."""
-    if sys.stdout is None:  # closed: what is printed goes nowhere
+    if sys.stdout is None:  # standard output is closed: what is printed is discarded
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -77,7 +77,7 @@ def main() -> None:
 
 def _end(number: int, _: object) -> NoReturn:
     for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the tidying up
+        signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the clean-up
     sys.exit(128 + number)
 
 
@@ -105,6 +105,6 @@ def _status() -> int:
 
 
 def _print_no_more() -> None:
-    """What is left to be printed goes nowhere, rather than fail again when Python ends."""
+    """Discard what is still to be printed: it would fail again when Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

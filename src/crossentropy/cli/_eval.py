@@ -21,7 +21,7 @@ from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
 
 
 class Reduction(StrEnum):
-    """What a gradient can be of."""
+    """The losses that have one gradient."""
 
     mean = "mean"
     sum = "sum"
@@ -175,7 +175,7 @@ def score_files(
 def _logits_and_targets(
     files: list[Path], hidden: Path | None, head: Path | None, bias: Path | None, axis: int, grad: Path | None
 ) -> tuple[Path | None, Path]:
-    """Which file is which; no logits where hidden states stand in for them."""
+    """Tell the files apart; the logits are None if hidden states are given instead."""
     if (hidden is None) != (head is None):
         fail(None, "--hidden and --head: expected both or none of them")
     if hidden is None:

@@ -15,7 +15,7 @@ from .._stored import Stored, new_array, open_array
 
 
 def tell(line: str) -> None:
-    """Print one line to standard error, whatever is in it; where that cannot be written, nothing is told."""
+    """Print one line to standard error, with unprintable characters escaped; ignore a closed one."""
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ def load(path: Path, opened: contextlib.ExitStack) -> Stored:
 
 
 def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
-    """Refuse an output that is an input or another output, by whatever path."""
+    """Refuse an output that is the same file as an input or another output."""
     named = [path for path in outputs if path]
     for number, output in enumerate(named):
         if any(same_file(output, path) for path in inputs if path):
@@ -62,7 +62,7 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None])
 
 @contextlib.contextmanager
 def new_file(path: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Stored | None]:
-    """An .npy file to fill, which gets its name when it is complete; on any failure nothing is left."""
+    """A .npy file to write. It gets its name when it is complete; if anything fails, it is deleted."""
     if path is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""The loss in JAX's own operations: for devices other than the CPU, and for what the core has no derivative of."""
+"""The loss in JAX's own operations: for devices other than the CPU, and for derivatives that the core lacks."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,7 +20,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     if not probabilities:
         known = ~counted | ((t >= 0) & (t < classes))
         t = jnp.where(counted & known, t, 0)
-    z = jnp.where(counted[..., None], z, 0.0)  # whatever a row that does not count holds
+    z = jnp.where(counted[..., None], z, 0.0)  # rows that do not count may hold NaN
     u = z
     if options.softcap < jnp.inf:
         u = jnp.where(jnp.isinf(z), z, options.softcap * jnp.tanh(z / options.softcap))
@@ -28,7 +28,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         u = u / options.temperature
 
     top = jnp.arange(classes) == jnp.argmax(u, -1, keepdims=True)
-    m = jnp.where(top, u, 0.0).sum(-1)  # its derivative belongs to one class, where that of `max` is shared by equals
+    m = jnp.where(top, u, 0.0).sum(-1)  # its derivative goes to one class; that of `max` is shared among equal ones
     below = jnp.where(top, 0.0, m[..., None] - u)
     r = jnp.where(top, 0.0, jnp.exp(-below)).sum(-1)
     log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
@@ -60,7 +60,7 @@ def counted_rows(options: LossOptions, rows: tuple[int, ...], t: Array, s: Array
     """Which rows count."""
     counted = jnp.ones(rows, bool) if s is None else s != 0
     if t.ndim == len(rows) and options.ignore_index is not None:
-        # An index that the targets' dtype does not hold is none of them.
+        # No target equals an index that their dtype cannot hold.
         info = jnp.iinfo(t.dtype)
         if info.min <= options.ignore_index <= info.max:
             counted &= t != options.ignore_index
@@ -79,5 +79,5 @@ def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
 
 
 def row_dtype(z: Array) -> jnp.dtype:
-    """What losses are returned in: no half precision, which would leave them two or three digits."""
+    """The dtype of losses. It is never half precision, which has only two or three digits."""
     return jnp.dtype(jnp.float64 if z.dtype == jnp.float64 else jnp.float32)

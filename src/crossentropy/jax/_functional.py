@@ -233,7 +233,7 @@ def as_class_indices_or_probabilities(
 
 
 def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Class or sample weights; where they are known, that they are finite and at least 0 is checked here."""
+    """Class or sample weights. Known values are checked here, traced ones by the core."""
     if not _is_traced(values):
         _check_narrowed(name, as_weights(name, np.asarray(values), shape))
     array = jnp.asarray(values)
@@ -249,7 +249,7 @@ def _is_traced(values: Any) -> bool:
 
 
 def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
-    """Check what JAX makes of indices that are in range, and of weights, in its mode of 32 bits."""
+    """Refuse indices and weights that change when JAX narrows them to 32 bits."""
     with np.errstate(over="ignore"):
         narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
     changed = narrow != known if known.dtype.kind in "iu" else np.isinf(narrow) | ((narrow == 0) != (known == 0))
@@ -261,7 +261,7 @@ def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
 
 
 def _restricted(where: Array, z: Array, t: Array, s: Array, axis: int) -> tuple[Array, Array, Array]:
-    """Logits and targets with only the classes, and weights with only the rows, that `where` is true for."""
+    """Leave out the classes, or the rows, for which `where` is false."""
     ones = jnp.ones(z.shape[:axis] + z.shape[axis + 1 :], jnp.float32) if s is NONE else s
     if where.ndim != z.ndim:
         pairs = zip(reversed(where.shape), reversed(ones.shape), strict=False)

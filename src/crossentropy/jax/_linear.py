@@ -1,4 +1,4 @@
-"""The linear head: logits a chunk of rows at a time, made again when it comes to their gradient, never all held."""
+"""The linear head: logits a chunk of rows at a time, never all at once. Their gradient makes them again."""
 
 import math
 from dataclasses import replace
@@ -112,7 +112,7 @@ def _losses(
 
     def chunk(h: Array, W: Array, b: Array, t: Array, s: Array) -> Array:
         counted = _composed.counted_rows(options, s.shape, t, s)
-        h = jnp.where(counted[:, None], h, 0)  # nothing that a row without weight holds reaches the classifier
+        h = jnp.where(counted[:, None], h, 0)  # rows that do not count may hold NaN
         z = jnp.matmul(h, W.astype(dtype).T, preferred_element_type=row_dtype(h)) + b.astype(row_dtype(h))
         return _rules.loss(of_rows, 1, z, t, w, s)
 

@@ -103,7 +103,7 @@ def _tangent_from_core(options: LossOptions, axis: int, batch: int, z: Array, *r
 
 
 def _of_some(function: Callable[..., list[Array]], values: Sequence[Any], places: Sequence[int]) -> Callable[..., Any]:
-    """The function of the values at some places, the others fixed."""
+    """The function of only the arguments at some places, the others fixed."""
 
     def of_places(*given: Array) -> list[Array]:
         full = list(values)
@@ -143,7 +143,7 @@ def _loss_jvp(primals: Any, tangents: Any, **parameters: Any) -> tuple[list[Arra
 
 
 def _one_pass(z: Array) -> bool:
-    """Whether the loss comes with its gradient for an upstream gradient of 1, to be multiplied by another one later.
+    """Whether the gradient for an upstream gradient of 1 is made with the loss, and multiplied by another one later.
 
     Not in half precision, where the product would be rounded again.
     """

@@ -1,4 +1,4 @@
-"""What the losses take; of what they do not take, torch's own function says what is wrong."""
+"""Checks of arguments. For those that do not fit, torch's own function raises its own error."""
 
 import math
 import sys
@@ -54,7 +54,7 @@ def fits_head(
 
 
 def refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
-    """Raise what torch raises for arguments that do not fit, or what we know against them."""
+    """Raise what torch raises for these arguments; if it raises nothing, `because` or an error of ours."""
     function(*arguments, **options)
     if because is not None:
         raise because

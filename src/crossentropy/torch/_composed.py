@@ -8,7 +8,7 @@ from ._kernel import TargetTensors, class_axis, row_dtype, row_shape
 
 
 def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
-    """One loss a row, differentiable by torch as often as one likes.
+    """One loss a row, differentiable by torch to any order.
 
     The class that attains the maximum m, j, never enters a sum with the others: r sums exp(u - m) without it, and
     log1p(r) and r / (1 + r), which torch derives from it, keep the digits that log(1 + r) and p - 1 would lose.
@@ -20,7 +20,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     w = None if weight is None else weight.to(z.dtype)
     s = None if sample_weight is None else sample_weight.to(z.dtype)
     index, counted = counted_rows(options, input, targets)
-    if counted is not None:  # whatever a row that does not count holds
+    if counted is not None:  # rows that do not count may hold NaN
         z = torch.where(counted.unsqueeze(axis), z, 0.0)
     u = z
     if options.softcap < torch.inf:
@@ -88,7 +88,7 @@ def composed_divisor(options: LossOptions, input: Tensor, targets: TargetTensors
 def reduced(
     options: LossOptions, losses: Tensor, input: Tensor, targets: TargetTensors, num_items: float | Tensor | None
 ) -> Tensor:
-    """The losses of rows as the reduction wants them."""
+    """Reduce the losses of rows."""
     if options.reduction == "none":
         return losses
     loss = losses.sum(dtype=sum_dtype(input))

@@ -1,4 +1,4 @@
-"""Loss and gradient at once, when nothing but autograd watches: the core writes the gradient with the loss."""
+"""Loss and gradient in one pass of the core, where no transform but autograd is active."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ from ._operator import row_losses
 
 
 def is_value(grad_output: Tensor) -> bool:
-    """Whether an upstream gradient has values to read: not so one that stands for a batch (`is_grads_batched`)."""
+    """Whether an upstream gradient has values to read. One of a batch (`is_grads_batched`) has none."""
     return type(grad_output) is Tensor and not torch._C._functorch.is_legacy_batchedtensor(grad_output)
 
 
@@ -67,12 +67,12 @@ def _reduced_loss(
         options, factor = replace(options, reduction="sum"), reciprocal(divisor)
     value = loss_from_core(options, input, targets, None, gradient, scale * factor)
     if not factor and gradient is not None:
-        gradient.zero_()  # of NaN too
+        gradient.zero_()  # where the gradient is NaN too
     return scalar(value * factor if factor else 0.0, row_dtype(input))
 
 
 class _Loss(torch.autograd.Function):
-    """The gradient for an upstream gradient of 1 is made with the loss and handed out once.
+    """The gradient for an upstream gradient of 1 is made with the loss and returned once.
 
     For another one it is made anew, the upstream gradient applied before it is rounded: a stored gradient in half
     precision times a loss scale would be mostly zeros.
@@ -135,7 +135,7 @@ def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: 
 def differentiate_again(
     ctx: Any, tensors: tuple[Tensor | None, ...], grad_output: Tensor, loss: Callable[[], Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients as autograd finds them in the same loss made of operators, so that it can go on from there."""
+    """The gradients by autograd through the composed loss, so that they can be differentiated again."""
     with torch.enable_grad():
         value = loss()
     wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad, strict=False) if needed]
@@ -144,5 +144,5 @@ def differentiate_again(
 
 
 def reciprocal(divisor: float) -> float:
-    """What the sum of losses is multiplied by; of nothing that counts the mean is 0."""
+    """The factor of the sum of losses; 0 for a divisor of 0, so that the mean is 0 then."""
     return 1.0 / divisor if divisor else 0.0

@@ -55,7 +55,7 @@ def row_shape(input: Tensor) -> torch.Size:
 
 
 def row_dtype(input: Tensor) -> torch.dtype:
-    """What losses are returned in: no half precision, which would leave them two or three digits."""
+    """The dtype of losses. It is never half precision, which has only two or three digits."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
@@ -64,21 +64,21 @@ def _classes_last(input: Tensor) -> bool:
 
 
 def empty_gradient(input: Tensor) -> Tensor:
-    """Memory for the gradient, laid out as the core reads the logits: their own strides, unless they have gaps."""
+    """An uninitialised gradient with the layout in which the core reads the logits."""
     if input.is_contiguous() or _classes_last(input):
         return torch.empty_like(input)
     return torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
-    """Memory that something else than the core is the first to write."""
+    """An uninitialised tensor, with huge pages where it is large. (The core advises those of its own outputs.)"""
     tensor = like.new_empty(shape)
     _core.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
     return tensor
 
 
 def targets_fit(shape: torch.Size, targets: TargetTensors) -> bool:
-    """Whether targets and class weights are of shapes and dtypes that go with logits of this shape."""
+    """Whether the shapes and dtypes of targets and class weights fit logits of this shape."""
     target, weight, _ = targets
     axis = 1 if len(shape) > 1 else 0
     if not shape or shape[axis] == 0:
@@ -88,13 +88,13 @@ def targets_fit(shape: torch.Size, targets: TargetTensors) -> bool:
     target_shape = target.shape
     if target_shape == shape:
         return target.dtype in TYPES
-    if weight is not None and weight.dtype is torch.bool:  # as torch: it takes them for probabilities alone
+    if weight is not None and weight.dtype is torch.bool:  # like torch: for probabilities only
         return False
     return target_shape == (shape[:1] + shape[2:] if axis else ()) and target.dtype in _INDEX_TYPES
 
 
 def check(input: Tensor, targets: TargetTensors, grad_output: Tensor | None = None) -> None:
-    """Raise where tensors do not go together, as they may not where nothing else has looked at them."""
+    """Raise if shapes, dtypes or devices do not fit: an operator may be called without other checks."""
     if input.dtype not in TYPES or not targets_fit(input.shape, targets):
         raise ValueError(
             "expected floating-point logits of at least one class, a class index for each row (int64 or uint8) or as "
@@ -117,7 +117,7 @@ def _description(tensor: Tensor | None) -> str:
 
 
 def under_transform() -> bool:
-    """Whether a mode or a transform stands between a call and the memory of its tensors."""
+    """Whether a mode or a transform is active, so that tensors may have no memory to read."""
     return bool(
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
@@ -140,7 +140,7 @@ def autocasts(input: Tensor) -> bool:
 
 
 def readable(name: str, tensor: Tensor) -> Tensor:
-    """The tensor with what torch left undone done; one whose memory does not hold all its elements raises."""
+    """The tensor with a pending negation carried out; raises if its storage is too small for its elements."""
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
     begin = tensor.storage_offset()
@@ -154,7 +154,7 @@ def readable(name: str, tensor: Tensor) -> Tensor:
 
 
 def check_memory(**tensors: Tensor | None) -> None:
-    """Raise where torch's own operators would read what is not there, as some of them do."""
+    """Raise if the storage of a tensor is too small: some of torch's operators would read past its end."""
     if under_transform():
         return
     wrapped, batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
@@ -248,7 +248,7 @@ def loss_from_core(
 
 
 def _address(tensor: Tensor | None) -> Any:
-    """What the core takes in place of an array."""
+    """The address of a tensor's memory, which the core takes in place of an array."""
     return None if tensor is None else tensor.data_ptr()
 
 

@@ -45,7 +45,7 @@ class HeadTensors(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """The shape, dtype and device of logits that are not there."""
+        """A stand-in for the logits: their shape, dtype and device without their memory."""
         return self.input.new_empty(()).expand(self.input.shape[0], *self.shape)
 
     def rows_of_chunk(self, rows: int) -> int:
@@ -76,7 +76,7 @@ def head_loss(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The gradients for an upstream gradient of 1 are made with the loss and handed out once.
+    """The gradients for an upstream gradient of 1 are made with the loss and returned once.
 
     For 'none', and in half precision for another upstream gradient, they are made anew, so that they are rounded once.
     """
@@ -135,7 +135,7 @@ def _loss_and_gradients(
     losses = head.input.new_zeros(row_shape(head.logits), dtype=row_dtype(head.input))
     kept = _kept(options, head, targets)
     count = head.input.shape[0] if kept is None else len(kept)
-    if not (per_row or factor):  # nothing counts, whatever the rows hold
+    if not (per_row or factor):  # no row counts, and rows may hold NaN
         count = 0
     step = min(head.rows_of_chunk(count), count)
     of_chunk = options if per_row else replace(options, reduction="sum")
@@ -178,7 +178,7 @@ def _rows(array: Tensor | None, rows: slice | Tensor) -> Tensor | None:
 
 
 def _kept(options: LossOptions, head: HeadTensors, targets: TargetTensors) -> Tensor | None:
-    """The rows with anything that counts, or None for all of them."""
+    """The hidden states with a loss that counts, or None for all of them."""
     counted = _composed.counted_rows(options, head.logits, targets)[1]
     if counted is None or counted.all():
         return None
@@ -234,7 +234,7 @@ def _add_product(a: Tensor, b: Tensor, total: Tensor) -> None:
 
 
 def _array(matrix: Tensor) -> Any:
-    """A matrix as NumPy's, while it lives; `Tensor.numpy` would leave storage that can never be resized again."""
+    """A NumPy view of a matrix. (After `Tensor.numpy` the storage could never be resized again.)"""
     size = matrix.element_size()
     interface = {
         "version": 3,
@@ -271,13 +271,13 @@ def _numpy_multiplies(dtype: torch.dtype) -> bool:
 def _chunks_of_losses(
     options: LossOptions, head: HeadTensors, targets: TargetTensors, num_items: float | Tensor | None
 ) -> Tensor:
-    """The same composed of torch's operators; where autograd permits, logits are made again when it comes to them."""
+    """The loss composed of torch's operators, in chunks. Where autograd permits, backward makes the logits again."""
 
     def losses_of(input: Tensor, weight: Tensor, bias: Tensor | None, *tensors: Tensor | None) -> Tensor:
         targets = TargetTensors(*tensors)
         logits = HeadTensors(input, weight, bias, head.shape).logits
         counted = _composed.counted_rows(options, logits, targets)[1]
-        if counted is not None:  # nothing that a row without weight holds reaches the classifier's gradient
+        if counted is not None:  # rows that do not count may hold NaN, which must not reach the gradients
             counted = counted.flatten(1).any(1) if counted.dim() > 1 else counted
             input = torch.where(counted.unsqueeze(1), input, 0.0)
         return row_losses(options, F.linear(input, weight, bias).unflatten(1, head.shape), targets)

@@ -158,7 +158,7 @@ _row_gradient.register_autograd(_gradient_backward, setup_context=_save)
 
 
 def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-    """Rows of a batch are rows like others: a mapped axis joins the batch, unless it is one of class weights."""
+    """Make a mapped axis part of the batch. Mapped class weights need one call for each."""
     *rows_of, weight, sample_weight, ignore_index, numbers = args  # rows_of: logits, targets, upstream gradient
     *dims, weight_dim, sample_weight_dim, _, _ = in_dims
     tensors, dims = [*rows_of, sample_weight], [*dims, sample_weight_dim]
