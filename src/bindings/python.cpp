@@ -147,6 +147,12 @@ nb::ndarray<nb::numpy, const std::uint16_t> bfloat16_bits(const Dlpack& array) {
     return {array.data(), array.ndim(), shape.data(), owner, strides.data()};
 }
 
+std::vector<std::string> option_names() {
+    std::vector<std::string> all;
+    Options().for_each([&](const char* name, const auto&) { all.emplace_back(name); });
+    return all;
+}
+
 std::vector<std::string> available() {
     std::vector<std::string> names;
     for (const Kernels* set : available_kernels()) names.emplace_back(set->name);
@@ -160,6 +166,7 @@ NB_MODULE(_core, m) {
     m.attr("version") = CROSSENTROPY_VERSION;
     m.attr("instruction_set") = kernels().name;
     m.attr("available_instruction_sets") = available();
+    m.attr("option_names") = option_names();
     m.def("options", &options_of, nb::arg("options"),
           "The attributes of LossOptions as the other functions take them.");
     m.def(

@@ -52,7 +52,7 @@ def named(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to fill, which takes the place of `path` when it is complete; on any failure nothing is left.
+    """Open a file to write. It replaces `path` when it is complete; if anything fails, it is deleted.
 
     A link is followed, an existing file keeps its permissions. A pipe, a terminal, /dev/null, and the file that
     standard output goes to, are written to instead, when all is there.

@@ -124,6 +124,44 @@ def test_traced_values_in_a_list():
     assert loss(4) == pytest.approx(expected, rel=1e-6)
 
 
+ATTRIBUTES = {
+    "ignore_index": np.int64(-100),
+    "label_smoothing": np.float64(0.0),
+    "z_loss": np.float64(0.0),
+    "softcap": np.float64(np.inf),
+    "temperature": np.float64(1.0),
+    "reduction": "mean",
+    "axes": np.int64(2),
+    "axis": np.int64(1),
+    "num_threads": np.int64(1),
+}
+
+
+def called_by_xla(**attributes):
+    none = np.zeros(0, np.float32)
+    result = jax.ShapeDtypeStruct((), np.float32)
+    call = jax.ffi.ffi_call("crossentropy_loss", [result])
+    return call(Z, np.array([0, 1, 2], np.int32), none, none, none, **attributes)[0]
+
+
+def test_call_by_xla():
+    assert called_by_xla(**ATTRIBUTES) == cj.cross_entropy(Z, np.array([0, 1, 2]))
+    assert called_by_xla(**ATTRIBUTES | {"ignore_index": False}) == cj.cross_entropy(Z, np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_that_xla_does_not_pass(name):
+    others = {other: value for other, value in ATTRIBUTES.items() if other != name}
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"attribute: {name}"):
+        called_by_xla(**others)
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_of_another_type(name):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"attribute.*: {name}"):
+        called_by_xla(**ATTRIBUTES | {name: np.float32(3.0)})
+
+
 def test_hidden_states_of_width_0():
     loss = cj.linear_cross_entropy(jnp.zeros((3, 0)), jnp.zeros((5, 0)), jnp.array([0, 1, 2]))
     assert loss == pytest.approx(np.log(5), rel=1e-6)

@@ -26,5 +26,5 @@ def _seed():
 @pytest.fixture
 def composed(monkeypatch):
     """The path of other devices, on the CPU."""
-    monkeypatch.setattr(_eager, "is_watched", lambda: True)
+    monkeypatch.setattr(_eager, "under_transform", lambda: True)
     monkeypatch.setattr(_operator, "_core_applies", lambda *_: False)

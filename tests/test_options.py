@@ -1,0 +1,71 @@
+"""The options of the loss: one list, which the core reads by name, and which survives a copy."""
+
+import copy
+import dataclasses
+import pickle
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+import crossentropy as ce
+from crossentropy import _core
+from crossentropy._options import NUMBERS, GivenOptions, LossOptions, loss_options, row_options
+
+CHANGED = LossOptions(
+    ignore_index=None, label_smoothing=0.25, z_loss=0.5, softcap=30.0, temperature=0.5, reduction="sum"
+)
+NAMES = [field.name for field in dataclasses.fields(LossOptions)]
+
+
+def test_core_has_the_same_options():
+    assert _core.option_names == NAMES
+
+
+def test_overloads_have_the_same_options():
+    assert list(get_type_hints(GivenOptions)) == [name for name in NAMES if name != "reduction"]
+
+
+def test_core_reads_every_option():
+    """Of options that the core would not read, a changed one would leave the loss as it was."""
+    logits, targets = [[2.0, 1.0, 0.1], [0.5, 0.2, 3.0]], [0, 2]
+    plain = ce.cross_entropy(logits, targets, ignore_index=None)
+    changes = {"ignore_index": 2} | {name: getattr(CHANGED, name) for name in NAMES[1:]}
+    assert list(changes) == NAMES
+    for name, value in changes.items():
+        assert ce.cross_entropy(logits, targets, **{"ignore_index": None, name: value}) != plain, name
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("options", [LossOptions(), CHANGED])
+def test_copies_are_equal_and_make_what_the_core_reads_anew(duplicate, options):
+    held = options.core
+    again = duplicate(options)
+    assert again == options
+    assert hash(again) == hash(options)
+    assert "core" not in vars(again)
+    assert again.core is not held
+
+
+def test_what_the_core_reads_is_made_when_it_is_asked_for():
+    options = dataclasses.replace(CHANGED)
+    assert "core" not in vars(options)
+    assert options.core is options.core
+
+
+def test_options_of_rows_from_their_numbers():
+    assert row_options(None, CHANGED.numbers) == dataclasses.replace(CHANGED, reduction="none")
+    assert len(NUMBERS) == len(CHANGED.numbers)
+
+
+def test_defaults_share_one_instance():
+    assert loss_options() is loss_options(softcap=None, temperature=1.0)
+    assert loss_options(temperature=2.0) is not loss_options()
+
+
+@pytest.mark.parametrize("options", [None, object(), "options", np.zeros(3)])
+def test_the_core_refuses_other_objects(options):
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        _core.total_weight(options, logits=None, targets=None, class_weight=None, sample_weight=None)
+    with pytest.raises((AttributeError, TypeError)):
+        _core.loss(options)
