@@ -141,10 +141,11 @@ lint: .venv/with-lint build/lint/built
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(wildcard src/core/*.?pp src/core/kernels/*.?pp src/bindings/*.?pp tests/core/*.?pp)
 
-# The core and its programs, without a warning.
+# The core and its programs, without a warning; then each header of the core alone.
 build/lint/built: .venv/with-lint $(SOURCES) $(wildcard tests/core/*)
 	$(BIN)/cmake -S tests/core -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCROSSENTROPY_WERROR=ON >/dev/null
 	$(BIN)/cmake --build build/lint
+	$(BIN)/cmake --build build/lint --target all_verify_interface_header_sets
 	@touch $@
 
 clean:

@@ -3,19 +3,24 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "dispatch.hpp"
+#include "kernels/compensated.hpp"
 #include "parallel.hpp"
+#include "scratch.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 namespace crossentropy {
+
+using baseline::CompensatedSum;
 
 // Rows that one task takes: some sixteen thousand elements, or one row; more where classes are strided, so that each
 // thread stays with the pages that it reads and writes. It depends on the shape of a row alone, so that losses are
@@ -141,11 +146,11 @@ Evaluation evaluate(Problem p, int threads) {
 
     const auto run = kernels().run[int(p.type)];
     if (share) {
-        const Tasks shared = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
+        const ParallelFor parallel = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
             parallel_for(count, useful_threads(p.classes, threads),
                          [&](std::size_t i, int thread) { task(i, scratch.of(thread)); });
         };
-        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &shared, scratch.of(0), outcomes[i]);
+        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &parallel, scratch.of(0), outcomes[i]);
     } else {
         parallel_for(tasks, threads, [&](std::size_t i, int thread) {
             run(p, i * step, std::min(p.rows, (i + 1) * step), nullptr, scratch.of(thread), outcomes[i]);
@@ -154,7 +159,7 @@ Evaluation evaluate(Problem p, int threads) {
 
     CompensatedSum total;
     for (const Outcome& outcome : outcomes) {
-        total.add(outcome.total());
+        total.add(outcome.loss);
         result.bad_row = std::min(result.bad_row, outcome.bad_row);
     }
     result.loss = total.total();

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 
 #include "options.hpp"
@@ -75,45 +74,5 @@ struct Problem {
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
-
-struct CompensatedSum {
-    double sum = 0.0, error = 0.0;  // and what rounding left out of it
-
-    void add(double x) {
-        const double s = sum + x;
-        const double t = s - sum;
-        error += (sum - (s - t)) + (x - t);
-        sum = s;
-    }
-    double total() const { return sum - sum == 0.0 ? sum + error : sum; }
-};
-
-// What a range of rows returns beside its arrays: the sum of its losses.
-struct Outcome : CompensatedSum {
-    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
-};
-
-// Memory handed out in pieces, one after another, each aligned for any vector. Without memory it only adds them up.
-class Scratch {
- public:
-    explicit Scratch(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-
-    template <class E>
-    E* take(std::size_t count) {
-        std::byte* const piece = memory_ == nullptr ? nullptr : memory_ + bytes_;
-        bytes_ += (count * sizeof(E) + kAlignment - 1) / kAlignment * kAlignment;
-        return reinterpret_cast<E*>(piece);
-    }
-    std::size_t bytes() const { return bytes_; }
-
-    static constexpr std::size_t kAlignment = 64;
-
- private:
-    std::byte* memory_;
-    std::size_t bytes_ = 0;
-};
-
-// Calls a function for each number below the first argument, on several threads, with the scratch of the thread.
-using Tasks = std::function<void(std::size_t, const std::function<void(std::size_t, void*)>&)>;
 
 }  // namespace crossentropy

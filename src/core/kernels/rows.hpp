@@ -3,6 +3,18 @@
 // A row is read from memory once: block by block, and the sums of the blocks joined in order, so that threads may share
 // them. For a gradient the exponentials, each relative to the maximum of its block, wait until the sum of the whole row
 // is known: in the gradient's own row where nothing else will look at the logits again, else in a scratch row.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "../dispatch.hpp"
+#include "../scratch.hpp"
+#include "block_output.hpp"
+
+CE_BEGIN
 
 template <class S, class T, bool transformed>
 class RowKernel : BlockKernel<S, T, transformed> {
@@ -14,20 +26,20 @@ class RowKernel : BlockKernel<S, T, transformed> {
     S* const matrix;
     S* const diagonal;
     RowValue<S>* const row_values;
-    const Tasks* const shared;  // what shares a row's blocks out, if threads are to share each row
+    const ParallelFor* const parallel;  // null: this thread computes every block itself
     const std::size_t blocks;
     T* const made;          // coefficients of a block, if the targets are dense: of this thread
     PartSums* const parts;  // of the row at hand, one a block
     T* const scratch_row;   // if there is a matrix to write
 
  public:
-    RowKernel(const Problem& problem, const Tasks* tasks, Scratch& scratch)
+    RowKernel(const Problem& problem, const ParallelFor* parallel_for_blocks, Scratch& scratch)
         : Base(problem),
           logits(static_cast<const S*>(problem.logits)),
           matrix(static_cast<S*>(problem.matrix)),
           diagonal(static_cast<S*>(problem.diagonal)),
           row_values(static_cast<RowValue<S>*>(problem.row_values)),
-          shared(tasks),
+          parallel(parallel_for_blocks),
           blocks((problem.classes + kBlock<T> - 1) / kBlock<T>),
           made(take_made(problem, scratch)),
           parts(scratch.take<PartSums>(blocks)),
@@ -35,6 +47,7 @@ class RowKernel : BlockKernel<S, T, transformed> {
               scratch.take<T>(matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
+        CompensatedSum total;
         for (std::size_t row = begin; row < end; ++row) {
             double value;
             if constexpr (transformed)  // without targets nothing is
@@ -42,8 +55,9 @@ class RowKernel : BlockKernel<S, T, transformed> {
             else
                 value = p.has_targets() ? loss(row, outcome) : softmax(row);
             if (row_values != nullptr) row_values[row] = RowValue<S>(value);
-            outcome.add(value);
+            total.add(value);
         }
+        outcome.loss = total.total();
     }
 
  private:
@@ -158,10 +172,10 @@ class RowKernel : BlockKernel<S, T, transformed> {
                   row * p.classes + first);
         };
         constexpr std::size_t together = 16;  // neighbours, which the CPU fetches ahead
-        if (shared == nullptr)
+        if (parallel == nullptr)
             for (std::size_t i = 0; i < blocks; ++i) one(i, made);
         else
-            (*shared)((blocks + together - 1) / together, [&](std::size_t task, void* memory) {
+            (*parallel)((blocks + together - 1) / together, [&](std::size_t task, void* memory) {
                 Scratch scratch(memory);
                 T* const coefficients = take_made(p, scratch);
                 for (std::size_t i = task * together; i < std::min(blocks, (task + 1) * together); ++i)
@@ -205,3 +219,5 @@ class RowKernel : BlockKernel<S, T, transformed> {
         });
     }
 };
+
+CE_END

@@ -1,4 +1,14 @@
 // What is written of one block of a row: gradient, softmax or log-softmax, and the diagonal of the Hessian.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "block_sums.hpp"
+
+CE_BEGIN
 
 // The gradient of a row is softmax * exp(u - m) - target * b, and at_highest at a unique maximum m.
 struct Coefficients {
@@ -128,3 +138,5 @@ class BlockKernel : protected BlockSums<S, T, transformed> {
         }
     }
 };
+
+CE_END

@@ -1,4 +1,13 @@
 // What a tile of rows writes: gradient, softmax or log-softmax, and the diagonal of the Hessian.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+#include "tile_sums.hpp"
+
+CE_BEGIN
 
 template <class S, class T, class In, class Out, bool transformed>
 class TileKernel : protected TileSums<S, T, In, Out, transformed> {
@@ -186,3 +195,5 @@ class TileKernel : protected TileSums<S, T, In, Out, transformed> {
         }
     }
 };
+
+CE_END

@@ -3,6 +3,17 @@
 // A tile is read where it lies, once, into compact scratch, and written where it belongs. What the next one touches is
 // fetched meanwhile: as many streams as classes, a power of two apart, evict each other from the nearest cache, and a
 // second look would find them gone.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "targets.hpp"
+#include "tile_output.hpp"
+
+CE_BEGIN
 
 template <class S, class T, bool transformed>
 class StridedKernel : TileKernel<S, T, S, S, transformed> {
@@ -51,7 +62,7 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
                 Base::template compute<true>(tile, total, fill, coefficients, flush);
             if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first);
         }
-        outcome.add(total.fold());
+        outcome.loss = total.fold();
     }
 
  private:
@@ -125,3 +136,5 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
         }
     }
 };
+
+CE_END

@@ -1,5 +1,13 @@
 // exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
+#pragma once
+
+#include <cstdint>
+#include <iterator>
+
+#include "vectors.hpp"
+
+CE_BEGIN
 
 // exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2: the polynomial S with the smallest largest relative error of exp,
 // found by the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without
@@ -92,3 +100,5 @@ CE_INLINE f64 log1p(f64 r, f64 inverse) {
     return fma(k, splat<f64>(ExpConstants<double>::ln2_high), f - rest);
 }
 CE_INLINE f64 log1p(f64 r) { return log1p(r, 1.0 / (1.0 + r)); }
+
+CE_END

@@ -1,4 +1,13 @@
 // A row in parts: the sums of each, and the sums of two together. Blocks are joined in order, from the first on.
+#pragma once
+
+#include <cstddef>
+
+#include "../problem.hpp"
+#include "compensated.hpp"
+#include "loss.hpp"
+
+CE_BEGIN
 
 // RowSums of one row or of a part of it, as numbers.
 struct PartSums {
@@ -20,12 +29,6 @@ CE_INLINE double decay(const Problem& p, double lower, double higher) {
     return lower == -kInf ? 0.0 : exp_below<transformed>(p, splat<f64>(lower), splat<f64>(higher))[0];
 }
 
-// factor * b joins a.
-CE_INLINE void join(CompensatedSum& a, const CompensatedSum& b, double factor = 1.0) {
-    a.add(b.sum * factor);
-    a.error += b.error * factor;
-}
-
 // The sums of two parts of a row together.
 template <bool transformed>
 CE_INLINE PartSums joined(const Problem& p, const PartSums& a, const PartSums& b) {
@@ -33,16 +36,18 @@ CE_INLINE PartSums joined(const Problem& p, const PartSums& a, const PartSums& b
     const PartSums& lower = a.highest >= b.highest ? b : a;
     // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
     const double factor = decay<transformed>(p, lower.highest, sums.highest);
-    join(sums.rest, {1.0 + lower.rest.sum, lower.rest.error}, factor);
-    join(sums.spread, lower.spread);
-    join(sums.b_rest, lower.b_rest);
+    sums.rest.add(CompensatedSum{1.0 + lower.rest.sum, lower.rest.error}, factor);
+    sums.spread.add(lower.spread);
+    sums.b_rest.add(lower.b_rest);
     if (lower.highest == sums.highest) {
         sums.unique = false;
-        join(sums.b_highest, lower.b_highest);
+        sums.b_highest.add(lower.b_highest);
     } else {
         const double b_of_lower = lower.b_rest.total() + lower.b_highest.total();
         if (b_of_lower != 0.0) sums.spread.add(b_of_lower * (sums.highest - lower.highest));
-        join(sums.b_rest, lower.b_highest);
+        sums.b_rest.add(lower.b_highest);
     }
     return sums;
 }
+
+CE_END

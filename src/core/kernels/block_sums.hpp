@@ -1,6 +1,22 @@
 // One block of a row: its sums.
 //
 // A block is looked at twice while it is in the nearest cache: for its maximum, then for its sums.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "../problem.hpp"
+#include "lanes.hpp"
+#include "loss.hpp"
+#include "partial_sums.hpp"
+#include "storage.hpp"
+#include "targets.hpp"
+
+CE_BEGIN
 
 template <class T>
 constexpr int kGroup = 4 * kLanes<T>;  // summed in T before it joins a float64 sum
@@ -247,3 +263,5 @@ class BlockSums {
         return sum;
     }
 };
+
+CE_END

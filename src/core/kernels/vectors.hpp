@@ -2,9 +2,16 @@
 //
 // Arithmetic is spelled with GCC and Clang vector extensions; only what they cannot express (fused multiply-add, max,
 // conversions of half a vector) is an intrinsic of each instruction set.
+#pragma once
 
-#define CE_INLINE inline __attribute__((always_inline))
-#define CE_INLINE_LAMBDA __attribute__((always_inline))
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "target.hpp"
+
+CE_BEGIN
 
 #if defined(CE_AVX512)
 constexpr int kVectorBytes = 64;
@@ -228,3 +235,5 @@ CE_INLINE void transpose_square(const float* from, int from_stride, float* to, i
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * to_stride, &column[i], sizeof column[i]);
 }
+
+CE_END

@@ -1,6 +1,16 @@
 // Many rows side by side, one a lane: the kernel for few classes, where one row would leave most lanes empty.
 //
 // A tile of kLanes<T> rows is copied into compact scratch, class by class; nothing is folded across lanes.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+#include "targets.hpp"
+#include "tile_output.hpp"
+
+CE_BEGIN
 
 // Up to here the copy into the tile costs less than a row of its own (measured with AVX-512 and AVX2).
 constexpr int kFewClasses = 192;
@@ -51,7 +61,7 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             write(columns, matrix + offset);
             if (diagonal != nullptr) write(columns_of_diagonal, diagonal + offset);
         }
-        outcome.add(total.fold());
+        outcome.loss = total.fold();
     }
 
  private:
@@ -115,3 +125,5 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
             for (int i = 0; i < kTile; i += 4) visit(std::min(c, classes - 4), i);
     }
 };
+
+CE_END

@@ -1,4 +1,15 @@
 // Elements as they lie in memory. Half precision is only loaded and stored; all arithmetic is wider.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "../options.hpp"
+#include "vectors.hpp"
+
+CE_BEGIN
 
 // A number of 16 bits: sign, exponent, mantissa.
 template <int exponent_bits, int mantissa_bits>
@@ -206,3 +217,5 @@ CE_INLINE void pad(const S* from, int count, int padded, S* to) {
     else
         for (int i = 0; i < padded; i += kWidth<S>) store(to + i, load_first<Vector<S>>(from + i, count - i));
 }
+
+CE_END

@@ -2,6 +2,23 @@
 //
 // Where there are very many classes a tile holds a part of them at a time, and is filled anew for each look at them:
 // for the maximum, for the sums, and for what is written.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <type_traits>
+
+#include "../dispatch.hpp"
+#include "../problem.hpp"
+#include "../scratch.hpp"
+#include "lanes.hpp"
+#include "loss.hpp"
+#include "storage.hpp"
+
+CE_BEGIN
 
 // Where a tile lies: rows of a class next to each other, the classes `stride` apart.
 template <class E>
@@ -297,3 +314,5 @@ class TileSums {
         return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
     }
 };
+
+CE_END
