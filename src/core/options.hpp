@@ -12,7 +12,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 enum class Reduction : int { none = 0, sum = 1, mean = 2 };
 
-// Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
+// Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
 struct Options {
     std::optional<std::int64_t> ignore_index;
     double label_smoothing = 0.0;  // (epsilon)

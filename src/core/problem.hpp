@@ -1,4 +1,4 @@
-// What a kernel is asked for: plain data, the same for every instruction set.
+// One call: what it computes, from which arrays, and where it writes. Plain data, the same for every instruction set.
 #pragma once
 
 #include <cstddef>
@@ -27,18 +27,18 @@ enum class ElementType : int {
 constexpr int kLogitTypes = 4;
 constexpr std::size_t kElementSize[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
 constexpr std::size_t kLogitSize[kLogitTypes] = {4, 8, 2, 2};
-constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a number for each row
+constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a row's loss or log-sum-exp
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
-// Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
+// Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
 struct Problem {
     Options options;
 
     std::size_t rows = 0, classes = 0;
     ElementType type = ElementType::float32;
     const void* logits = nullptr;  // (z): rows x classes
-    // How far apart the classes of a row lie; the rows between them follow each other in memory. 1: classes contiguous.
+    // How far apart the classes of a row are, in elements; rows lie side by side between them. 1: classes contiguous.
     // The matrix, and probabilities, are laid out as the logits are.
     std::size_t class_stride = 1;
 
@@ -46,14 +46,15 @@ struct Problem {
     const std::int64_t* indices = nullptr;  // (t)
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
-    // Sparse distributions: k classes a row. The probabilities are theirs then, float64, and lie row by row.
+    // Sparse distributions: each row names k classes. Then the probabilities are those of these classes, row by row, in
+    // float64.
     const std::int64_t* sparse_indices = nullptr;
     std::size_t k = 0;
 
     const double* class_weight = nullptr;   // (w), one a class
     const double* sample_weight = nullptr;  // (s), one a row
 
-    // What multiplies the gradient: a number for all rows, and if given one a row.
+    // The upstream gradient: a number for all rows, times one for each row if given.
     double gradient_scale = 1.0;
     const double* grad_output = nullptr;
 
@@ -62,15 +63,19 @@ struct Problem {
     void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
-    // Set by `evaluate`: 1 / tau, rounded, and what rounding left out; whether float32 may not hold the class weights.
+    // Set by `evaluate`: 1 / tau, rounded, and what rounding left out.
     double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
-    bool extreme_weights = false;
+    bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
     bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
     // Targets with a coefficient for every class, not for one only.
     bool dense() const { return probabilities != nullptr || options.label_smoothing > 0.0; }
-    // Whether exponentials and coefficients are computed in float64.
-    bool transformed() const { return options.softcap < kInf || options.temperature != 1.0 || extreme_weights; }
+    bool has_single_targets() const { return indices != nullptr && !dense(); }
+    // Whether the kernels must apply a soft cap or a temperature, or hold class weights that float32 may not hold: then
+    // they compute in float64. The others do without all this, in float32 unless the logits are float64.
+    bool needs_general_kernel() const {
+        return options.softcap < kInf || options.temperature != 1.0 || extreme_weights;
+    }
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();

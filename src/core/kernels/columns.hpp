@@ -1,74 +1,84 @@
-// Many rows side by side, one a lane: the kernel for few classes, where one row would leave most lanes empty.
+// Few classes, contiguous: the kernel for many rows side by side, where one row would leave most lanes empty.
 //
-// A tile of kLanes<T> rows is copied into compact scratch, class by class; nothing is folded across lanes.
+// Rows are copied into scratch class by class, so that rows become columns; then they are computed as one tile.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
+#include "../dispatch.hpp"
+#include "../problem.hpp"
+#include "../scratch.hpp"
+#include "arrays.hpp"
 #include "targets.hpp"
 #include "tile_output.hpp"
 
 CE_BEGIN
 
-// Up to here the copy into the tile costs less than a row of its own (measured with AVX-512 and AVX2).
+// Up to so many classes the copy costs less than computing row by row (measured with AVX-512 and AVX2).
 constexpr int kFewClasses = 192;
 
-template <class S, class T, bool transformed>
-class ColumnKernel : TileKernel<S, T, T, T, transformed> {
-    using Base = TileKernel<S, T, T, T, transformed>;
-    using Base::p, Base::classes, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
-    using typename Base::Tile, typename Base::V;
+template <class S, class T, bool general>
+class ColumnKernel {
+    using ColumnTile = Tile<S, T, T, general>;
     using Staged = std::conditional_t<kIsHalf<S>, T, S>;  // rows that become columns: half precision is widened first
+    static constexpr int kRows = ColumnTile::kRows;
 
-    T (*const columns)[kTile], (*const columns_of_diagonal)[kTile];
-    Staged* const staged;  // stands in for a whole tile at the end
+    const Problem& p;
+    const int classes;
+    const TileScratch<T, general> tile_scratch;
+    const Arrays<S> arrays;
+    T (*const columns)[kRows], (*const columns_of_diagonal)[kRows];
+    Staged* const staged;  // rows of a tile, where they are not whole or not of a type that can be transposed
 
  public:
     ColumnKernel(const Problem& problem, Scratch& scratch)
-        : Base(problem, scratch),
-          columns(scratch.take<T[kTile]>(p.classes)),
-          columns_of_diagonal(scratch.take<T[kTile]>(p.diagonal != nullptr ? p.classes : 0)),
-          staged(scratch.take<Staged>(p.classes * kTile)) {}
+        : p(problem),
+          classes(int(problem.classes)),
+          tile_scratch(problem, scratch),
+          arrays(problem),
+          columns(scratch.take<T[kRows]>(p.classes)),
+          columns_of_diagonal(scratch.take<T[kRows]>(p.diagonal != nullptr ? p.classes : 0)),
+          staged(scratch.take<Staged>(p.classes * kRows)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
-        Tile tile;
-        Base::prepare(tile);
-        tile.in = {*columns, kTile};
-        tile.out = {*columns, kTile};
-        tile.diagonal = {*columns_of_diagonal, kTile};
-        Sums<kSums<T>, true> total;
-        for (std::size_t first = begin; first < end; first += kTile) {
-            const int count = int(std::min<std::size_t>(kTile, end - first));
+        ColumnTile tile(p, tile_scratch);
+        tile.logits = {*columns, kRows};
+        tile.matrix = {*columns, kRows};
+        tile.diagonal = {*columns_of_diagonal, kRows};
+        TotalLoss<T> total;
+        for (std::size_t first = begin; first < end; first += kRows) {
+            const int count = int(std::min<std::size_t>(kRows, end - first));
             const std::size_t elements = std::size_t(count) * p.classes, offset = first * p.classes;
-            const bool whole = count == kTile && !kIsHalf<S>;
-            if (!whole) stage(logits + offset, elements, staged);
-            transpose(whole ? tile_of(logits + offset) : staged, columns);
-            const std::size_t next = std::min(first + kTile, end - 1) * p.classes;
-            tile.next_in = {logits + next, kTile};
-            tile.next_out = {(matrix != nullptr ? matrix : logits) + next, kTile};
-            Base::read_targets(tile, first, count, outcome);
-            const auto read = [&](Tile& all) { read_coefficients(all, first); };
-            const auto nothing = [](const Tile&) {};
-            Base::template compute<false>(tile, total, nothing, read, nothing);
-            if (row_values != nullptr) std::copy(tile.value, tile.value + count, row_values + first);
-            if (matrix == nullptr) continue;
-            const auto write = [&](const T(*from)[kTile], S* to) {
-                transpose_back(from, whole ? tile_of(to) : staged);
-                if (!whole) unstage(staged, elements, to);
+            const bool in_place = count == kRows && !kIsHalf<S>;
+            if (!in_place) stage(arrays.logits + offset, elements);
+            transpose(in_place ? as_staged(arrays.logits + offset) : staged);
+            const std::size_t next = std::min(first + kRows, end - 1) * p.classes;
+            tile.next_logits = {arrays.logits + next, kRows};
+            tile.next_matrix = {(arrays.matrix != nullptr ? arrays.matrix : arrays.logits) + next, kRows};
+            read_targets(p, tile, first, count, outcome);
+            const auto read = [&](ColumnTile& all) { read_coefficients(all, first); };
+            const auto nothing = [](const ColumnTile&) {};
+            compute_tile<false>(p, tile, total, nothing, read, nothing);
+            if (arrays.row_values != nullptr)
+                std::copy(tile.row_value, tile.row_value + count, arrays.row_values + first);
+            if (arrays.matrix == nullptr) continue;
+            const auto write = [&](const T(*from)[kRows], S* to) {
+                transpose_back(from, in_place ? as_staged(to) : staged);
+                if (!in_place) unstage(elements, to);
             };
-            write(columns, matrix + offset);
-            if (diagonal != nullptr) write(columns_of_diagonal, diagonal + offset);
+            write(columns, arrays.matrix + offset);
+            if (arrays.diagonal != nullptr) write(columns_of_diagonal, arrays.diagonal + offset);
         }
         outcome.loss = total.fold();
     }
 
  private:
-    void read_coefficients(Tile& tile, std::size_t first) const {
-        for (int i = 0; i < kTile; ++i) {
+    void read_coefficients(ColumnTile& tile, std::size_t first) const {
+        for (int i = 0; i < kRows; ++i) {
             T b[kFewClasses];
-            if (tile.target[i] == Base::kSkipped)
+            if (tile.target[i] == ColumnTile::kSkipped)
                 std::fill(b, b + classes, T(0));
             else
                 target_coefficients(p, first + std::size_t(i), tile.target[i], 0, classes, classes, b);
@@ -78,51 +88,51 @@ class ColumnKernel : TileKernel<S, T, T, T, transformed> {
 
     // Rows in memory that need no staging.
     template <class E>
-    static Staged* tile_of(E* rows) {
+    static Staged* as_staged(E* rows) {
         if constexpr (kIsHalf<S>)
             return nullptr;
         else
             return const_cast<Staged*>(rows);
     }
-    void stage(const S* rows, std::size_t elements, Staged* staged) const {
+    void stage(const S* rows, std::size_t elements) const {
         std::size_t i = 0;
         if constexpr (kIsHalf<S>)
             for (; i + kWidth<T> <= elements; i += kWidth<T>) store(staged + i, load_as<T>(rows + i));
         for (; i < elements; ++i) staged[i] = Staged(rows[i]);
-        std::fill(staged + i, staged + kTile * classes, Staged(0));
+        std::fill(staged + i, staged + kRows * classes, Staged(0));
     }
-    void unstage(const Staged* staged, std::size_t elements, S* rows) const {
+    void unstage(std::size_t elements, S* rows) const {
         std::size_t i = 0;
         if constexpr (kIsHalf<S>)
-            for (; i + kWidth<T> <= elements; i += kWidth<T>) store_as(rows + i, load<V>(staged + i));
+            for (; i + kWidth<T> <= elements; i += kWidth<T>) store_as(rows + i, load<Vector<T>>(staged + i));
         for (; i < elements; ++i) rows[i] = S(staged[i]);
     }
 
-    void transpose(const Staged* rows, T (*columns)[kTile]) const {
+    void transpose(const Staged* rows) const {
         if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
             if (classes >= 4)
                 return for_squares(
-                    [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &columns[c][i], kTile); });
+                    [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &columns[c][i], kRows); });
         }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
-            for (int i = 0; i < kTile; ++i) columns[c][i] = T(rows[i * classes + c]);
+            for (int i = 0; i < kRows; ++i) columns[c][i] = T(rows[i * classes + c]);
     }
-    void transpose_back(const T (*columns)[kTile], Staged* rows) const {
+    void transpose_back(const T (*from)[kRows], Staged* rows) const {
         if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
             if (classes >= 4)
                 return for_squares(
-                    [&](int c, int i) { transpose_square(&columns[c][i], kTile, rows + i * classes + c, classes); });
+                    [&](int c, int i) { transpose_square(&from[c][i], kRows, rows + i * classes + c, classes); });
         }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
-            for (int i = 0; i < kTile; ++i) rows[i * classes + c] = Staged(columns[c][i]);
+            for (int i = 0; i < kRows; ++i) rows[i * classes + c] = Staged(from[c][i]);
     }
-    // Class and row of squares of four by four that cover a tile; the last classes overlap the ones before.
+    // visit(class, row) for squares of four by four that cover a tile. The last classes overlap the ones before.
     template <class Visit>
     CE_INLINE void for_squares(const Visit& visit) const {
         for (int c = 0; c < classes; c += 4)
-            for (int i = 0; i < kTile; i += 4) visit(std::min(c, classes - 4), i);
+            for (int i = 0; i < kRows; i += 4) visit(std::min(c, classes - 4), i);
     }
 };
 

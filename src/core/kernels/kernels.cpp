@@ -11,37 +11,37 @@
 
 CE_BEGIN
 
-// use(kernel) with the kernel for a problem, its arrays in `scratch`.
-template <class S, class T, bool transformed, class Use>
-CE_INLINE void with_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Use& use) {
+// visit(kernel) with the kernel for the layout of a problem, its arrays in `scratch`.
+template <class S, class T, bool general, class Visit>
+CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
-        use(StridedKernel<S, T, transformed>(problem, scratch));
+        visit(StridedKernel<S, T, general>(problem, scratch));
     else if (problem.classes <= std::size_t(kFewClasses))
-        use(ColumnKernel<S, T, transformed>(problem, scratch));
+        visit(ColumnKernel<S, T, general>(problem, scratch));
     else
-        use(RowKernel<S, T, transformed>(problem, parallel, scratch));
+        visit(RowKernel<S, T, general>(problem, parallel, scratch));
 }
 
-// T: what logits of type S are computed in, unless a soft cap or a temperature asks for float64.
+// Logits of type S are computed in T, unless the problem needs the general kernels, which compute in float64.
 template <class S, class T>
 void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* memory,
          Outcome& outcome) {
     Scratch scratch(memory);
-    const auto use = [&](const auto& kernel) { kernel.run(begin, end, outcome); };
-    problem.transformed() ? with_kernel<S, double, true>(problem, parallel, scratch, use)
-                          : with_kernel<S, T, false>(problem, parallel, scratch, use);
+    const auto run_rows = [&](const auto& kernel) { kernel.run(begin, end, outcome); };
+    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, parallel, scratch, run_rows)
+                                   : visit_kernel<S, T, false>(problem, parallel, scratch, run_rows);
 }
 
 template <class S, class T>
 std::size_t scratch_bytes(const Problem& problem) {
     Scratch scratch(nullptr);
-    const auto use = [](const auto&) {};
-    problem.transformed() ? with_kernel<S, double, true>(problem, nullptr, scratch, use)
-                          : with_kernel<S, T, false>(problem, nullptr, scratch, use);
+    const auto only_count = [](const auto&) {};
+    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, nullptr, scratch, only_count)
+                                   : visit_kernel<S, T, false>(problem, nullptr, scratch, only_count);
     return scratch.bytes();
 }
 
-// Rows whose class index is not ignore_index; any of them out of range is told by `bad`.
+// How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
 static std::size_t count_indices(const Problem& problem, bool& bad) {
     const std::int64_t ignored = problem.options.ignore_index.value_or(-1);
     const bool may_ignore = problem.options.ignore_index.has_value();

@@ -12,10 +12,10 @@
 CE_BEGIN
 
 template <class T>
-constexpr int kLanes = 128 / int(sizeof(T));  // logical lanes: 32 of float, 16 of double
-constexpr int kParts = 128 / kVectorBytes;    // vectors that hold the logical lanes
+constexpr int kLanes = 128 / int(sizeof(T));         // logical lanes: 32 of float, 16 of double
+constexpr int kVectorsOfLanes = 128 / kVectorBytes;  // vectors that hold them
 
-// The logical lanes of T, summed in float64: n vectors of kWidth<double> lanes.
+// How many float64 vectors hold a sum for each logical lane of T.
 template <class T>
 constexpr int kSums = kLanes<T> / kWidth<double>;
 
@@ -64,7 +64,7 @@ struct Sums {
     }
 };
 
-// Four vectors, added up in their own type, join the sums from the one at `first` on.
+// Adds four vectors, which are summed in their own type first, to the sums from the one at `first` on.
 template <int n, bool compensated, class V>
 CE_INLINE void add_four(Sums<n, compensated>& sums, int first, const V (&v)[4]) {
     constexpr int halves = kHalves<Element<V>>;

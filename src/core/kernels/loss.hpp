@@ -1,4 +1,7 @@
-// What the options make of a row: its loss, and the numbers with which its gradient is a softmax(u) - b.
+// The definition of the loss: from the sums over the classes of a row to its loss, and to the numbers with which its
+// gradient is a softmax(u) - b. One row a lane.
+//
+// Here u is the logit, or the capped logit, before it is divided by the temperature; m is the maximum of a row's u.
 #pragma once
 
 #include <type_traits>
@@ -10,61 +13,60 @@
 
 CE_BEGIN
 
-// Sums over the classes of a row, one row a lane. `rest` (r) is the sum of exp(u - m) over every class but one that
-// attains the maximum m: log1p(rest) and rest / (1 + rest) keep the digits that log(1 + rest) and 1 - p would lose.
+// Sums over the classes of a row. One class that attains the maximum is left out of the sum of exponentials: log1p(r)
+// and r / (1 + r) keep the digits that log(1 + r) and 1 - p would lose.
 struct RowSums {
-    f64 highest;    // m
-    f64 rest;       // r
-    f64 spread;     // sum of b_c (m - u_c)
-    f64 b_rest;     // sum of b_c where u_c < m
-    f64 b_highest;  // sum of b_c where u_c = m
+    f64 max;                  // m
+    f64 exp_sum_without_max;  // r: sum of exp(u_c - m) over every class but one with u_c = m
+    f64 weighted_gap;         // sum of b_c (m - u_c)
+    f64 b_below_max;          // sum of b_c where u_c < m
+    f64 b_at_max;             // sum of b_c where u_c = m
 };
 
 struct RowFactors {
-    f64 weight;  // omega: the target's class weight, or 1 for probabilities
-    f64 sample;  // s
-    f64 scale;   // of the gradient, s included
+    f64 weight;          // omega: the target's class weight, or 1 for probabilities
+    f64 sample_weight;   // s
+    f64 gradient_scale;  // what multiplies the gradient, s included
 };
 
 struct RowResult {
     f64 lse, loss;
-    f64 softmax_scale;  // the gradient is softmax_scale * exp(u - m) - scale * b
-    f64 at_highest;     // the gradient at a unique maximum, without the cancellation of p - 1
-    f64 probability;    // p = probability * exp(u - m)
-    f64 tail_scale;     // the diagonal of the Hessian in u is exp(u - m) (softmax_scale (1 - p) + tail_scale p)
+    f64 exp_scale;        // the gradient is exp_scale * exp(u - m) - gradient_scale * b
+    f64 gradient_at_max;  // the gradient at a unique maximum, without the cancellation of p - 1
+    f64 max_probability;  // p = max_probability * exp(u - m)
+    f64 z_curvature;      // the diagonal of the Hessian in u is exp(u - m) (exp_scale (1 - p) + z_curvature p)
 };
 
 CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
-    const f64 inverse_temperature = splat<f64>(p.inverse_temperature);
-    const auto finite =
-        (sums.highest < splat<f64>(kInf)) & (sums.highest > splat<f64>(-kInf)) & (sums.rest == sums.rest);
-    const f64 b = sums.b_rest + sums.b_highest;
+    const f64 inverse_temperature = splat<f64>(p.inverse_temperature), r = sums.exp_sum_without_max;
+    const auto finite = (sums.max < splat<f64>(kInf)) & (sums.max > splat<f64>(-kInf)) & (r == r);
+    const f64 b = sums.b_below_max + sums.b_at_max;
     const auto valid = finite & (b == b);
-    const f64 inverse = 1.0 / (1.0 + sums.rest);
-    const f64 log_total = log1p(sums.rest, inverse);
-    const f64 lse = fma(sums.highest, inverse_temperature, log_total);
+    const f64 max_probability = 1.0 / (1.0 + r);
+    const f64 lse_minus_max = log1p(r, max_probability);
+    const f64 lse = fma(sums.max, inverse_temperature, lse_minus_max);
 
-    f64 loss = fma(b, log_total, sums.spread * inverse_temperature);
-    f64 tail{};  // what the z-loss adds to a
+    f64 loss = fma(b, lse_minus_max, sums.weighted_gap * inverse_temperature);
+    f64 z_term{};  // what the z-loss adds to a
     if (p.options.z_loss > 0.0) {
         const f64 factor = p.options.z_loss * row.weight;
         loss += select<f64>(factor != 0, factor * lse * lse, f64{});
-        tail = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
+        z_term = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
     }
-    const f64 per_total = row.scale * inverse;
+    const f64 scale = row.gradient_scale * max_probability;
     const f64 nan = splat<f64>(kNaN);
     RowResult result;
     // Without finite logits log-sum-exp is still -inf or +inf, unless one of them is NaN.
-    result.lse = select<f64>(finite, lse, select<f64>(sums.rest == sums.rest, sums.highest, nan));
-    result.loss = select<f64>(valid, row.sample * loss, nan);
-    result.softmax_scale = select<f64>(valid, per_total * (b + tail), nan);
-    result.probability = inverse;
-    result.tail_scale = per_total * 2.0 * p.options.z_loss * row.weight;
-    result.at_highest = per_total * ((sums.b_rest - sums.b_highest * sums.rest) + tail);
+    result.lse = select<f64>(finite, lse, select<f64>(r == r, sums.max, nan));
+    result.loss = select<f64>(valid, row.sample_weight * loss, nan);
+    result.exp_scale = select<f64>(valid, scale * (b + z_term), nan);
+    result.max_probability = max_probability;
+    result.z_curvature = scale * 2.0 * p.options.z_loss * row.weight;
+    result.gradient_at_max = scale * ((sums.b_below_max - sums.b_at_max * r) + z_term);
     return result;
 }
 
-// The value of a class as the softmax sees it before the temperature: the logit, or the capped logit.
+// u: the logit, or the capped logit. A soft cap is computed in float64 only.
 template <class V>
 CE_INLINE V capped(const Problem& p, V z) {
     if constexpr (std::is_same_v<V, f64>) {
@@ -77,38 +79,37 @@ CE_INLINE V capped(const Problem& p, V z) {
     return z;
 }
 
-// du/dz before the temperature.
+// du/dz.
 CE_INLINE f64 capped_slope(const Problem& p, f64 z) {
     return p.options.softcap < kInf ? tanh(z / p.options.softcap).slope : splat<f64>(1.0);
 }
 
-// The second derivative over the first, from the capped logit u.
+// The second derivative of u divided by the first, from the capped logit u.
 CE_INLINE f64 capped_curvature(const Problem& p, f64 u) {
     if (!(p.options.softcap < kInf)) return f64{};
     const f64 tanh = u / p.options.softcap;
     return -2.0 / p.options.softcap * select<f64>(tanh < -1, splat<f64>(-1.0), tanh);
 }
 
-// log p = u - lse, from u - m and log1p(r); -inf stays -inf.
-CE_INLINE f64 log_probability(f64 u, f64 m, f64 log_total) {
-    const Exact<f64> d = two_diff(u, m);
-    return select<f64>(d.value == splat<f64>(-kInf), d.value, d.value - (log_total - d.error));
+// log p = u - lse, from m and lse - m; -inf stays -inf.
+CE_INLINE f64 log_probability(f64 u, f64 max, f64 lse_minus_max) {
+    const Exact<f64> gap = two_diff(u, max);
+    return select<f64>(gap.value == splat<f64>(-kInf), gap.value, gap.value - (lse_minus_max - gap.error));
 }
 
-// exp((u - m) / temperature), with the rounding errors of the difference and of the quotient carried along:
-// alone, rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no
-// error.
-template <bool transformed, bool exact = false, class V>
-CE_INLINE V exp_below(const Problem& p, V u, V highest) {
-    if constexpr (exact && !transformed) return exp(u - highest);
-    const Exact<V> d = two_diff(u, highest);
-    if constexpr (!transformed) {
-        return exp(d.value, d.error);
+// exp((u - m) / temperature). The rounding errors of the difference and of the quotient are carried along: alone,
+// rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no error.
+template <bool general, bool exact = false, class V>
+CE_INLINE V exp_below(const Problem& p, V u, V max) {
+    if constexpr (exact && !general) return exp(u - max);
+    const Exact<V> gap = two_diff(u, max);
+    if constexpr (!general) {
+        return exp(gap.value, gap.error);
     } else {
         const V inverse = splat<V>(p.inverse_temperature);
-        const V x = d.value * inverse;
-        const V error = d.value * splat<V>(p.inverse_temperature_error) + d.error * inverse;
-        return exp(x, fma(d.value, inverse, -x) + error);
+        const V x = gap.value * inverse;
+        const V error = gap.value * splat<V>(p.inverse_temperature_error) + gap.error * inverse;
+        return exp(x, fma(gap.value, inverse, -x) + error);
     }
 }
 

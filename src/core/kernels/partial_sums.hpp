@@ -1,7 +1,5 @@
-// A row in parts: the sums of each, and the sums of two together. Blocks are joined in order, from the first on.
+// The sums over some of a row's classes, and how those of two parts of a row are joined.
 #pragma once
-
-#include <cstddef>
 
 #include "../problem.hpp"
 #include "compensated.hpp"
@@ -9,43 +7,44 @@
 
 CE_BEGIN
 
-// RowSums of one row or of a part of it, as numbers.
-struct PartSums {
-    double highest = 0.0;
-    CompensatedSum rest, spread, b_rest, b_highest;
-    bool unique = false;
-    std::size_t class_highest = 0;  // the first class with the maximum, if the targets are dense
+// As in RowSums, but of the classes of one part of a row.
+struct PartialSums {
+    double max = 0.0;
+    CompensatedSum exp_sum_without_max, weighted_gap, b_below_max, b_at_max;
+    bool unique = false;           // whether one class alone attains the maximum
+    std::size_t class_of_max = 0;  // the first class that attains it, if the targets are dense
 
     CE_INLINE RowSums lanes() const {
-        return {splat<f64>(highest), splat<f64>(rest.total()), splat<f64>(spread.total()), splat<f64>(b_rest.total()),
-                splat<f64>(b_highest.total())};
+        return {splat<f64>(max), splat<f64>(exp_sum_without_max.total()), splat<f64>(weighted_gap.total()),
+                splat<f64>(b_below_max.total()), splat<f64>(b_at_max.total())};
     }
 };
 
 // exp((lower - higher) / temperature)
-template <bool transformed>
+template <bool general>
 CE_INLINE double decay(const Problem& p, double lower, double higher) {
     if (lower == higher) return 1.0;
-    return lower == -kInf ? 0.0 : exp_below<transformed>(p, splat<f64>(lower), splat<f64>(higher))[0];
+    return lower == -kInf ? 0.0 : exp_below<general>(p, splat<f64>(lower), splat<f64>(higher))[0];
 }
 
-// The sums of two parts of a row together.
-template <bool transformed>
-CE_INLINE PartSums joined(const Problem& p, const PartSums& a, const PartSums& b) {
-    PartSums sums = a.highest >= b.highest ? a : b;
-    const PartSums& lower = a.highest >= b.highest ? b : a;
-    // 1 + rest is the mass of a part. A NaN is in its `rest`, and stays in the product.
-    const double factor = decay<transformed>(p, lower.highest, sums.highest);
-    sums.rest.add(CompensatedSum{1.0 + lower.rest.sum, lower.rest.error}, factor);
-    sums.spread.add(lower.spread);
-    sums.b_rest.add(lower.b_rest);
-    if (lower.highest == sums.highest) {
+template <bool general>
+CE_INLINE PartialSums joined(const Problem& p, const PartialSums& a, const PartialSums& b) {
+    PartialSums sums = a.max >= b.max ? a : b;
+    const PartialSums& lower = a.max >= b.max ? b : a;
+    // The lower part has no maximum of the row: all its exponentials count. A NaN among them makes the sum NaN, and
+    // stays NaN in the product.
+    const double factor = decay<general>(p, lower.max, sums.max);
+    const CompensatedSum exp_sum{1.0 + lower.exp_sum_without_max.sum, lower.exp_sum_without_max.error};
+    sums.exp_sum_without_max.add(exp_sum, factor);
+    sums.weighted_gap.add(lower.weighted_gap);
+    sums.b_below_max.add(lower.b_below_max);
+    if (lower.max == sums.max) {
         sums.unique = false;
-        sums.b_highest.add(lower.b_highest);
+        sums.b_at_max.add(lower.b_at_max);
     } else {
-        const double b_of_lower = lower.b_rest.total() + lower.b_highest.total();
-        if (b_of_lower != 0.0) sums.spread.add(b_of_lower * (sums.highest - lower.highest));
-        sums.b_rest.add(lower.b_highest);
+        const double b_of_lower = lower.b_below_max.total() + lower.b_at_max.total();
+        if (b_of_lower != 0.0) sums.weighted_gap.add(b_of_lower * (sums.max - lower.max));
+        sums.b_below_max.add(lower.b_at_max);
     }
     return sums;
 }

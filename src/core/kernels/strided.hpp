@@ -1,8 +1,8 @@
 // Classes strided: the class axis is not the last. Positions that follow each other in memory are rows side by side.
 //
-// A tile is read where it lies, once, into compact scratch, and written where it belongs. What the next one touches is
-// fetched meanwhile: as many streams as classes, a power of two apart, evict each other from the nearest cache, and a
-// second look would find them gone.
+// A tile is read where it lies, once, and written where it belongs. What the next one touches is fetched meanwhile. As
+// many streams as classes, a power of two apart, evict each other from the nearest cache: so u and exp(u - m) are kept
+// in compact scratch, since a second look at the logits would find them gone.
 #pragma once
 
 #include <algorithm>
@@ -10,57 +10,67 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../dispatch.hpp"
+#include "../problem.hpp"
+#include "../scratch.hpp"
+#include "arrays.hpp"
 #include "targets.hpp"
 #include "tile_output.hpp"
 
 CE_BEGIN
 
-template <class S, class T, bool transformed>
-class StridedKernel : TileKernel<S, T, S, S, transformed> {
-    using Base = TileKernel<S, T, S, S, transformed>;
-    using Base::p, Base::logits, Base::matrix, Base::diagonal, Base::row_values, Base::kTile;
-    using typename Base::Tile, typename Base::V;
+template <class S, class T, bool general>
+class StridedKernel {
+    using StridedTile = Tile<S, T, S, general>;
+    static constexpr int kRows = StridedTile::kRows;
 
+    const Problem& p;
+    const TileScratch<T, general> tile_scratch;
+    const Arrays<S> arrays;
     S *const staged, *const staged_diagonal;  // stand in for a tile that is not in one piece
 
-    // Positions of one tile, `length` of them in one piece of memory.
+    // Positions of a tile that lie in one piece of memory.
     struct Segment {
-        std::size_t offset, at, length;
+        std::size_t offset;  // of the first position's first class, in elements
+        std::size_t at;      // which row of the tile the first position is
+        std::size_t length;
     };
 
  public:
     StridedKernel(const Problem& problem, Scratch& scratch)
-        : Base(problem, scratch),
-          staged(scratch.take<S>(Base::held * kTile)),
-          staged_diagonal(scratch.take<S>(p.diagonal != nullptr ? Base::held * kTile : 0)) {}
+        : p(problem),
+          tile_scratch(problem, scratch),
+          arrays(problem),
+          staged(scratch.take<S>(tile_scratch.capacity * kRows)),
+          staged_diagonal(scratch.take<S>(p.diagonal != nullptr ? tile_scratch.capacity * kRows : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
-        Tile tile;
-        Base::prepare(tile);
-        Sums<kSums<T>, true> total;
-        for (std::size_t first = begin; first < end; first += kTile) {
-            const int rows = int(std::min<std::size_t>(kTile, end - first));
-            const bool whole = rows == kTile && first % p.class_stride + kTile <= p.class_stride;
-            Base::read_targets(tile, first, rows, outcome);
-            const auto fill = [&](Tile& classes) {
+        StridedTile tile(p, tile_scratch);
+        TotalLoss<T> total;
+        for (std::size_t first = begin; first < end; first += kRows) {
+            const int rows = int(std::min<std::size_t>(kRows, end - first));
+            const bool in_place = rows == kRows && first % p.class_stride + kRows <= p.class_stride;
+            read_targets(p, tile, first, rows, outcome);
+            const auto place = [&](StridedTile& classes) {
                 const std::size_t offset = offset_of(first, classes.first);
                 const bool last = classes.first + std::size_t(classes.count) == p.classes;
-                const std::size_t next = last ? offset_of(std::min(first + kTile, end - 1), 0)
-                                              : offset_of(first, classes.first + Base::held);
-                place(classes, whole, offset, next);
-                if (!whole) stage(classes, first, rows);
+                const std::size_t next = last ? offset_of(std::min(first + kRows, end - 1), 0)
+                                              : offset_of(first, classes.first + classes.capacity);
+                set_views(classes, in_place, offset, next);
+                if (!in_place) stage(classes, first, rows);
             };
-            const auto coefficients = [&](Tile& classes) { read_coefficients(classes, first, rows); };
-            const auto flush = [&](const Tile& classes) {
-                if (whole) return;
-                unstage(classes, first, rows, staged, matrix);
-                if (diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, diagonal);
+            const auto coefficients = [&](StridedTile& classes) { read_coefficients(classes, first, rows); };
+            const auto flush = [&](const StridedTile& classes) {
+                if (in_place) return;
+                unstage(classes, first, rows, staged, arrays.matrix);
+                if (arrays.diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, arrays.diagonal);
             };
-            if (Base::held == p.classes)
-                Base::template compute<false>(tile, total, fill, coefficients, flush);
+            if (tile_scratch.capacity == p.classes)
+                compute_tile<false>(p, tile, total, place, coefficients, flush);
             else
-                Base::template compute<true>(tile, total, fill, coefficients, flush);
-            if (row_values != nullptr) std::copy(tile.value, tile.value + rows, row_values + first);
+                compute_tile<true>(p, tile, total, place, coefficients, flush);
+            if (arrays.row_values != nullptr)
+                std::copy(tile.row_value, tile.row_value + rows, arrays.row_values + first);
         }
         outcome.loss = total.fold();
     }
@@ -71,28 +81,32 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
     }
 
     // Where the classes of a tile are read and written, and those that come next.
-    void place(Tile& tile, bool whole, std::size_t offset, std::size_t next) const {
-        tile.in = whole ? Strided<const S>{logits + offset, p.class_stride} : Strided<const S>{staged, kTile};
-        tile.out = whole && matrix != nullptr ? Strided<S>{matrix + offset, p.class_stride} : Strided<S>{staged, kTile};
-        tile.diagonal = whole && diagonal != nullptr ? Strided<S>{diagonal + offset, p.class_stride}
-                                                     : Strided<S>{staged_diagonal, kTile};
-        tile.next_in = {logits + next, p.class_stride};
-        tile.next_out = {(matrix != nullptr ? matrix : logits) + next, p.class_stride};
+    void set_views(StridedTile& tile, bool in_place, std::size_t offset, std::size_t next) const {
+        const auto view = [&](S* array, S* stand_in) {
+            return in_place && array != nullptr ? TileView<S>{array + offset, p.class_stride}
+                                                : TileView<S>{stand_in, kRows};
+        };
+        tile.logits =
+            in_place ? TileView<const S>{arrays.logits + offset, p.class_stride} : TileView<const S>{staged, kRows};
+        tile.matrix = view(arrays.matrix, staged);
+        tile.diagonal = view(arrays.diagonal, staged_diagonal);
+        tile.next_logits = {arrays.logits + next, p.class_stride};
+        tile.next_matrix = {(arrays.matrix != nullptr ? arrays.matrix : arrays.logits) + next, p.class_stride};
     }
 
-    void stage(const Tile& tile, std::size_t first, int rows) const {
-        std::fill(staged, staged + std::size_t(tile.count) * kTile, S(0.0));
+    void stage(const StridedTile& tile, std::size_t first, int rows) const {
+        std::fill(staged, staged + std::size_t(tile.count) * kRows, S(0.0));
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
-            const S* const from = logits + s.offset + tile.first * p.class_stride;
+            const S* const from = arrays.logits + s.offset + tile.first * p.class_stride;
             for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
-                std::memcpy(staged + c * kTile + s.at, from + c * p.class_stride, s.length * sizeof(S));
+                std::memcpy(staged + c * kRows + s.at, from + c * p.class_stride, s.length * sizeof(S));
         });
     }
-    void unstage(const Tile& tile, std::size_t first, int rows, const S* from, S* to) const {
+    void unstage(const StridedTile& tile, std::size_t first, int rows, const S* from, S* to) const {
         for_segments(first, std::size_t(rows), [&](const Segment& s) {
             S* const out = to + s.offset + tile.first * p.class_stride;
             for (std::size_t c = 0; c < std::size_t(tile.count); ++c)
-                std::memcpy(out + c * p.class_stride, from + c * kTile + s.at, s.length * sizeof(S));
+                std::memcpy(out + c * p.class_stride, from + c * kRows + s.at, s.length * sizeof(S));
         });
     }
 
@@ -106,32 +120,31 @@ class StridedKernel : TileKernel<S, T, S, S, transformed> {
         }
     }
 
-    // b_c = w_c [(1 - epsilon) q_c + epsilon / C], class by class.
-    void read_coefficients(Tile& tile, std::size_t first, int rows) const {
-        const T given = T(1.0 - p.options.label_smoothing), uniform = T(p.options.label_smoothing / double(p.classes));
+    // The coefficients of a tile, class by class.
+    void read_coefficients(StridedTile& tile, std::size_t first, int rows) const {
+        CoefficientFormula<T> formula(p);
+        const T share = T(formula.target_share);
         if (p.sparse_indices != nullptr) {
             std::fill(tile.b[0], tile.b[tile.count], T(0));
             for (int i = 0; i < rows; ++i)
-                for_sparse(p, first + std::size_t(i), double(given), [&](std::size_t c, double q) {
+                for_sparse(p, first + std::size_t(i), double(share), [&](std::size_t c, double q) {
                     if (c - tile.first < std::size_t(tile.count)) tile.b[c - tile.first][i] += T(q);
                 });
         }
         for (int c = 0; c < tile.count; ++c) {
             const std::size_t in_row = tile.first + std::size_t(c);
             T* const b = tile.b[c];
-            if (p.sparse_indices == nullptr) std::fill(b, b + kTile, T(0));
+            if (p.sparse_indices == nullptr) std::fill(b, b + kRows, T(0));
             if (p.indices != nullptr)
-                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(in_row) ? given : T(0);
+                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(in_row) ? share : T(0);
             else if (p.sparse_indices == nullptr)
                 for_segments(first, std::size_t(rows), [&](const Segment& s) {
                     const std::size_t offset = s.offset + in_row * p.class_stride;
-                    probabilities_of_type(p, offset, int(s.length), double(given), b + s.at);
+                    scaled_probabilities(p, offset, int(s.length), double(share), b + s.at);
                 });
-            const double weight = p.class_weight != nullptr ? p.class_weight[in_row] : 1.0;
-            for (int i = 0; i < kTile; ++i) {
-                b[i] += uniform;
-                if (p.class_weight != nullptr) b[i] = T(double(b[i]) * weight);
-                if (tile.target[i] == Base::kSkipped) b[i] = T(0);
+            for (int i = 0; i < kRows; ++i) {
+                b[i] = formula(b[i], in_row);
+                if (tile.target[i] == StridedTile::kSkipped) b[i] = T(0);
             }
         }
     }

@@ -1,4 +1,4 @@
-// The coefficients b of the targets.
+// The coefficients of the targets: b_c = w_c [(1 - epsilon) q_c + epsilon / C].
 #pragma once
 
 #include <algorithm>
@@ -11,9 +11,29 @@
 
 CE_BEGIN
 
-// given * q_c; what is no probability makes its row NaN.
+// The formula of a coefficient. Each step is rounded to T.
+template <class T>
+struct CoefficientFormula {
+    double target_share;         // 1 - epsilon
+    T uniform_share;             // epsilon / C
+    const double* class_weight;  // may be null
+
+    explicit CoefficientFormula(const Problem& p)
+        : target_share(1.0 - p.options.label_smoothing),
+          uniform_share(T(p.options.label_smoothing / double(p.classes))),
+          class_weight(p.class_weight) {}
+
+    // b_c from (1 - epsilon) q_c.
+    CE_INLINE T operator()(T target_part, std::size_t c) const {
+        const T smoothed = target_part + uniform_share;
+        return class_weight != nullptr ? T(double(smoothed) * class_weight[c]) : smoothed;
+    }
+};
+
+// share * q_c of `count` probabilities of type Q. An invalid probability (negative, infinite or NaN) becomes NaN, which
+// makes its row NaN.
 template <class T, class Q>
-inline void given_probabilities(const void* probabilities, std::size_t offset, int count, double given, T* b) {
+inline void scaled_probabilities(const void* probabilities, std::size_t offset, int count, double share, T* b) {
     using V = Vector<T>;
     const Q* q = static_cast<const Q*>(probabilities) + offset;
     int i = 0;
@@ -21,19 +41,20 @@ inline void given_probabilities(const void* probabilities, std::size_t offset, i
         for (; i + kWidth<T> <= count; i += kWidth<T>) {
             const V x = load_as<T>(q + i);
             const auto valid = (x >= 0) & (x < splat<V>(kInf));
-            store(b + i, select<V>(valid, x * splat<V>(given), splat<V>(kNaN)));
+            store(b + i, select<V>(valid, x * splat<V>(share), splat<V>(kNaN)));
         }
     for (; i < count; ++i) {
         const T x = T(q[i]);
-        b[i] = x >= 0 && x < T(kInf) ? x * T(given) : T(kNaN);
+        b[i] = x >= 0 && x < T(kInf) ? x * T(share) : T(kNaN);
     }
 }
 
+// The same for the problem's probabilities, whatever their type.
 template <class T>
-__attribute__((noinline)) void probabilities_of_type(const Problem& p, std::size_t offset, int count, double given,
-                                                     T* b) {
+__attribute__((noinline)) void scaled_probabilities(const Problem& p, std::size_t offset, int count, double share,
+                                                    T* b) {
     const auto convert = [&](auto type) {
-        given_probabilities<T, decltype(type)>(p.probabilities, offset, count, given, b);
+        scaled_probabilities<T, decltype(type)>(p.probabilities, offset, count, share, b);
     };
     switch (p.probabilities_type) {
         case ElementType::float32:
@@ -75,36 +96,35 @@ __attribute__((noinline)) void probabilities_of_type(const Problem& p, std::size
     }
 }
 
-// The classes of a sparse row and given * q_c, for each of its slots; what is no probability makes its row NaN.
+// visit(c, share * q_c) for each class c that a sparse row names. An invalid probability becomes NaN.
 template <class Visit>
-CE_INLINE void for_sparse(const Problem& p, std::size_t row, double given, const Visit& visit) {
+CE_INLINE void for_sparse(const Problem& p, std::size_t row, double share, const Visit& visit) {
     const double* q = static_cast<const double*>(p.probabilities) + row * p.k;
     for (std::size_t j = 0; j < p.k; ++j)
-        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] >= 0.0 && q[j] < kInf ? given * q[j] : kNaN);
+        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] >= 0.0 && q[j] < kInf ? share * q[j] : kNaN);
 }
 
-// b_c = w_c [(1 - epsilon) q_c + epsilon / C] of `count` classes from `first` on, padded with zeros.
+// The coefficients of `count` classes of a row from `first` on, padded with zeros.
 template <class T>
 void target_coefficients(const Problem& p, std::size_t row, std::int64_t target, std::size_t first, int count,
                          int padded, T* b) {
-    const T uniform = T(p.options.label_smoothing / double(p.classes));
-    const double given = 1.0 - p.options.label_smoothing;
+    CoefficientFormula<T> formula(p);
     if (p.sparse_indices != nullptr) {
         std::fill(b, b + count, T(0));
-        for_sparse(p, row, given, [&](std::size_t c, double q) {
+        for_sparse(p, row, formula.target_share, [&](std::size_t c, double q) {
             if (c - first < std::size_t(count)) b[c - first] += T(q);
         });
     } else if (p.probabilities != nullptr) {
-        probabilities_of_type(p, row * p.classes + first, count, given, b);
+        scaled_probabilities(p, row * p.classes + first, count, formula.target_share, b);
     } else {
         std::fill(b, b + count, T(0));
         const std::size_t at = std::size_t(target) - first;
-        if (at < std::size_t(count)) b[at] = T(given);
+        if (at < std::size_t(count)) b[at] = T(formula.target_share);
     }
-    if (uniform != 0)
-        for (int i = 0; i < count; ++i) b[i] += uniform;
-    if (p.class_weight != nullptr)
-        for (int i = 0; i < count; ++i) b[i] = T(double(b[i]) * p.class_weight[first + std::size_t(i)]);
+    if (formula.uniform_share != 0 || p.class_weight != nullptr) {
+        if (formula.uniform_share == 0) formula.uniform_share = -T(0);  // keeps the sign of a zero, as +0 would not
+        for (int i = 0; i < count; ++i) b[i] = formula(b[i], first + std::size_t(i));
+    }
     std::fill(b + count, b + padded, T(0));
 }
 

@@ -84,7 +84,8 @@ CE_INLINE void store(Element<V>* p, V v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// The first `count` elements, from none to more than a vector; -inf in the lanes after them. Nothing beyond is read.
+// The first `count` elements, which may be none, or more than a vector holds. The lanes after them are -inf. Nothing
+// beyond `count` is read.
 template <class V>
 CE_INLINE V load_first(const Element<V>* p, int count) {
     using E = Element<V>;
@@ -119,6 +120,7 @@ CE_INLINE Integer<V> count_lanes(Integer<V> mask, Integer<V> counts) {
 #endif
 }
 
+// Whether a mask has no lane set.
 CE_INLINE bool none(i64 mask) {
 #if defined(CE_AVX512)
     return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) == 0;
@@ -129,8 +131,8 @@ CE_INLINE bool none(i64 mask) {
 #endif
 }
 
-// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
-// the sum of its exponentials instead.
+// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN: it loses a NaN, which the sum of
+// exponentials finds.
 #if defined(CE_AVX512)
 CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
