@@ -17,7 +17,7 @@
 #   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make docs       fills the pages of docs/ with what the library computes
-#   make lint       ruff, mypy, clang-format, and the core without compiler warnings
+#   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
 #   make clean      removes .venv and everything built
 
 PYTHON ?= python3

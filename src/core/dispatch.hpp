@@ -1,4 +1,4 @@
-// The table of kernels for each instruction set, and the choice between them.
+// The table of kernels of an instruction set, what they return, and the choice between the sets.
 #pragma once
 
 #include <cstddef>
@@ -24,9 +24,9 @@ struct Kernels {
     // only rows of many contiguous classes may have, threads share the blocks of each row.
     void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel,
                              void* scratch, Outcome& outcome);
-    // The bytes of scratch that a thread needs for it.
+    // The bytes of scratch that each thread needs for that.
     std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
-    // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.
+    // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
 };
 
