@@ -97,7 +97,7 @@ inline double block_max(const Problem& p, const S* z, int groups, const S* last)
     return double(fold_lanes(max[0], [](T a, T b) { return a > b ? a : b; }));
 }
 
-// The sums of a block as they grow.
+// The sums of a block as they grow; exp_sum is without any class that attains the maximum.
 template <class T>
 struct RunningBlockSums {
     LaneSums<T> exp_sum, gap_sum, b_below_max;       // gap_sum: of b_c (u_c - m)

@@ -31,8 +31,8 @@ template <bool general>
 CE_INLINE PartialSums joined(const Problem& p, const PartialSums& a, const PartialSums& b) {
     PartialSums sums = a.max >= b.max ? a : b;
     const PartialSums& lower = a.max >= b.max ? b : a;
-    // The lower part has no maximum of the row: all its exponentials count. A NaN among them makes the sum NaN, and
-    // stays NaN in the product.
+    // One class of the whole row is left out, and it is in the other part: of the lower part all exponentials count,
+    // 1 + r. A NaN among them makes r NaN, and stays NaN in the product.
     const double factor = decay<general>(p, lower.max, sums.max);
     const CompensatedSum exp_sum{1.0 + lower.exp_sum_without_max.sum, lower.exp_sum_without_max.error};
     sums.exp_sum_without_max.add(exp_sum, factor);
