@@ -52,8 +52,8 @@ class ColumnKernel {
             const int count = int(std::min<std::size_t>(kRows, end - first));
             const std::size_t elements = std::size_t(count) * p.classes, offset = first * p.classes;
             const bool in_place = count == kRows && !kIsHalf<S>;
-            if (!in_place) stage(arrays.logits + offset, elements);
-            transpose(in_place ? as_staged(arrays.logits + offset) : staged);
+            if (!in_place) stage(arrays.logits + offset, elements, staged);
+            transpose(in_place ? as_staged(arrays.logits + offset) : staged, columns);
             const std::size_t next = std::min(first + kRows, end - 1) * p.classes;
             tile.next_logits = {arrays.logits + next, kRows};
             tile.next_matrix = {(arrays.matrix != nullptr ? arrays.matrix : arrays.logits) + next, kRows};
@@ -66,7 +66,7 @@ class ColumnKernel {
             if (arrays.matrix == nullptr) continue;
             const auto write = [&](const T(*from)[kRows], S* to) {
                 transpose_back(from, in_place ? as_staged(to) : staged);
-                if (!in_place) unstage(elements, to);
+                if (!in_place) unstage(staged, elements, to);
             };
             write(columns, arrays.matrix + offset);
             if (arrays.diagonal != nullptr) write(columns_of_diagonal, arrays.diagonal + offset);
@@ -86,6 +86,8 @@ class ColumnKernel {
         }
     }
 
+    // Below, pointers are arguments: a store through one might change a member, which would be read again each time.
+
     // Rows in memory that need no staging.
     template <class E>
     static Staged* as_staged(E* rows) {
@@ -94,29 +96,29 @@ class ColumnKernel {
         else
             return const_cast<Staged*>(rows);
     }
-    void stage(const S* rows, std::size_t elements) const {
+    void stage(const S* rows, std::size_t elements, Staged* to) const {
         std::size_t i = 0;
         if constexpr (kIsHalf<S>)
-            for (; i + kWidth<T> <= elements; i += kWidth<T>) store(staged + i, load_as<T>(rows + i));
-        for (; i < elements; ++i) staged[i] = Staged(rows[i]);
-        std::fill(staged + i, staged + kRows * classes, Staged(0));
+            for (; i + kWidth<T> <= elements; i += kWidth<T>) store(to + i, load_as<T>(rows + i));
+        for (; i < elements; ++i) to[i] = Staged(rows[i]);
+        std::fill(to + i, to + kRows * classes, Staged(0));
     }
-    void unstage(std::size_t elements, S* rows) const {
+    void unstage(const Staged* from, std::size_t elements, S* rows) const {
         std::size_t i = 0;
         if constexpr (kIsHalf<S>)
-            for (; i + kWidth<T> <= elements; i += kWidth<T>) store_as(rows + i, load<Vector<T>>(staged + i));
-        for (; i < elements; ++i) rows[i] = S(staged[i]);
+            for (; i + kWidth<T> <= elements; i += kWidth<T>) store_as(rows + i, load<Vector<T>>(from + i));
+        for (; i < elements; ++i) rows[i] = S(from[i]);
     }
 
-    void transpose(const Staged* rows) const {
+    void transpose(const Staged* rows, T (*to)[kRows]) const {
         if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
             if (classes >= 4)
                 return for_squares(
-                    [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &columns[c][i], kRows); });
+                    [&](int c, int i) { transpose_square(rows + i * classes + c, classes, &to[c][i], kRows); });
         }
         for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
-            for (int i = 0; i < kRows; ++i) columns[c][i] = T(rows[i * classes + c]);
+            for (int i = 0; i < kRows; ++i) to[c][i] = T(rows[i * classes + c]);
     }
     void transpose_back(const T (*from)[kRows], Staged* rows) const {
         if constexpr (std::is_same_v<Staged, float> && std::is_same_v<T, float>) {
