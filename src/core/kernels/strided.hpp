@@ -122,7 +122,7 @@ class StridedKernel {
 
     // The coefficients of a tile, class by class.
     void read_coefficients(StridedTile& tile, std::size_t first, int rows) const {
-        CoefficientFormula<T> formula(p);
+        const CoefficientFormula<T> formula(p);
         const T share = T(formula.target_share);
         if (p.sparse_indices != nullptr) {
             std::fill(tile.b[0], tile.b[tile.count], T(0));
@@ -142,8 +142,9 @@ class StridedKernel {
                     const std::size_t offset = s.offset + in_row * p.class_stride;
                     scaled_probabilities(p, offset, int(s.length), double(share), b + s.at);
                 });
+            const double weight = formula.weighted ? p.class_weight[in_row] : 1.0;
             for (int i = 0; i < kRows; ++i) {
-                b[i] = formula(b[i], in_row);
+                b[i] = formula(b[i], weight);
                 if (tile.target[i] == StridedTile::kSkipped) b[i] = T(0);
             }
         }

@@ -14,19 +14,19 @@ CE_BEGIN
 // The formula of a coefficient. Each step is rounded to T.
 template <class T>
 struct CoefficientFormula {
-    double target_share;         // 1 - epsilon
-    T uniform_share;             // epsilon / C
-    const double* class_weight;  // may be null
+    double target_share;  // 1 - epsilon
+    T uniform_share;      // epsilon / C
+    bool weighted;
 
     explicit CoefficientFormula(const Problem& p)
         : target_share(1.0 - p.options.label_smoothing),
           uniform_share(T(p.options.label_smoothing / double(p.classes))),
-          class_weight(p.class_weight) {}
+          weighted(p.class_weight != nullptr) {}
 
-    // b_c from (1 - epsilon) q_c.
-    CE_INLINE T operator()(T target_part, std::size_t c) const {
+    // b_c from (1 - epsilon) q_c and w_c, which is not used unless there are class weights.
+    CE_INLINE T operator()(T target_part, double weight) const {
         const T smoothed = target_part + uniform_share;
-        return class_weight != nullptr ? T(double(smoothed) * class_weight[c]) : smoothed;
+        return weighted ? T(double(smoothed) * weight) : smoothed;
     }
 };
 
@@ -121,9 +121,10 @@ void target_coefficients(const Problem& p, std::size_t row, std::int64_t target,
         const std::size_t at = std::size_t(target) - first;
         if (at < std::size_t(count)) b[at] = T(formula.target_share);
     }
-    if (formula.uniform_share != 0 || p.class_weight != nullptr) {
+    if (formula.uniform_share != 0 || formula.weighted) {
         if (formula.uniform_share == 0) formula.uniform_share = -T(0);  // keeps the sign of a zero, as +0 would not
-        for (int i = 0; i < count; ++i) b[i] = formula(b[i], first + std::size_t(i));
+        for (int i = 0; i < count; ++i)
+            b[i] = formula(b[i], formula.weighted ? p.class_weight[first + std::size_t(i)] : 1.0);
     }
     std::fill(b + count, b + padded, T(0));
 }
