@@ -17,7 +17,7 @@
 #   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make docs       fills the pages of docs/ with what the library computes
-#   make lint       ruff, mypy, clang-format, and the core without compiler warnings
+#   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
 #   make clean      removes .venv and everything built
 
 PYTHON ?= python3
@@ -141,10 +141,11 @@ lint: .venv/with-lint build/lint/built
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(wildcard src/core/*.?pp src/core/kernels/*.?pp src/bindings/*.?pp tests/core/*.?pp)
 
-# The core and its programs, without a warning.
+# The core and its programs, without a warning; then each header of the core alone.
 build/lint/built: .venv/with-lint $(SOURCES) $(wildcard tests/core/*)
 	$(BIN)/cmake -S tests/core -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCROSSENTROPY_WERROR=ON >/dev/null
 	$(BIN)/cmake --build build/lint
+	$(BIN)/cmake --build build/lint --target all_verify_interface_header_sets
 	@touch $@
 
 clean:

@@ -1,22 +1,32 @@
-// The table of kernels for each instruction set, and the choice between them.
+// The table of kernels of an instruction set, what they return, and the choice between the sets.
 #pragma once
 
-#include <string>
+#include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "problem.hpp"
 
 namespace crossentropy {
 
+// What a range of rows returns beside its arrays.
+struct Outcome {
+    double loss = 0.0;             // the sum of its rows' losses
+    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
+};
+
+// parallel(count, task) calls task(i, scratch) for each i below count, on several threads, each with its own scratch.
+using ParallelFor = std::function<void(std::size_t, const std::function<void(std::size_t, void*)>&)>;
+
 struct Kernels {
     const char* name;
-    // Rows [begin, end) of a problem, by ElementType of the logits. With `tasks` the blocks of each row are shared out:
-    // for many classes, contiguous, alone.
-    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const Tasks* tasks,
+    // Computes rows [begin, end) of a problem; one function for each ElementType of the logits. With `parallel`, which
+    // only rows of many contiguous classes may have, threads share the blocks of each row.
+    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel,
                              void* scratch, Outcome& outcome);
-    // The bytes of scratch that a thread needs for it.
+    // The bytes of scratch that each thread needs for that.
     std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
-    // Rows whose class index is not ignore_index; `bad` tells whether one of them is out of range.
+    // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
 };
 

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "dispatch.hpp"
+#include "kernels/compensated.hpp"
 #include "parallel.hpp"
+#include "scratch.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -17,10 +20,12 @@
 
 namespace crossentropy {
 
-// Rows that one task takes: some sixteen thousand elements, or one row; more where classes are strided, so that each
-// thread stays with the pages that it reads and writes. It depends on the shape of a row alone, so that losses are
-// added in the same order whatever the number of threads. A multiple of every tile, where rows are computed side by
-// side.
+using baseline::CompensatedSum;  // compiled for any CPU, as this file is
+
+// How many rows one task takes: some sixteen thousand elements, or one row. More where classes are strided, so that
+// each thread stays with the pages that it reads and writes. The number depends on the shape of a row alone, so that
+// losses are added in the same order whatever the number of threads. Where rows are computed side by side it is a
+// multiple of the rows of every tile.
 static std::size_t rows_of_task(const Problem& p) {
     constexpr std::size_t tile = 32;
     const std::size_t rows = (std::size_t(1) << (p.class_stride > 1 ? 18 : 14)) / p.classes;
@@ -28,7 +33,8 @@ static std::size_t rows_of_task(const Problem& p) {
                                               : std::max<std::size_t>(1, rows);
 }
 
-// A few long rows that do not come out even: threads share the blocks of each row instead.
+// Whether threads share the blocks of each row, instead of the rows: for a few long rows, too few for each thread to
+// get as many.
 static bool shares_rows(const Problem& p, int threads) {
     return p.class_stride == 1 && p.classes >= 2 * kElementsPerThread &&
            p.rows < 2 * std::size_t(std::max(threads, 1)) && p.rows % std::size_t(std::max(threads, 1)) != 0;
@@ -37,10 +43,10 @@ static bool shares_rows(const Problem& p, int threads) {
 namespace {
 
 // Scratch for each thread of a call.
-class Memory {
+class ThreadScratch {
  public:
     // Aligned by hand: an aligned `new` costs a small call a tenth of its time.
-    Memory(std::size_t bytes, int threads)
+    ThreadScratch(std::size_t bytes, int threads)
         : bytes_(bytes), data_(new std::byte[bytes * std::size_t(threads) + Scratch::kAlignment]) {
         const auto address = reinterpret_cast<std::uintptr_t>(data_.get());
         first_ = data_.get() + (Scratch::kAlignment - address % Scratch::kAlignment);
@@ -126,7 +132,7 @@ Evaluation evaluate(Problem p, int threads) {
     if (!share) threads = int(std::min(std::size_t(threads), std::max<std::size_t>(tasks, 1)));
     // All memory is taken before anything is written.
     std::vector<Outcome> outcomes(tasks);
-    const Memory scratch(kernels().scratch_bytes[int(p.type)](p), threads);
+    const ThreadScratch scratch(kernels().scratch_bytes[int(p.type)](p), threads);
 
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
@@ -141,11 +147,11 @@ Evaluation evaluate(Problem p, int threads) {
 
     const auto run = kernels().run[int(p.type)];
     if (share) {
-        const Tasks shared = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
+        const ParallelFor parallel = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
             parallel_for(count, useful_threads(p.classes, threads),
                          [&](std::size_t i, int thread) { task(i, scratch.of(thread)); });
         };
-        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &shared, scratch.of(0), outcomes[i]);
+        for (std::size_t i = 0; i < tasks; ++i) run(p, i, i + 1, &parallel, scratch.of(0), outcomes[i]);
     } else {
         parallel_for(tasks, threads, [&](std::size_t i, int thread) {
             run(p, i * step, std::min(p.rows, (i + 1) * step), nullptr, scratch.of(thread), outcomes[i]);
@@ -154,7 +160,7 @@ Evaluation evaluate(Problem p, int threads) {
 
     CompensatedSum total;
     for (const Outcome& outcome : outcomes) {
-        total.add(outcome.total());
+        total.add(outcome.loss);
         result.bad_row = std::min(result.bad_row, outcome.bad_row);
     }
     result.loss = total.total();

@@ -16,14 +16,14 @@ struct Evaluation {
 // The total weight of the rows that count, and the first of them whose class index is out of range.
 Evaluation check_targets(const Problem& problem);
 
-// What is wrong with a row whose class index is out of range.
+// The message of an error: what is wrong with a row whose class index is out of range.
 std::string bad_index_message(const Problem& problem, std::size_t row);
 
 // Fills problem.matrix, problem.diagonal and problem.row_values. A class index out of range is found before anything is
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
 Evaluation evaluate(Problem problem, int threads);
 
-// Fresh pages cost more than the kernel that fills them: asks for huge ones inside a large output.
+// Asks for huge pages inside a large output, since fresh small pages cost more than the kernel that fills them.
 void advise_huge_pages(void* data, std::size_t bytes);
 
 }  // namespace crossentropy

@@ -21,7 +21,7 @@ inline Reduction reduction_of(std::string_view name) {
     throw std::invalid_argument("expected the name of a reduction");
 }
 
-// Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
+// Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
 struct Options {
     std::optional<std::int64_t> ignore_index;
     double label_smoothing = 0.0;  // (epsilon)

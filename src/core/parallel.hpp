@@ -17,7 +17,7 @@
 
 namespace crossentropy {
 
-// Round to nearest, subnormals kept, while it lives; then as before.
+// While it lives, this thread rounds to nearest and keeps subnormal numbers; then it does as before.
 class DefaultFloatingPoint {
  public:
 #if defined(__x86_64__)
@@ -43,7 +43,7 @@ class DefaultFloatingPoint {
     DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
 };
 
-// A thread is started for every so many elements: starting one costs as long as some ten thousand elements.
+// One thread is started for so many elements: starting it takes as long as computing some ten thousand.
 constexpr std::size_t kElementsPerThread = std::size_t(1) << 18;
 
 inline int useful_threads(std::size_t elements, int threads) {
@@ -51,9 +51,9 @@ inline int useful_threads(std::size_t elements, int threads) {
     return int(std::clamp<std::size_t>(useful, 1, std::size_t(std::max(threads, 1))));
 }
 
-// task(i, thread) for each i in [0, tasks), on at most so many threads, numbered from 0; this one is among them. Which
-// thread runs a task is left to chance; a task must not depend on it. Where the system refuses a thread, the others do
-// its work. What a task throws ends the work, and is thrown here once no thread runs any more.
+// Calls task(i, thread) for each i in [0, tasks), on at most `threads` threads, numbered from 0; the caller's is one of
+// them. Which thread runs a task is left to chance: results must not depend on it. Where the system refuses a thread,
+// the others do its work. An exception ends the work; it is thrown again here when all threads have ended.
 template <class Task>
 void parallel_for(std::size_t tasks, int threads, const Task& task) {
     std::atomic<std::size_t> next{0};

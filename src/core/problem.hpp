@@ -1,9 +1,8 @@
-// What a kernel is asked for: plain data, the same for every instruction set.
+// One call: what it computes, from which arrays, and where it writes. Plain data, the same for every instruction set.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 
 #include "options.hpp"
@@ -28,18 +27,18 @@ enum class ElementType : int {
 constexpr int kLogitTypes = 4;
 constexpr std::size_t kElementSize[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
 constexpr std::size_t kLogitSize[kLogitTypes] = {4, 8, 2, 2};
-constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a number for each row
+constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a row's loss or log-sum-exp
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
-// Symbols in parentheses are those of the definition of the loss in crossentropy.reference.
+// Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
 struct Problem {
     Options options;
 
     std::size_t rows = 0, classes = 0;
     ElementType type = ElementType::float32;
     const void* logits = nullptr;  // (z): rows x classes
-    // How far apart the classes of a row lie; the rows between them follow each other in memory. 1: classes contiguous.
+    // How far apart the classes of a row are, in elements; rows lie side by side between them. 1: classes contiguous.
     // The matrix, and probabilities, are laid out as the logits are.
     std::size_t class_stride = 1;
 
@@ -47,14 +46,15 @@ struct Problem {
     const std::int64_t* indices = nullptr;  // (t)
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
-    // Sparse distributions: k classes a row. The probabilities are theirs then, float64, and lie row by row.
+    // Sparse distributions: each row names k classes. Then the probabilities are those of these classes, row by row, in
+    // float64.
     const std::int64_t* sparse_indices = nullptr;
     std::size_t k = 0;
 
     const double* class_weight = nullptr;   // (w), one a class
     const double* sample_weight = nullptr;  // (s), one a row
 
-    // What multiplies the gradient: a number for all rows, and if given one a row.
+    // The upstream gradient: a number for all rows, times one for each row if given.
     double gradient_scale = 1.0;
     const double* grad_output = nullptr;
 
@@ -63,57 +63,21 @@ struct Problem {
     void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
 
-    // Set by `evaluate`: 1 / tau, rounded, and what rounding left out; whether float32 may not hold the class weights.
+    // Set by `evaluate`: 1 / tau, rounded, and what rounding left out.
     double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
-    bool extreme_weights = false;
+    bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
     bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
     // Targets with a coefficient for every class, not for one only.
     bool dense() const { return probabilities != nullptr || options.label_smoothing > 0.0; }
-    // Whether exponentials and coefficients are computed in float64.
-    bool transformed() const { return options.softcap < kInf || options.temperature != 1.0 || extreme_weights; }
+    bool has_single_targets() const { return indices != nullptr && !dense(); }
+    // Whether the kernels must apply a soft cap or a temperature, or hold class weights that float32 may not hold: then
+    // they compute in float64. The others do without all this, in float32 unless the logits are float64.
+    bool needs_general_kernel() const {
+        return options.softcap < kInf || options.temperature != 1.0 || extreme_weights;
+    }
 };
 
 constexpr std::size_t kNoRow = std::numeric_limits<std::size_t>::max();
-
-struct CompensatedSum {
-    double sum = 0.0, error = 0.0;  // and what rounding left out of it
-
-    void add(double x) {
-        const double s = sum + x;
-        const double t = s - sum;
-        error += (sum - (s - t)) + (x - t);
-        sum = s;
-    }
-    double total() const { return sum - sum == 0.0 ? sum + error : sum; }
-};
-
-// What a range of rows returns beside its arrays: the sum of its losses.
-struct Outcome : CompensatedSum {
-    std::size_t bad_row = kNoRow;  // first row whose class index is out of range
-};
-
-// Memory handed out in pieces, one after another, each aligned for any vector. Without memory it only adds them up.
-class Scratch {
- public:
-    explicit Scratch(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-
-    template <class E>
-    E* take(std::size_t count) {
-        std::byte* const piece = memory_ == nullptr ? nullptr : memory_ + bytes_;
-        bytes_ += (count * sizeof(E) + kAlignment - 1) / kAlignment * kAlignment;
-        return reinterpret_cast<E*>(piece);
-    }
-    std::size_t bytes() const { return bytes_; }
-
-    static constexpr std::size_t kAlignment = 64;
-
- private:
-    std::byte* memory_;
-    std::size_t bytes_ = 0;
-};
-
-// Calls a function for each number below the first argument, on several threads, with the scratch of the thread.
-using Tasks = std::function<void(std::size_t, const std::function<void(std::size_t, void*)>&)>;
 
 }  // namespace crossentropy

@@ -1,5 +1,5 @@
 // fuzz SECONDS: generated problems, one after another, for sanitizers to watch. Each is computed twice, by one thread
-// and by several, and must come out the same; then once with class indices out of range, which must be told.
+// and by several, and must come out the same; then once with a class index out of range, which must be reported.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>

@@ -148,22 +148,22 @@ struct Generated {
 // visit(problem, type) for a generated problem of any type of logits.
 template <class Visit>
 void generate(Random& random, std::size_t most_rows, const Visit& visit) {
-    const auto made = [&](auto element, ElementType type) {
+    const auto visit_type = [&](auto element, ElementType type) {
         Generated<decltype(element)> problem(random, type, most_rows);
         visit(problem);
     };
     switch (random.below(4)) {
         case 0:
-            made(float(), ElementType::float32);
+            visit_type(float(), ElementType::float32);
             break;
         case 1:
-            made(double(), ElementType::float64);
+            visit_type(double(), ElementType::float64);
             break;
         case 2:
-            made(float16(), ElementType::float16);
+            visit_type(float16(), ElementType::float16);
             break;
         default:
-            made(bfloat16(), ElementType::bfloat16);
+            visit_type(bfloat16(), ElementType::bfloat16);
             break;
     }
 }

@@ -41,9 +41,9 @@ int main() {
     std::size_t most = 0;
     for (int i = 0; i < 1000; ++i)
         generate(random, 40, [&](auto& problem) {
-            using Made = std::remove_reference_t<decltype(problem)>;
-            const auto work = [](void* made) -> void* {
-                evaluate(static_cast<Made*>(made)->p, 1);
+            using Generated = std::remove_reference_t<decltype(problem)>;
+            const auto work = [](void* argument) -> void* {
+                evaluate(static_cast<Generated*>(argument)->p, 1);
                 return nullptr;
             };
             most = std::max(most, untouched - touched(work, &problem));

@@ -1,9 +1,17 @@
 // exp, tanh and log1p on vectors. No libm: its results differ from one platform to the next.
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
+#pragma once
 
-// exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2: the polynomial S with the smallest largest relative error of exp,
-// found by the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without
-// a fused multiply-add.
+#include <cstdint>
+#include <iterator>
+
+#include "vectors.hpp"
+
+CE_BEGIN
+
+// exp(t) = 1 + t + t^2 S(t) for |t| <= ln(2) / 2. S is the minimax polynomial for the relative error of exp, found by
+// the Remez algorithm. ln 2 is in two parts; the first is short enough that n times it is exact, even without a fused
+// multiply-add.
 template <class T>
 struct ExpConstants;
 template <>
@@ -27,13 +35,13 @@ struct ExpConstants<double> {
                                         0x1.ad7f3ee016e7dp-26};  // error 2^-56
 };
 
-// exp(x + error) = power (1 + rest) with power = 2^n and |rest| < 0.42, for x in [lowest, 0]. Without an error, 0.
+// exp(x + error) = power (1 + expm1) with power = 2^n and |expm1| < 0.42, for x in [lowest, 0]. The error is optional.
 template <class V>
-struct ExpParts {
-    V power, rest;
+struct ScaledExp {
+    V power, expm1;
 };
 template <class V, class... Error>
-CE_INLINE ExpParts<V> exp_parts(V x, Error... error) {
+CE_INLINE ScaledExp<V> scaled_exp(V x, Error... error) {
     using C = ExpConstants<Element<V>>;
     const V shifted = fma(x, splat<V>(0x1.71547652b82fep0), splat<V>(C::round));  // log2(e) x + round
     const V n = shifted - splat<V>(C::round);
@@ -50,8 +58,8 @@ CE_INLINE ExpParts<V> exp_parts(V x, Error... error) {
 // NaN stays NaN. An infinite x gives 0 whatever the error holds.
 template <class V, class... Error>
 CE_INLINE V exp(V x, Error... error) {
-    const ExpParts<V> e = exp_parts(x, error...);
-    return select<V>(x < splat<V>(ExpConstants<Element<V>>::lowest), V{}, fma(e.power, e.rest, e.power));
+    const ScaledExp<V> e = scaled_exp(x, error...);
+    return select<V>(x < splat<V>(ExpConstants<Element<V>>::lowest), V{}, fma(e.power, e.expm1, e.power));
 }
 
 // tanh(x) below 3 ULP, and its derivative sech(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|), which keeps its digits
@@ -61,16 +69,16 @@ struct Tanh {
 };
 CE_INLINE Tanh tanh(f64 x) {
     const f64 y = splat<f64>(-2.0) * select<f64>(x < 0, -x, x);
-    const ExpParts<f64> parts = exp_parts(y);
+    const ScaledExp<f64> scaled = scaled_exp(y);
     const auto tiny = y < splat<f64>(ExpConstants<double>::lowest);
-    const f64 e = select<f64>(tiny, f64{}, fma(parts.power, parts.rest, parts.power));
-    const f64 minus = select<f64>(tiny, splat<f64>(-1.0), fma(parts.power, parts.rest, parts.power - 1.0));  // e - 1
-    const f64 value = -minus / (1.0 + e);
+    const f64 e = select<f64>(tiny, f64{}, fma(scaled.power, scaled.expm1, scaled.power));
+    const f64 e_minus_1 = select<f64>(tiny, splat<f64>(-1.0), fma(scaled.power, scaled.expm1, scaled.power - 1.0));
+    const f64 value = -e_minus_1 / (1.0 + e);
     return {select<f64>(x < 0, -value, value), 4.0 * e / ((1.0 + e) * (1.0 + e))};
 }
 
-// log(1 + r) for finite r >= 0, and 1 / (1 + r) if it is known: below 1 ULP. 1 + r = 2^k (1 + f) (1 + error); log(1 +
-// f) from the series of atanh.
+// log(1 + r) for finite r >= 0, below 1 ULP. `inverse`: 1 / (1 + r).
+// 1 + r = 2^k (1 + f) (1 + error); log(1 + f) is computed from the series of atanh.
 CE_INLINE f64 log1p(f64 r, f64 inverse) {
     const f64 u = 1.0 + r;
     const f64 t = u - r;
@@ -88,7 +96,9 @@ CE_INLINE f64 log1p(f64 r, f64 inverse) {
     f64 series = splat<f64>(2.0 / 25);
 #pragma GCC unroll 16
     for (int n = 11; n >= 1; --n) series = fma(series, z, splat<f64>(2.0 / (2 * n + 1)));
-    const f64 rest = s * fma(z, -series, f) - fma(k, splat<f64>(ExpConstants<double>::ln2_low), error);
-    return fma(k, splat<f64>(ExpConstants<double>::ln2_high), f - rest);
+    const f64 correction = s * fma(z, -series, f) - fma(k, splat<f64>(ExpConstants<double>::ln2_low), error);
+    return fma(k, splat<f64>(ExpConstants<double>::ln2_high), f - correction);
 }
 CE_INLINE f64 log1p(f64 r) { return log1p(r, 1.0 / (1.0 + r)); }
+
+CE_END

@@ -2,27 +2,22 @@
 //
 // Lane k of kLanes<T> sees the same elements in the same order on every instruction set, and lanes are folded in one
 // fixed order: hence the same bits.
+#pragma once
+
+#include <type_traits>
+
+#include "compensated.hpp"
+#include "vectors.hpp"
+
+CE_BEGIN
 
 template <class T>
-constexpr int kLanes = 128 / int(sizeof(T));  // logical lanes: 32 of float, 16 of double
-constexpr int kParts = 128 / kVectorBytes;    // vectors that hold the logical lanes
+constexpr int kLanes = 128 / int(sizeof(T));         // logical lanes: 32 of float, 16 of double
+constexpr int kVectorsOfLanes = 128 / kVectorBytes;  // vectors that hold them
 
-// The logical lanes of T, summed in float64: n vectors of kWidth<double> lanes.
+// How many float64 vectors hold a sum for each logical lane of T.
 template <class T>
 constexpr int kSums = kLanes<T> / kWidth<double>;
-
-// a - b exactly, as the rounded difference and what rounding left out (Knuth's two-sum; valid for any order of
-// magnitudes, not when a difference overflows).
-template <class V>
-struct Difference {
-    V value, error;
-};
-template <class V>
-CE_INLINE Difference<V> two_diff(V a, V b) {
-    const V d = a - b;
-    const V t = d - a;
-    return {d, (a - (d - t)) - (b + t)};
-}
 
 // The lanes of a vector combined into one, lane k with lane k + half: the same order for every vector width.
 template <class V, class Combine>
@@ -46,16 +41,15 @@ struct Sums {
 
     CE_INLINE void add(int i, f64 x) {
         if constexpr (compensated) {
-            const f64 s = sum[i] + x;
-            const f64 t = s - sum[i];
-            error[i] += (sum[i] - (s - t)) + (x - t);
-            sum[i] = s;
+            const Exact<f64> next = two_sum(sum[i], x);
+            sum[i] = next.value;
+            error[i] += next.error;
         } else {
             sum[i] += x;
         }
     }
     CE_INLINE f64 total(int i) const {
-        if constexpr (compensated) return select<f64>(sum[i] - sum[i] == 0, sum[i] + error[i], sum[i]);
+        if constexpr (compensated) return with_error(sum[i], error[i]);
         return sum[i];
     }
     CE_INLINE double fold() const {
@@ -70,7 +64,7 @@ struct Sums {
     }
 };
 
-// Four vectors, added up in their own type, join the sums from the one at `first` on.
+// Adds four vectors, which are summed in their own type first, to the sums from the one at `first` on.
 template <int n, bool compensated, class V>
 CE_INLINE void add_four(Sums<n, compensated>& sums, int first, const V (&v)[4]) {
     constexpr int halves = kHalves<Element<V>>;
@@ -86,3 +80,5 @@ template <class T>
 constexpr bool kCompensated = std::is_same_v<T, double>;
 template <class T>
 using LaneSums = Sums<kSums<T>, kCompensated<T>>;
+
+CE_END

@@ -1,4 +1,15 @@
 // Elements as they lie in memory. Half precision is only loaded and stored; all arithmetic is wider.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "../options.hpp"
+#include "vectors.hpp"
+
+CE_BEGIN
 
 // A number of 16 bits: sign, exponent, mantissa.
 template <int exponent_bits, int mantissa_bits>
@@ -42,7 +53,8 @@ struct Half {
 using float16 = Half<5, 10>;
 using bfloat16 = Half<8, 7>;
 
-// A half's number as an integer of the same order (NaN beyond infinity, -0 below 0), and back: it undoes itself.
+// The bits of a half as an integer that has the order of the numbers (NaN beyond infinity, -0 below 0). Applied twice,
+// it gives the bits back.
 template <class I>
 CE_INLINE I ordered(I bits) {
     return I(bits ^ ((bits >> 15) & 0x7fff));
@@ -50,7 +62,7 @@ CE_INLINE I ordered(I bits) {
 
 template <class S>
 constexpr bool kIsHalf = std::is_same_v<S, float16> || std::is_same_v<S, bfloat16>;
-// What a row's loss is returned in: no half precision, which would leave it two or three digits.
+// The type of a row's loss. Half precision would leave it two or three digits.
 template <class S>
 using RowValue = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
@@ -73,7 +85,7 @@ CE_INLINE u32 widen_bits(u16_half bits) { return __builtin_convertvector(bits, u
 CE_INLINE u16_half narrow_bits(u32 bits) { return __builtin_convertvector(bits, u16_half); }
 #endif
 
-// By integers: the instruction for it flushes subnormal numbers. The canonical NaN stays what it is.
+// By integers, since the CPU's instruction flushes subnormal numbers. The canonical NaN stays as it is.
 template <class Wide>
 CE_INLINE Wide rounded_to_bfloat16(Wide bits) {
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -140,7 +152,7 @@ CE_INLINE u16_half to_bits(f32 v, const float16*) { return float16_bits<u16_half
 CE_INLINE u16_quarter to_bits(f32_half v, const float16*) { return float16_bits<u16_quarter>(v); }
 #endif
 
-// float64 to float32 rounded to odd: rounding that again, to half precision, gives what rounding once would.
+// float64 to float32, rounded to odd: rounding the result to half precision then gives what rounding once would.
 CE_INLINE f32_half narrow_to_odd(f64 v) {
     typedef int32_t i32_half __attribute__((vector_size(kVectorBytes / 2)));
     const f32_half nearest = narrow(v);
@@ -152,7 +164,7 @@ CE_INLINE f32_half narrow_to_odd(f64 v) {
     return (f32_half)bits;
 }
 
-// kWidth<T> elements of storage S as a vector of T, and back, rounded once.
+// kWidth<T> elements of storage S as a vector of T.
 template <class T, class S>
 CE_INLINE Vector<T> load_as(const S* p) {
     if constexpr (std::is_same_v<S, T>) {
@@ -171,6 +183,7 @@ CE_INLINE Vector<T> load_as(const S* p) {
         return widen(from_bits(bits, p));
     }
 }
+// A vector as elements of storage S, rounded once.
 template <class S, class V>
 CE_INLINE void store_as(S* p, V v) {
     if constexpr (std::is_same_v<S, Element<V>>) {
@@ -197,8 +210,8 @@ CE_INLINE f64 narrow_for(const f64 (&wide)[1]) {
     return wide[0];
 }
 
-// `count` elements, and -inf after them up to `padded`, in whole vectors that the loads which follow can take from the
-// store buffer. Nothing beyond `count` is read.
+// Copies `count` elements, and fills up with -inf to `padded`. It stores whole vectors, which loads that follow at once
+// can take from the store buffer. Nothing beyond `count` is read.
 template <class S>
 CE_INLINE void pad(const S* from, int count, int padded, S* to) {
     if constexpr (kIsHalf<S>)
@@ -206,3 +219,5 @@ CE_INLINE void pad(const S* from, int count, int padded, S* to) {
     else
         for (int i = 0; i < padded; i += kWidth<S>) store(to + i, load_first<Vector<S>>(from + i, count - i));
 }
+
+CE_END

@@ -2,9 +2,16 @@
 //
 // Arithmetic is spelled with GCC and Clang vector extensions; only what they cannot express (fused multiply-add, max,
 // conversions of half a vector) is an intrinsic of each instruction set.
+#pragma once
 
-#define CE_INLINE inline __attribute__((always_inline))
-#define CE_INLINE_LAMBDA __attribute__((always_inline))
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "target.hpp"
+
+CE_BEGIN
 
 #if defined(CE_AVX512)
 constexpr int kVectorBytes = 64;
@@ -77,7 +84,8 @@ CE_INLINE void store(Element<V>* p, V v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// The first `count` elements, from none to more than a vector; -inf in the lanes after them. Nothing beyond is read.
+// The first `count` elements, which may be none, or more than a vector holds. The lanes after them are -inf. Nothing
+// beyond `count` is read.
 template <class V>
 CE_INLINE V load_first(const Element<V>* p, int count) {
     using E = Element<V>;
@@ -112,6 +120,7 @@ CE_INLINE Integer<V> count_lanes(Integer<V> mask, Integer<V> counts) {
 #endif
 }
 
+// Whether a mask has no lane set.
 CE_INLINE bool none(i64 mask) {
 #if defined(CE_AVX512)
     return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) == 0;
@@ -122,8 +131,8 @@ CE_INLINE bool none(i64 mask) {
 #endif
 }
 
-// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN; a NaN in a row is found by
-// the sum of its exponentials instead.
+// fma(a, b, c) = a b + c, rounded once. highest(a, b) returns b where a is NaN: it loses a NaN, which the sum of
+// exponentials finds.
 #if defined(CE_AVX512)
 CE_INLINE f32 fma(f32 a, f32 b, f32 c) { return _mm512_fmadd_ps(a, b, c); }
 CE_INLINE f64 fma(f64 a, f64 b, f64 c) { return _mm512_fmadd_pd(a, b, c); }
@@ -228,3 +237,5 @@ CE_INLINE void transpose_square(const float* from, int from_stride, float* to, i
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * to_stride, &column[i], sizeof column[i]);
 }
+
+CE_END

@@ -1,0 +1,143 @@
+// What a row writes of one block: gradient, softmax or log-softmax, and the diagonal of the Hessian.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "../problem.hpp"
+#include "block.hpp"
+#include "loss.hpp"
+#include "storage.hpp"
+
+CE_BEGIN
+
+// The gradient of a row is exp * exp(u - m) - target * b, or at_max at a unique maximum.
+struct GradientScales {
+    double exp, target, at_max, max;
+    bool unique;
+};
+
+// What the diagonal of the Hessian needs beside; as in RowResult and RowSums.
+struct DiagonalFactors {
+    double max_probability, z_curvature, exp_sum_without_max;
+};
+
+template <class S, class T>
+inline void write_scaled(int count, const T* e, S* out, T scale) {
+    using V = Vector<T>;
+    const V scales = splat<V>(double(scale));
+    int i = 0;
+    for (; i + kWidth<T> <= count; i += kWidth<T>) store_as(out + i, load<V>(e + i) * scales);
+    for (; i < count; ++i) out[i] = S(double(e[i] * scale));
+}
+
+template <class S, class T>
+inline void write_difference(const Problem& p, const Block<T>& block, const T* e, S* out,
+                             const GradientScales& scales) {
+    using V = Vector<T>;
+    const BlockCoefficients<T> b = block_coefficients(p, block);
+    const V exp_scale = splat<V>(scales.exp), minus_target = splat<V>(-scales.target);
+    const auto write = [&](const T* e_group, const T* b_group, S* out_group) {
+#pragma GCC unroll 32
+        for (int i = 0; i < kGroup<T>; i += kWidth<T>)
+            store_as(out_group + i, fma(load<V>(e_group + i), exp_scale, minus_target * load<V>(b_group + i)));
+    };
+    int at = 0;
+    for (; at + kGroup<T> <= block.count; at += kGroup<T>) write(e + at, b.whole + at, out + at);
+    if (at < block.count) {
+        alignas(64) S last[kGroup<T>];
+        write(e + at, b.last, last);
+        std::copy(last, last + (block.count - at), out + at);
+    }
+}
+
+template <bool general, bool dense, class S, class T>
+inline void write_in_double(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
+                            const GradientScales& scales) {
+    using V = Vector<T>;
+    for (int first = 0; first < block.count; first += kGroup<T>) {
+        const int count = std::min(kGroup<T>, block.count - first);
+        alignas(64) S group[kGroup<T>];
+        alignas(64) double b[kGroup<T>];
+        pad(z + first, count, kGroup<T>, group);
+        if constexpr (dense)
+            target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
+#pragma GCC unroll 32
+        for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
+            const V logit = load_as<T>(group + i);
+            f64 g[kHalves<T>];
+            widen(load_first<V>(e + first + i, count - i), g);
+#pragma GCC unroll 2
+            for (int h = 0; h < kHalves<T>; ++h) {
+                g[h] *= scales.exp;
+                if constexpr (dense) g[h] -= scales.target * load<f64>(b + i + h * kWidth<double>);
+            }
+            if constexpr (general) g[0] *= capped_slope(p, logit);
+            store_as(group + i, narrow_for<S>(g));
+        }
+        std::copy(group, group + count, out + first);
+    }
+}
+
+template <bool general, bool dense, class S, class T>
+inline void write_block_gradient(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
+                                 const GradientScales& scales) {
+    // Scaled in T unless a scale does not fit.
+    const double largest = std::max(std::abs(scales.exp), std::abs(scales.target));
+    if (general || largest > double(std::numeric_limits<T>::max()))
+        write_in_double<general, dense>(p, block, z, e, out, scales);
+    else if constexpr (dense)
+        write_difference(p, block, e, out, scales);
+    else
+        write_scaled(block.count, e, out, T(scales.exp));
+}
+
+// To be called before the gradient is written, which may overwrite logits and exponentials.
+template <bool general, class S, class T>
+inline void write_block_diagonal(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
+                                 const GradientScales& scales, const DiagonalFactors& factors) {
+    for (int first = 0; first < block.count; first += kGroup<T>) {
+        const int count = std::min(kGroup<T>, block.count - first);
+        alignas(64) S group[kGroup<T>];
+        alignas(64) T group_e[kGroup<T>] = {};
+        alignas(64) double b[kGroup<T>];
+        pad(z + first, count, kGroup<T>, group);
+        std::copy(e + first, e + first + count, group_e);
+        if constexpr (general)
+            target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
+        for (int i = 0; i < kGroup<T>; i += kWidth<double>) {
+            const f64 logit = load_as<double>(group + i), u = capped(p, logit);
+            const f64 exponential = load_as<double>(group_e + i);
+            const f64 probability = exponential * factors.max_probability;
+            const auto at_max = (u == scales.max) & (i64{} - scales.unique);
+            const f64 complement = select<f64>(  // 1 - p, which is r / (1 + r) at a unique maximum
+                at_max, splat<f64>(factors.exp_sum_without_max / (1.0 + factors.exp_sum_without_max)),
+                1.0 - probability);
+            f64 d = exponential * (scales.exp * complement + factors.z_curvature * probability);
+            if constexpr (general) {
+                const f64 g = select<f64>(at_max, splat<f64>(scales.at_max),
+                                          exponential * scales.exp - scales.target * load<f64>(b + i));
+                const f64 slope = capped_slope(p, logit);
+                d = d * p.inverse_temperature * slope * slope + g * slope * capped_curvature(p, u);
+            }
+            store_as(group + i, d);
+        }
+        std::copy(group, group + count, out + first);
+    }
+}
+
+template <class S>
+inline void write_block_log_softmax(const S* z, int count, S* out, double max, double exp_sum_without_max) {
+    const f64 m = splat<f64>(max), lse_minus_max = log1p(splat<f64>(exp_sum_without_max));
+    for (int first = 0; first < count; first += kWidth<double>) {
+        const int n = std::min(kWidth<double>, count - first);
+        S values[kWidth<double>];
+        std::fill(std::copy(z + first, z + first + n, values), std::end(values), S(0.0));
+        store_as(values, log_probability(load_as<double>(values), m, lse_minus_max));
+        std::copy(values, values + n, out + first);
+    }
+}
+
+CE_END

@@ -1,0 +1,68 @@
+// The kernels, compiled once for each instruction set: CMake defines CE_AVX512, CE_AVX2, CE_NEON or CE_BASELINE.
+#include <cstddef>
+#include <cstdint>
+
+#include "../dispatch.hpp"
+#include "../problem.hpp"
+#include "../scratch.hpp"
+#include "columns.hpp"
+#include "rows.hpp"
+#include "strided.hpp"
+
+CE_BEGIN
+
+// visit(kernel) with the kernel for the layout of a problem, its arrays in `scratch`.
+template <class S, class T, bool general, class Visit>
+CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
+    if (problem.class_stride > 1)
+        visit(StridedKernel<S, T, general>(problem, scratch));
+    else if (problem.classes <= std::size_t(kFewClasses))
+        visit(ColumnKernel<S, T, general>(problem, scratch));
+    else
+        visit(RowKernel<S, T, general>(problem, parallel, scratch));
+}
+
+// Logits of type S are computed in T, unless the problem needs the general kernels, which compute in float64.
+template <class S, class T>
+void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* memory,
+         Outcome& outcome) {
+    Scratch scratch(memory);
+    const auto run_rows = [&](const auto& kernel) { kernel.run(begin, end, outcome); };
+    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, parallel, scratch, run_rows)
+                                   : visit_kernel<S, T, false>(problem, parallel, scratch, run_rows);
+}
+
+template <class S, class T>
+std::size_t scratch_bytes(const Problem& problem) {
+    Scratch scratch(nullptr);
+    const auto only_count = [](const auto&) {};
+    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, nullptr, scratch, only_count)
+                                   : visit_kernel<S, T, false>(problem, nullptr, scratch, only_count);
+    return scratch.bytes();
+}
+
+// How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
+static std::size_t count_indices(const Problem& problem, bool& bad) {
+    const std::int64_t ignored = problem.options.ignore_index.value_or(-1);
+    const bool may_ignore = problem.options.ignore_index.has_value();
+    std::size_t counted = 0, outside = 0;
+    for (std::size_t row = 0; row < problem.rows; ++row) {
+        const std::int64_t target = problem.indices[row];
+        const bool keep = !(may_ignore & (target == ignored));
+        counted += keep;
+        outside += keep & (std::uint64_t(target) >= problem.classes);
+    }
+    bad = outside != 0;
+    return counted;
+}
+
+#define CE_STRING(x) #x
+#define CE_NAME(x) CE_STRING(x)
+extern const Kernels kernels;
+const Kernels kernels{CE_NAME(CE_NAMESPACE),
+                      {run<float, float>, run<double, double>, run<float16, float>, run<bfloat16, float>},
+                      {scratch_bytes<float, float>, scratch_bytes<double, double>, scratch_bytes<float16, float>,
+                       scratch_bytes<bfloat16, float>},
+                      count_indices};
+
+CE_END

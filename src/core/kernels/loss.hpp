@@ -1,0 +1,116 @@
+// The definition of the loss: from the sums over the classes of a row to its loss, and to the numbers with which its
+// gradient is a softmax(u) - b. One row a lane.
+//
+// Here u is the logit, or the capped logit, before it is divided by the temperature; m is the maximum of a row's u.
+#pragma once
+
+#include <type_traits>
+
+#include "../problem.hpp"
+#include "compensated.hpp"
+#include "lanes.hpp"
+#include "math.hpp"
+
+CE_BEGIN
+
+// Sums over the classes of a row. One class that attains the maximum is left out of the sum of exponentials: log1p(r)
+// and r / (1 + r) keep the digits that log(1 + r) and 1 - p would lose.
+struct RowSums {
+    f64 max;                  // m
+    f64 exp_sum_without_max;  // r: sum of exp(u_c - m) over every class but one with u_c = m
+    f64 weighted_gap;         // sum of b_c (m - u_c)
+    f64 b_below_max;          // sum of b_c where u_c < m
+    f64 b_at_max;             // sum of b_c where u_c = m
+};
+
+struct RowFactors {
+    f64 weight;          // omega: the target's class weight, or 1 for probabilities
+    f64 sample_weight;   // s
+    f64 gradient_scale;  // what multiplies the gradient, s included
+};
+
+struct RowResult {
+    f64 lse, loss;
+    f64 exp_scale;        // the gradient is exp_scale * exp(u - m) - gradient_scale * b
+    f64 gradient_at_max;  // the gradient at a unique maximum, without the cancellation of p - 1
+    f64 max_probability;  // p = max_probability * exp(u - m)
+    f64 z_curvature;      // the diagonal of the Hessian in u is exp(u - m) (exp_scale (1 - p) + z_curvature p)
+};
+
+CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
+    const f64 inverse_temperature = splat<f64>(p.inverse_temperature), r = sums.exp_sum_without_max;
+    const auto finite = (sums.max < splat<f64>(kInf)) & (sums.max > splat<f64>(-kInf)) & (r == r);
+    const f64 b = sums.b_below_max + sums.b_at_max;
+    const auto valid = finite & (b == b);
+    const f64 max_probability = 1.0 / (1.0 + r);
+    const f64 lse_minus_max = log1p(r, max_probability);
+    const f64 lse = fma(sums.max, inverse_temperature, lse_minus_max);
+
+    f64 loss = fma(b, lse_minus_max, sums.weighted_gap * inverse_temperature);
+    f64 z_term{};  // what the z-loss adds to a
+    if (p.options.z_loss > 0.0) {
+        const f64 factor = p.options.z_loss * row.weight;
+        loss += select<f64>(factor != 0, factor * lse * lse, f64{});
+        z_term = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
+    }
+    const f64 scale = row.gradient_scale * max_probability;
+    const f64 nan = splat<f64>(kNaN);
+    RowResult result;
+    // Without finite logits log-sum-exp is still -inf or +inf, unless one of them is NaN.
+    result.lse = select<f64>(finite, lse, select<f64>(r == r, sums.max, nan));
+    result.loss = select<f64>(valid, row.sample_weight * loss, nan);
+    result.exp_scale = select<f64>(valid, scale * (b + z_term), nan);
+    result.max_probability = max_probability;
+    result.z_curvature = scale * 2.0 * p.options.z_loss * row.weight;
+    result.gradient_at_max = scale * ((sums.b_below_max - sums.b_at_max * r) + z_term);
+    return result;
+}
+
+// u: the logit, or the capped logit. A soft cap is computed in float64 only.
+template <class V>
+CE_INLINE V capped(const Problem& p, V z) {
+    if constexpr (std::is_same_v<V, f64>) {
+        if (p.options.softcap < kInf) {
+            const f64 cap = splat<f64>(p.options.softcap);
+            const f64 size = select<f64>(z < 0, -z, z);
+            return select<f64>(size == splat<f64>(kInf), z, cap * tanh(z / cap).value);
+        }
+    }
+    return z;
+}
+
+// du/dz.
+CE_INLINE f64 capped_slope(const Problem& p, f64 z) {
+    return p.options.softcap < kInf ? tanh(z / p.options.softcap).slope : splat<f64>(1.0);
+}
+
+// The second derivative of u divided by the first, from the capped logit u.
+CE_INLINE f64 capped_curvature(const Problem& p, f64 u) {
+    if (!(p.options.softcap < kInf)) return f64{};
+    const f64 tanh = u / p.options.softcap;
+    return -2.0 / p.options.softcap * select<f64>(tanh < -1, splat<f64>(-1.0), tanh);
+}
+
+// log p = u - lse, from m and lse - m; -inf stays -inf.
+CE_INLINE f64 log_probability(f64 u, f64 max, f64 lse_minus_max) {
+    const Exact<f64> gap = two_diff(u, max);
+    return select<f64>(gap.value == splat<f64>(-kInf), gap.value, gap.value - (lse_minus_max - gap.error));
+}
+
+// exp((u - m) / temperature). The rounding errors of the difference and of the quotient are carried along: alone,
+// rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no error.
+template <bool general, bool exact = false, class V>
+CE_INLINE V exp_below(const Problem& p, V u, V max) {
+    if constexpr (exact && !general) return exp(u - max);
+    const Exact<V> gap = two_diff(u, max);
+    if constexpr (!general) {
+        return exp(gap.value, gap.error);
+    } else {
+        const V inverse = splat<V>(p.inverse_temperature);
+        const V x = gap.value * inverse;
+        const V error = gap.value * splat<V>(p.inverse_temperature_error) + gap.error * inverse;
+        return exp(x, fma(gap.value, inverse, -x) + error);
+    }
+}
+
+CE_END

@@ -1,0 +1,228 @@
+// Classes contiguous, one row at a time: the kernel for many classes.
+//
+// A row is read from memory once, block by block. The sums of its blocks are joined in order, so that threads may share
+// the blocks. A gradient needs the sum of the whole row first. Until that is known the exponentials wait, each relative
+// to the maximum of its block: in the row's own gradient where the logits are not needed again, else in a scratch row.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "../dispatch.hpp"
+#include "../problem.hpp"
+#include "../scratch.hpp"
+#include "arrays.hpp"
+#include "block_output.hpp"
+#include "block_sums.hpp"
+
+CE_BEGIN
+
+template <class S, class T, bool general>
+class RowKernel {
+    const Problem& p;
+    const Arrays<S> arrays;
+    const ParallelFor* const parallel;  // null: this thread computes every block
+    const std::size_t blocks;           // of a row
+    T* const b_scratch;                 // coefficients of a block, if the targets are dense; for this thread
+    PartialSums* const sums_of_blocks;  // of the current row
+    T* const scratch_row;               // if there is a matrix to write
+
+ public:
+    RowKernel(const Problem& problem, const ParallelFor* parallel_for_blocks, Scratch& scratch)
+        : p(problem),
+          arrays(problem),
+          parallel(parallel_for_blocks),
+          blocks((problem.classes + kBlock<T> - 1) / kBlock<T>),
+          b_scratch(take_b_scratch(problem, scratch)),
+          sums_of_blocks(scratch.take<PartialSums>(blocks)),
+          scratch_row(scratch.take<T>(
+              problem.matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
+
+    void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
+        CompensatedSum total;
+        for (std::size_t row = begin; row < end; ++row) {
+            double value;
+            if constexpr (general)  // the softmax functions have no options
+                value = loss(row, outcome);
+            else
+                value = p.has_targets() ? loss(row, outcome) : softmax(row);
+            if (arrays.row_values != nullptr) arrays.row_values[row] = RowValue<S>(value);
+            total.add(value);
+        }
+        outcome.loss = total.total();
+    }
+
+ private:
+    // The first piece of any thread's scratch.
+    static T* take_b_scratch(const Problem& problem, Scratch& scratch) {
+        return scratch.take<T>(problem.dense() ? kBlock<T> : 0);
+    }
+
+    // The loss of a row. Its gradient, and the diagonal of its Hessian, are written if wanted.
+    double loss(std::size_t row, Outcome& outcome) const {
+        const S* z = arrays.logits + row * p.classes;
+        const double sample_weight = p.sample_weight != nullptr ? p.sample_weight[row] : 1.0;
+        std::int64_t target = 0;
+        if (p.indices != nullptr) {
+            target = p.indices[row];  // read once: another thread may be writing it
+            const bool ignored = p.options.ignore_index == target;
+            if (!ignored && std::uint64_t(target) >= p.classes) outcome.bad_row = std::min(outcome.bad_row, row);
+            if (ignored || std::uint64_t(target) >= p.classes) return skip(row);
+        }
+        if (sample_weight == 0.0) return skip(row);
+
+        const bool dense = p.dense();
+        const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
+        const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
+        const f64 z_target = splat<f64>(dense ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
+        T* const e = arrays.matrix == nullptr ? nullptr : dense ? scratch_row : row_for_exponentials(row);
+        PartialSums sums = dense ? row_sums<true>(e, row, target) : row_sums<false>(e, row, target);
+        const f64 u_target = capped(p, z_target);
+        const bool target_at_max = u_target[0] == sums.max;
+        if (!dense) {
+            sums.weighted_gap = {weight == 0.0 ? 0.0 : weight * (sums.max - u_target[0])};
+            (target_at_max ? sums.b_at_max : sums.b_below_max) = {weight};
+        }
+        const RowResult result =
+            row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample_weight), splat<f64>(scale)});
+        if (arrays.matrix != nullptr) {
+            S* gradient = arrays.matrix + row * p.classes;
+            const GradientScales scales{result.exp_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
+                                        result.gradient_at_max[0] * p.inverse_temperature, sums.max, sums.unique};
+            if (!(scales.exp - scales.exp == 0.0)) {
+                fill(row, kNaN);
+                return result.loss[0];
+            }
+            if (arrays.diagonal != nullptr)
+                write_diagonal(e, row, target, scales,
+                               {result.max_probability[0], result.z_curvature[0] * p.inverse_temperature,
+                                sums.exp_sum_without_max.total()});
+            if (dense) {
+                double g = scales.at_max;
+                if constexpr (general)  // before the logits may be overwritten
+                    g *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
+                write_gradient<true>(e, row, target, scales);
+                if (scales.unique) gradient[sums.class_of_max] = S(g);
+            } else {
+                write_gradient<false>(e, row, target, scales);
+                double g =
+                    scales.exp * exp_below<general>(p, u_target, splat<f64>(scales.max))[0] - scales.target * weight;
+                if (target_at_max && scales.unique) g = scales.at_max;
+                gradient[target] = S(general ? g * capped_slope(p, z_target)[0] : g);
+            }
+        }
+        return result.loss[0];
+    }
+
+    // The loss of a row that does not count, whatever it holds.
+    double skip(std::size_t row) const {
+        if (arrays.matrix != nullptr) fill(row, 0.0);
+        return 0.0;
+    }
+
+    void fill(std::size_t row, double value) const {
+        for (S* const out : {arrays.matrix, arrays.diagonal})
+            if (out != nullptr) std::fill(out + row * p.classes, out + (row + 1) * p.classes, S(value));
+    }
+
+    T* row_for_exponentials(std::size_t row) const {
+        if constexpr (std::is_same_v<S, T> && !general)
+            return arrays.matrix + row * p.classes;
+        else
+            return scratch_row;
+    }
+
+    // The log-sum-exp of a row. Its softmax or log-softmax is written if wanted.
+    double softmax(std::size_t row) const {
+        const bool keep = arrays.matrix != nullptr && p.output == Output::softmax;
+        T* const e = keep ? row_for_exponentials(row) : nullptr;
+        PartialSums sums = row_sums<false>(e, row, 0);
+        sums.b_below_max = {1.0};
+        const double exp_sum_without_max = sums.exp_sum_without_max.total();
+        const f64 one = splat<f64>(1.0);
+        const RowResult result = row_result(p, sums.lanes(), {one, one, one});
+        if (arrays.matrix != nullptr) {
+            S* out = arrays.matrix + row * p.classes;
+            const double scale = result.exp_scale[0];
+            if (scale != scale)
+                std::fill(out, out + p.classes, S(kNaN));
+            else if (keep)
+                write_gradient<false>(e, row, 0, {scale, 0.0, 0.0, sums.max, false});
+            else
+                for_blocks(row, 0, [&](const Block<T>& block, std::size_t at) {
+                    write_block_log_softmax(arrays.logits + at, block.count, arrays.matrix + at, sums.max,
+                                            exp_sum_without_max);
+                });
+        }
+        return result.lse[0];
+    }
+
+    // visit(block, where it lies in the logits) for each block of a row, in any order.
+    template <class Visit>
+    CE_INLINE void for_blocks(std::size_t row, std::int64_t target, const Visit& visit) const {
+        const auto one = [&](std::size_t i, T* scratch) {
+            const std::size_t first = i * kBlock<T>;
+            visit(Block<T>{row, target, first, int(std::min<std::size_t>(kBlock<T>, p.classes - first)), scratch},
+                  row * p.classes + first);
+        };
+        constexpr std::size_t together = 16;  // neighbours, which the CPU fetches ahead
+        if (parallel == nullptr)
+            for (std::size_t i = 0; i < blocks; ++i) one(i, b_scratch);
+        else
+            (*parallel)((blocks + together - 1) / together, [&](std::size_t task, void* memory) {
+                Scratch scratch(memory);
+                T* const of_thread = take_b_scratch(p, scratch);
+                for (std::size_t i = task * together; i < std::min(blocks, (task + 1) * together); ++i)
+                    one(i, of_thread);
+            });
+    }
+
+    // The sums of a row. Its exponentials are stored in e, if that is given.
+    template <bool dense>
+    PartialSums row_sums(T* e, std::size_t row, std::int64_t target) const {
+        for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
+            const S* const z = arrays.logits + at;
+            PartialSums& sums = sums_of_blocks[block.first / kBlock<T>];
+            if (e != nullptr)
+                sums = block_sums<general, dense, true>(p, block, z, e + block.first, arrays.matrix + at);
+            else
+                sums = block_sums<general, dense, false, S, T>(p, block, z, nullptr, nullptr);
+        });
+        PartialSums sums = sums_of_blocks[0];
+        for (std::size_t i = 1; i < blocks; ++i) sums = joined<general>(p, sums, sums_of_blocks[i]);
+        return sums;
+    }
+
+    // What turns an exponential of a block, relative to the block's maximum, into one relative to the row's.
+    double decay_of(const Block<T>& block, double max) const {
+        return decay<general>(p, sums_of_blocks[block.first / kBlock<T>].max, max);
+    }
+
+    template <bool dense>
+    void write_gradient(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales) const {
+        for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
+            GradientScales of_block = scales;
+            of_block.exp *= decay_of(block, scales.max);
+            write_block_gradient<general, dense>(p, block, arrays.logits + at, e + block.first, arrays.matrix + at,
+                                                 of_block);
+        });
+    }
+
+    void write_diagonal(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales,
+                        const DiagonalFactors& factors) const {
+        for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
+            GradientScales of_block = scales;
+            DiagonalFactors factors_of_block = factors;
+            const double scale = decay_of(block, scales.max);
+            of_block.exp *= scale;
+            factors_of_block.max_probability *= scale;
+            factors_of_block.z_curvature *= scale;
+            write_block_diagonal<general>(p, block, arrays.logits + at, e + block.first, arrays.diagonal + at, of_block,
+                                          factors_of_block);
+        });
+    }
+};
+
+CE_END
