@@ -109,8 +109,8 @@ def _head_problems() -> Iterator[tuple[str, tuple[Any, ...], Options]]:
             problem = Problem(
                 f"{rows} of {width}, {classes} classes, {dtype}, {kind}", np.empty((*rows, classes)), -1, t
             )
-            for case, _, given in cases([problem]):
-                yield case, (h, W, t), given
+            for case, variant, given in cases([problem]):
+                yield case, (h, W, variant.targets), given
             for name, more in {
                 "bias": {"bias": b, "z_loss": 1e-3},
                 "chunks": {"bias": b, "max_logits_bytes": 2 * classes * h.itemsize, "label_smoothing": 0.1},
