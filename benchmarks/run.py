@@ -14,6 +14,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from peers import ADAPTERS, PEERS, REGIMES
@@ -45,6 +47,13 @@ def run(peer: str, regime: str) -> dict[str, object]:
     return result
 
 
+def summary(regime: str, peers: dict[str, dict[str, object]]) -> str:
+    """One line: a regime's best times."""
+    return f"{regime}: " + ", ".join(
+        f"{peer} {found['best']:.4g} ms" for peer, found in peers.items() if "best" in found
+    )
+
+
 def markdown(results: dict[str, dict[str, dict[str, object]]], names: Iterable[str]) -> str:
     """The table of the README: milliseconds, a row a regime."""
     names = list(names)
@@ -69,13 +78,18 @@ def main() -> None:
 
     turns = [(regime, peer) for regime in regimes for _ in range(arguments.rounds) for peer in compared]
     results: dict[str, dict[str, dict[str, object]]] = {regime: {} for regime in regimes}
-    for regime, peer in track(turns, "timing", console=Console(stderr=True), transient=True):
-        known = results[regime].get(peer, {})
-        if "missing" in known or (peer == OURS[1] and not REGIMES[regime].gradient):
-            continue
-        found = run(peer, regime)
-        if "best" not in known or "missing" in found or found["best"] < known["best"]:
-            results[regime][peer] = found
+    terminal = Console(stderr=True)
+    bar = track(turns, "timing", console=terminal, transient=True, disable=not terminal.is_terminal)
+    for regime, turns_of_regime in groupby(bar, itemgetter(0)):
+        for _, peer in turns_of_regime:
+            known = results[regime].get(peer, {})
+            if "missing" in known or (peer == OURS[1] and not REGIMES[regime].gradient):
+                continue
+            found = run(peer, regime)
+            if "best" not in known or "missing" in found or found["best"] < known["best"]:
+                results[regime][peer] = found
+        if not terminal.is_terminal:  # no bar is shown there
+            print(summary(regime, results[regime]), file=sys.stderr, flush=True)
 
     versions: dict[str, str] = {}
     for found in (found for peers in results.values() for found in peers.values()):

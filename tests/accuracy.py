@@ -24,8 +24,7 @@ COLUMNS = ("loss", "gradient", "confident", "softmax", "log-softmax", "log-sum-e
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 FEW_CLASSES = 192  # up to here contiguous classes are computed side by side
 LAYOUTS = ("rows", "few classes", "strided")
-
-mpmath.mp.prec = 120
+PRECISION = 120  # bits of mpmath
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -118,6 +117,7 @@ class Truth(NamedTuple):
 
 
 @cache
+@mpmath.workprec(PRECISION)
 def truth(dtype: str, index: int) -> Truth:
     if dtype == "float64":
         return truth("float32", index)
@@ -174,6 +174,7 @@ def _note(
     columns[column].append((error, name))
 
 
+@mpmath.workprec(PRECISION)
 def errors(dtype: str, results: list[dict[str, list[Results]]]) -> dict[str, dict[str, Errors]]:
     """By layout and column. Probabilities below the smallest normal number are left out: they are 0 by design."""
     found: dict[str, dict[str, list[tuple[float, str]]]] = {
@@ -287,7 +288,7 @@ def main(path: str) -> None:
     measured = {name: measure(name) for name in _core.available_instruction_sets}
     text = PAGE.format(
         version=mpmath.__version__,
-        precision=mpmath.mp.prec,
+        precision=PRECISION,
         table=table(measured),
         machine=f"{platform.machine()} ({platform.system()})",
         count=len(cases("float32")),

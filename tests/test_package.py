@@ -42,7 +42,10 @@ def test_numpy_is_all_it_imports():
         "import sys, numpy; before = set(sys.modules); import crossentropy; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     )
-    imported = set(run(script).stdout.split())
+    done = run(script)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert "crossentropy" in imported
     assert imported <= {"crossentropy", "numpy"} | set(sys.stdlib_module_names)
 
 
