@@ -14,7 +14,7 @@ FUNCTIONS = {name: getattr(ct, name) for name in ct.__all__}
 
 
 def forward(module, *sizes):
-    """A call of a module. Options of torch's own are set later: its constructor may refuse them before our loss does."""
+    """A call of a module. Those of torch are set later: its constructor may refuse them before our loss does."""
     theirs = inspect.signature(module.__base__).parameters
 
     def call(**options):
