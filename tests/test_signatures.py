@@ -11,7 +11,7 @@ from signatures import OPTIONS, Differs, differences, differences_of_overloads, 
 from textbook import A, Y
 
 import crossentropy as ce
-from crossentropy.cli import _eval, _explain
+from crossentropy.cli import _eval, app
 
 T, V = [1, 0], np.ones((2, 3))
 
@@ -33,10 +33,11 @@ CALLS = {
     "LinearCrossEntropyLoss": forward(ce.LinearCrossEntropyLoss, A, np.eye(3), T),
     "explain": partial(ce.explain, A, T),
 }
+COMMANDS = {command.name: command.callback for command in app.registered_commands}
 FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
     "reference.cross_entropy_with_grad": ce.reference.cross_entropy_with_grad,
-    "crossentropy eval": _eval.evaluate,
-    "crossentropy explain": _explain.explain,
+    "crossentropy eval": COMMANDS["eval"],
+    "crossentropy explain": COMMANDS["explain"],
 }
 DIFFERENT = {
     "cross_entropy_dtargets": Differs(
