@@ -1,0 +1,34 @@
+"""Every option of the loss in every signature of crossentropy.jax, and on its way to the loss."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import pytest
+from signatures import OPTIONS, differences, report, takes
+
+import crossentropy.jax as cj
+
+Z, T = jnp.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), jnp.array([1, 0])
+CALLS = {
+    "cross_entropy": partial(cj.cross_entropy, Z, T),
+    "linear_cross_entropy": partial(cj.linear_cross_entropy, Z, jnp.eye(3), T),
+}
+
+
+def test_every_public_function_that_takes_options_is_compared():
+    assert {name for name in cj.__all__ if takes(getattr(cj, name))} == set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_signature(name):
+    found = differences(name, getattr(cj, name))
+    assert not found, report(found)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", CALLS)
+def test_option_reaches_the_loss(name, option):
+    """Nonsense that no body forwards would pass silently."""
+    CALLS[name]()
+    with pytest.raises((TypeError, ValueError), match=f"^{option}: expected"):
+        CALLS[name](**{option: "nonsense"})

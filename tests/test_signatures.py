@@ -1,0 +1,122 @@
+"""Every option of the loss in every signature, and on its way to the loss: `LossOptions` is the only list of them."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from signatures import OPTIONS, Differs, differences, differences_of_overloads, expected_options, report, takes
+from textbook import A, Y
+
+import crossentropy as ce
+from crossentropy.cli import _eval, app
+
+T, V = [1, 0], np.ones((2, 3))
+
+
+def forward(of, *data):
+    return lambda **options: of(**options)(*data)
+
+
+# Each function, and a call of it that lacks only options.
+CALLS = {
+    "cross_entropy": partial(ce.cross_entropy, A, T),
+    "cross_entropy_with_grad": partial(ce.cross_entropy_with_grad, A, T),
+    "cross_entropy_hvp": partial(ce.cross_entropy_hvp, A, T, V),
+    "cross_entropy_hessian_diagonal": partial(ce.cross_entropy_hessian_diagonal, A, T),
+    "cross_entropy_dtargets": partial(ce.cross_entropy_dtargets, A, Y),
+    "CrossEntropyLoss": forward(ce.CrossEntropyLoss, A, T),
+    "linear_cross_entropy": partial(ce.linear_cross_entropy, A, np.eye(3), T),
+    "linear_cross_entropy_with_grad": partial(ce.linear_cross_entropy_with_grad, A, np.eye(3), T),
+    "LinearCrossEntropyLoss": forward(ce.LinearCrossEntropyLoss, A, np.eye(3), T),
+    "explain": partial(ce.explain, A, T),
+}
+COMMANDS = {command.name: command.callback for command in app.registered_commands}
+FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
+    "reference.cross_entropy_with_grad": ce.reference.cross_entropy_with_grad,
+    "crossentropy eval": COMMANDS["eval"],
+    "crossentropy explain": COMMANDS["explain"],
+}
+DIFFERENT = {
+    "cross_entropy_dtargets": Differs(
+        "no index ignores a row of probabilities, and the z-loss does not depend on them",
+        without=("ignore_index", "z_loss"),
+    ),
+    "reference.cross_entropy_with_grad": Differs("it validates nothing", annotations={"reduction": str}),
+    "crossentropy eval": Differs(
+        "a command line has no None to write, and a file of losses is no gradient",
+        typer=True,
+        annotations={"ignore_index": int, "reduction": _eval.Reduction},
+        defaults={"reduction": _eval.Reduction.mean},
+    ),
+    "crossentropy explain": Differs(
+        "a command line has no None to write, typer knows no Literal, and the help lists first what lessons begin with",
+        typer=True,
+        annotations={"ignore_index": int, "reduction": str},
+        first=("reduction", "label_smoothing", "temperature", "ignore_index"),
+    ),
+}
+
+
+def options_of(name):
+    return [option.name for option in expected_options(DIFFERENT.get(name))]
+
+
+def test_every_public_function_that_takes_options_is_compared():
+    public = [name for name in ce.__all__ if callable(getattr(ce, name))]
+    assert {name for name in public if takes(getattr(ce, name))} == set(CALLS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signature(name):
+    found = differences(name, FUNCTIONS[name], DIFFERENT.get(name))
+    assert not found, report(found)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_overloads(name):
+    if not isinstance(FUNCTIONS[name], type):
+        found = differences_of_overloads(name, FUNCTIONS[name])
+        assert not found, report(found)
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in CALLS for option in options_of(name)])
+def test_option_reaches_the_loss(name, option):
+    """Nonsense that no body forwards would pass silently."""
+    CALLS[name]()
+    with pytest.raises((TypeError, ValueError), match=f"^{option}: expected"):
+        CALLS[name](**{option: "nonsense"})
+
+
+# The reference validates nothing: what reaches its loss changes it.
+CHANGES = {
+    "ignore_index": 0,
+    "label_smoothing": 0.5,
+    "z_loss": 1.0,
+    "softcap": 1.0,
+    "temperature": 2.0,
+    "reduction": "sum",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_changes_the_reference(option):
+    loss, dlogits = ce.reference.cross_entropy_with_grad(A, T)
+    changed = ce.reference.cross_entropy_with_grad(A, T, **{option: CHANGES[option]})
+    assert changed[0] != loss
+    assert not np.array_equal(changed[1], dlogits)
+
+
+@pytest.mark.parametrize("command", ["eval", "explain"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_of_a_command_reaches_the_loss(command, option, tmp_path):
+    np.save(tmp_path / "logits.npy", A)
+    np.save(tmp_path / "targets.npy", T)
+    files = ["logits.npy", "targets.npy"] if command == "eval" else []
+    wrong = {"ignore_index": 2**63, "reduction": "nonsense"}.get(option, -1)
+    program, flag = Path(sys.executable).with_name("crossentropy"), f"--{option.replace('_', '-')}"
+    done = subprocess.run([program, command, *files, f"{flag}={wrong}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{option}: expected" in done.stderr or f"Invalid value for '{flag}'" in done.stderr

@@ -1,0 +1,69 @@
+"""Every option of the loss in every signature of crossentropy.torch, and on its way to the loss."""
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+from signatures import OPTIONS, Differs, differences, report, takes
+
+import crossentropy.torch as ct
+
+Z, T, W = torch.tensor([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), torch.tensor([1, 0]), torch.eye(3)
+FUNCTIONS = {name: getattr(ct, name) for name in ct.__all__}
+
+
+def forward(module, *sizes):
+    """A call of a module. Those of torch are set later: its constructor may refuse them before our loss does."""
+    theirs = inspect.signature(module.__base__).parameters
+
+    def call(**options):
+        made = module(*sizes, **{name: value for name, value in options.items() if name not in theirs})
+        for name in options.keys() & theirs:
+            setattr(made, name, options[name])
+        return made(Z, T)
+
+    return call
+
+
+CALLS = {
+    "cross_entropy": partial(ct.cross_entropy, Z, T),
+    "linear_cross_entropy": partial(ct.linear_cross_entropy, Z, W, T),
+    "CrossEntropyLoss": forward(ct.CrossEntropyLoss),
+    "LinearCrossEntropyLoss": forward(ct.LinearCrossEntropyLoss, 3, 3),
+}
+LIKE_TORCH = Differs(
+    "it stands in place of torch's own, which has these first, and no None for ignore_index",
+    first=("ignore_index", "reduction", "label_smoothing"),
+    annotations={"ignore_index": int},
+)
+HEAD_LIKE_TORCH = Differs(
+    "it stands in place of torch's own, which has these first, and None for an ignore_index of -100",
+    first=("reduction", "ignore_index", "label_smoothing"),
+    defaults={"ignore_index": None},
+)
+DIFFERENT = {
+    "cross_entropy": LIKE_TORCH,
+    "CrossEntropyLoss": LIKE_TORCH,
+    "linear_cross_entropy": HEAD_LIKE_TORCH,
+    "LinearCrossEntropyLoss": HEAD_LIKE_TORCH,
+}
+
+
+def test_every_public_function_takes_options():
+    assert set(CALLS) == set(ct.__all__) == {name for name in FUNCTIONS if takes(FUNCTIONS[name])}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signature(name):
+    found = differences(name, FUNCTIONS[name], DIFFERENT[name])
+    assert not found, report(found)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", CALLS)
+def test_option_reaches_the_loss(name, option):
+    """Nonsense that no body forwards would pass silently. Of its own options torch says what is wrong."""
+    CALLS[name]()
+    with pytest.raises((TypeError, ValueError), match=option):
+        CALLS[name](**{option: "nonsense"})
