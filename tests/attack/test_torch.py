@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import crossentropy as ce
+from crossentropy._options import LossOptions
 
 torch = pytest.importorskip("torch")
 ct = pytest.importorskip("crossentropy.torch")
@@ -23,7 +24,7 @@ T = torch.tensor([0, 1, 2, 0])
 P = torch.softmax(Z.flip(0), 1)
 W = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
 S = torch.tensor([1.0, 0.5, 2.0, 3.0], dtype=torch.float64)
-OPTIONS = (-100, 0.0, 0.0, None, 1.0)  # of an operator
+OPTIONS = (-100, LossOptions().numbers)  # of an operator
 
 
 def negated(tensor):
@@ -62,7 +63,7 @@ def head(input, target, weight, sample_weight, classifier, bias, **options):
         input, classifier, target, linear_bias=bias, weight=weight, sample_weight=sample_weight, **options)
 
 def operator(input, target, weight, sample_weight, classifier, bias):
-    return torch.ops.crossentropy.row_losses(input, target, weight, sample_weight, -100, 0.0, 0.0, None, 1.0)
+    return torch.ops.crossentropy.row_losses(input, target, weight, sample_weight, -100, [0.0, 0.0, float("inf"), 1.0])
 
 def raises(name, call):
     try:

@@ -13,6 +13,7 @@ from torch.library import opcheck
 from torch_oracle import loss_and_gradient, problem
 
 import crossentropy.torch as ct
+from crossentropy._options import LossOptions
 
 Z, T = torch.arange(15.0).reshape(3, 5).sin(), torch.tensor([1, 2, 3])
 
@@ -173,7 +174,7 @@ def test_meta_tensors():
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_operators_are_registered_right(shape, probabilities):
     z, t, w, s = problem(shape, probabilities)
-    rest = (w, s, -100, 0.1, 0.0, None, 1.0)
+    rest = (w, s, -100, LossOptions(label_smoothing=0.1).numbers)
     opcheck(torch.ops.crossentropy.row_losses, (z.requires_grad_(), t, *rest))
     g = torch.rand(s.shape, dtype=torch.float64)
     opcheck(torch.ops.crossentropy.row_gradient, (z, t, g, *rest))
