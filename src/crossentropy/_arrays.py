@@ -230,15 +230,16 @@ def _as_float64(array: Array) -> Array:
 
 def check_array(name: str, out: object, shape: Shape, dtype: np.dtype[Any], others: tuple[object, ...]) -> Array:
     """Check an output: its shape, its native dtype, and that it shares no memory with the others."""
-    if not isinstance(out, np.ndarray) or is_masked(out):
+    if type(out) is not np.ndarray and (not isinstance(out, np.ndarray) or is_masked(out)):
         raise ValueError(f"{name}: expected an ndarray, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{name}: expected shape {shape} and dtype {dtype.str}, got shape {out.shape} and dtype {out.dtype.str}"
         )
-    if not out.flags.writeable:
+    flags = out.flags
+    if not flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if not out.flags.forc and _overlaps_itself(out):
+    if not flags.forc and _overlaps_itself(out):
         raise ValueError(f"{name}: expected a place for each element, got strides {out.strides} for shape {shape}")
     if any(_share_memory(name, out, other) for other in others if other is not None and type(other) is not float):
         raise ValueError(f"{name}: expected memory of its own, got an array that overlaps another input or output")

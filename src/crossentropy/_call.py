@@ -73,7 +73,7 @@ def loss(call: Call) -> float | Array:
 
 
 def loss_and_gradient(
-    call: Call, *, grad_output: npt.ArrayLike = 1.0, out: Array | None = None, diagonal: Array | None = None
+    call: Call, grad_output: npt.ArrayLike = 1.0, out: Array | None = None, *, diagonal: Array | None = None
 ) -> tuple[float | Array, Array]:
     """The loss, and its gradient times `grad_output`, in `out` if that is given.
 

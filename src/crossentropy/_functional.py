@@ -248,4 +248,4 @@ def cross_entropy_with_grad(
         sample_weight=sample_weight,
         num_threads=num_threads,
     )
-    return loss_and_gradient(call, grad_output=grad_output, out=out)
+    return loss_and_gradient(call, grad_output, out)

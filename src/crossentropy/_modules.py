@@ -138,7 +138,7 @@ class CrossEntropyLoss:
         if dlogits.dtype.itemsize == 2:  # half precision is multiplied before it is rounded: after it, it may be 0
             self._require_unchanged("backward")
             call = self._prepare(last.logits, last.targets, last.sample_weight)
-            return loss_and_gradient(call, grad_output=grad_output)[1]
+            return loss_and_gradient(call, grad_output)[1]
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
