@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_overloads, get_type_hints
@@ -48,6 +49,7 @@ class Differs:
     first: tuple[str, ...] = ()  # these come before the others
     annotations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    documented: bool = True  # in its own docstring
     typer: bool = False  # annotations are names of crossentropy.cli._options, which tell typer of a help text
 
 
@@ -93,6 +95,9 @@ def differences(label: str, function: Callable[..., Any], differs: Differs | Non
     given_order = [name for name in parameters if name in order]
     if given_order != order:
         found.append(f"{label}: expected the order {', '.join(order)}, got {', '.join(given_order)}")
+    if differs is None or (differs.documented and not differs.typer):
+        words = re.findall(r"\w+", inspect.getdoc(function) or "")
+        found += [f"{label}: name {name} in its docstring" for name in order if name not in words]
     without = () if differs is None else differs.without
     found += [f"{label}: takes {name}, although {differs.because}" for name in without if name in parameters]
     return found
