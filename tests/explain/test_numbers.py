@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from explain import oracle
@@ -267,3 +268,16 @@ class TestFold:
         d = x.derivation(0, c)
         assert c in d.classes
         np.testing.assert_allclose(d.product[d.classes.index(c)], x.dtotal[0, c], rtol=1e-12)
+
+
+def test_probabilities_in_bfloat16():
+    q = np.array([[0.0, 0.75, 0.25], [1.0, 0.0, 0.0]])
+    x = ce.explain(A, q.astype(ml_dtypes.bfloat16))
+    assert np.array_equal(x.q, q)
+    assert np.array_equal(x.losses, ce.explain(A, q).losses)
+
+
+def test_logits_beyond_float32_are_shown_without_a_warning():
+    x = ce.explain([[1e200, 0.0, -1e200]], [0], z_loss=1.0)
+    assert x.mean == math.inf
+    assert "∞" in str(x.lesson(derivation=True, check=True, pitfalls=True))

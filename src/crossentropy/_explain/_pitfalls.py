@@ -128,8 +128,8 @@ def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
     counted = x.s > 0
     for formula in _FORMULAS:
         for dtype in DTYPES:
-            A, Y = x.u[counted].astype(dtype), x.b[counted].astype(dtype)
             with np.errstate(all="ignore"):
+                A, Y = x.u[counted].astype(dtype), x.b[counted].astype(dtype)
                 textbook = np.full(len(x.u), math.nan)
                 textbook[counted] = formula.compute(A, Y)
             library = np.full(len(x.u), math.nan)

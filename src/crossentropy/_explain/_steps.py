@@ -171,7 +171,8 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
     penalty = np.zeros(len(x.logits))
     if options.z_loss > 0:
         weighted = bool((x.omega != 1).any())
-        penalty = options.z_loss * x.omega * x.lse**2
+        with np.errstate(over="ignore"):
+            penalty = options.z_loss * x.omega * x.lse**2
         zeta = [f"{number(options.z_loss)}" + (f"·{number(omega)}" if weighted else "") for omega in x.omega]
         yield Step(
             "z-loss: a penalty added",
