@@ -221,21 +221,21 @@ class TestEval:
         assert "softmax would be applied twice" in done.stderr
         assert "probabilities" not in run("eval", "logits.npy", "targets.npy", cwd=files).stderr
 
-    def test_half_precision(self, files):
-        logits = np.load(files / "logits.npy").astype(np.float16)
-        np.save(files / "half.npy", logits)
+    @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i8", ">i4", "|u1"])
+    def test_every_dtype(self, files, dtype):
+        logits = np.abs(np.load(files / "logits.npy") * 3).astype(dtype)
+        np.save(files / "other.npy", logits)
         done = run(
-            "eval", "half.npy", "targets.npy", "--per-row", "rows.npy", "--grad", "grad.npy", "--json", cwd=files
+            "eval", "other.npy", "targets.npy", "--per-row", "rows.npy", "--grad", "grad.npy", "--json", cwd=files
         )
         assert done.returncode == 0, done.stderr
         targets = np.load(files / "targets.npy")
         losses = ce.cross_entropy(logits, targets, reduction="none")
-        assert np.load(files / "rows.npy").dtype == np.float32
-        np.testing.assert_array_equal(np.load(files / "rows.npy"), losses)
-        assert np.load(files / "grad.npy").dtype == np.float16
         mean, gradient = ce.cross_entropy_with_grad(logits, targets)
         assert json.loads(done.stdout)["mean_nats"] == pytest.approx(mean, rel=1e-7)
-        np.testing.assert_array_equal(np.load(files / "grad.npy"), gradient)
+        for name, right in (("rows.npy", losses), ("grad.npy", gradient)):
+            assert np.load(files / name).dtype == right.dtype
+            np.testing.assert_array_equal(np.load(files / name), right)
 
     def test_progress_on_a_terminal_and_none_in_a_pipe(self, files):
         assert run("eval", "logits.npy", "targets.npy", cwd=files).stderr == ""

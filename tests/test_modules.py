@@ -78,3 +78,34 @@ def test_options_are_checked_where_they_are_given():
     criterion(A, [1, 0])
     with pytest.raises(ValueError, match="grad_output: expected a number"):
         criterion.backward([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda data: data["targets"].__setitem__(0, 7), IndexError),
+        (lambda data: data["sample_weight"].__setitem__(1, np.nan), ValueError),
+        (lambda data: data["class_weight"].__setitem__(0, np.inf), ValueError),
+    ],
+    ids=["targets", "sample_weight", "class_weight"],
+)
+def test_backward_of_a_head_checks_what_it_reads_again(change, error, rng):
+    """For 'none' the gradients are made by backward, from arrays that may have been changed."""
+    data = {"targets": np.array([0, 2]), "sample_weight": np.ones(2), "class_weight": np.ones(3)}
+    criterion = ce.LinearCrossEntropyLoss(reduction="none", class_weight=data["class_weight"])
+    hidden, classifier = rng.standard_normal((2, 4)), rng.standard_normal((3, 4))
+    criterion(hidden, classifier, data["targets"], sample_weight=data["sample_weight"])
+    change(data)
+    with pytest.raises(error):
+        criterion.backward()
+
+
+def test_backward_of_a_head_in_half_precision_is_of_one_problem(rng):
+    """Changed targets do not meet the total weight of those before."""
+    hidden, classifier = (rng.standard_normal(shape).astype(np.float16) for shape in ((3, 4), (5, 4)))
+    targets = np.array([0, 1, 2])
+    criterion = ce.LinearCrossEntropyLoss()
+    criterion(hidden, classifier, targets)
+    targets[0] = -100
+    again = ce.linear_cross_entropy_with_grad(hidden, classifier, targets, grad_output=2.0)[1]
+    np.testing.assert_array_equal(criterion.backward(2.0).classifier, again.classifier)

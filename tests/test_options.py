@@ -10,6 +10,7 @@ import pytest
 
 import crossentropy as ce
 from crossentropy import _core
+from crossentropy._call import prepare
 from crossentropy._options import NUMBERS, GivenOptions, LossOptions, loss_options, row_options
 
 CHANGED = LossOptions(
@@ -55,7 +56,16 @@ def test_what_the_core_reads_is_made_when_it_is_asked_for():
 
 def test_options_of_rows_from_their_numbers():
     assert row_options(None, CHANGED.numbers) == dataclasses.replace(CHANGED, reduction="none")
-    assert len(NUMBERS) == len(CHANGED.numbers)
+    assert NUMBERS == ("label_smoothing", "z_loss", "softcap", "temperature")
+    assert CHANGED.numbers == [0.25, 0.5, 30.0, 0.5]
+
+
+@pytest.mark.parametrize("targets", [[1, 0], [[0.2, 0.3, 0.5]] * 2, ce.TopKTargets([[1], [0]], [[1.0], [1.0]])])
+def test_records_of_a_call_have_all_their_fields(targets):
+    """They are made without a count of their fields."""
+    call = prepare(LossOptions(), [[2.0, 1.0, 0.1], [0.5, 0.2, 3.0]], targets)
+    for record in (call, call.logits, call.targets):
+        assert len(record) == len(record._fields)
 
 
 def test_defaults_share_one_instance():

@@ -83,9 +83,9 @@ double loss(nb::handle call, double gradient_scale, nb::handle grad_output, nb::
     const Record record(nb::borrow(call));
     Problem p;
     p.options = options_in(Record(record[names().options])[names().core]);
-    const LogitsOf z(Record(record[names().logits]), p);
-    const TargetsOf t(Record(record[names().targets]), p);
-    const WeightsOf w(record[names().class_weight], record[names().sample_weight], p);
+    const HeldLogits z(Record(record[names().logits]), p);
+    const HeldTargets t(Record(record[names().targets]), p);
+    const HeldWeights w(record[names().class_weight], record[names().sample_weight], p);
     const Buffer g(grad_output, p.rows * sizeof(double)),
         values(losses, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE), matrix(dlogits, z.bytes(), PyBUF_WRITABLE),
         second(diagonal, z.bytes(), PyBUF_WRITABLE);
@@ -111,8 +111,8 @@ double total_weight(nb::handle options, nb::handle logits, nb::handle targets, n
     const Record shape(nb::borrow(logits));
     p.rows = shape.size(names().rows);
     p.classes = shape.size(names().classes);
-    const TargetsOf t(Record(nb::borrow(targets)), p);
-    const WeightsOf w(class_weight, sample_weight, p);
+    const HeldTargets t(Record(nb::borrow(targets)), p);
+    const HeldWeights w(class_weight, sample_weight, p);
     const Evaluation result = check_targets(p);
     if (result.bad_row != kNoRow) raise_bad_index(p, result.bad_row);
     return result.total_weight;
@@ -120,7 +120,7 @@ double total_weight(nb::handle options, nb::handle logits, nb::handle targets, n
 
 void softmax(nb::handle logits, int output, nb::handle logsumexp, nb::handle out, int num_threads) {
     Problem p;
-    const LogitsOf z(Record(nb::borrow(logits)), p);
+    const HeldLogits z(Record(nb::borrow(logits)), p);
     const Buffer values(logsumexp, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE),
         matrix(out, z.bytes(), PyBUF_WRITABLE);
     p.output = Output(output);

@@ -99,10 +99,10 @@ class Record {
     nb::object record_;
 };
 
-// Logits, in a problem.
-class LogitsOf {
+// Holds the memory of logits while a call runs, and enters it in a problem.
+class HeldLogits {
  public:
-    LogitsOf(const Record& logits, Problem& p) : bytes_(read_shape(logits, p)), data_(logits[names().data], bytes_) {
+    HeldLogits(const Record& logits, Problem& p) : bytes_(read_shape(logits, p)), data_(logits[names().data], bytes_) {
         p.logits = data_.data();
     }
     std::size_t bytes() const { return bytes_; }
@@ -120,10 +120,11 @@ class LogitsOf {
     Buffer data_;
 };
 
-// Targets, in a problem whose numbers of rows and classes are known.
-class TargetsOf {
+// The same of targets. The problem has the numbers of rows and classes. The order of the members matters: each size
+// depends on what was read before.
+class HeldTargets {
  public:
-    TargetsOf(const Record& targets, Problem& p)
+    HeldTargets(const Record& targets, Problem& p)
         : indices_(targets[names().indices], p.rows * sizeof(std::int64_t)),
           sparse_indices_(targets[names().sparse_indices], read_slots(targets, p) * sizeof(std::int64_t)),
           probabilities_(targets[names().probabilities], read_bytes(targets, p)) {
@@ -146,10 +147,10 @@ class TargetsOf {
     Buffer indices_, sparse_indices_, probabilities_;
 };
 
-// Weights of classes and rows, in such a problem.
-class WeightsOf {
+// The same of the weights of classes and rows.
+class HeldWeights {
  public:
-    WeightsOf(nb::handle class_weight, nb::handle sample_weight, Problem& p)
+    HeldWeights(nb::handle class_weight, nb::handle sample_weight, Problem& p)
         : class_weight_(class_weight, p.classes * sizeof(double)),
           sample_weight_(sample_weight, p.rows * sizeof(double)) {
         p.class_weight = class_weight_.data<double>();

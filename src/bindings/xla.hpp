@@ -6,10 +6,11 @@
 namespace crossentropy::xla {
 
 // The loss of a batch of problems, and its gradient where there is a second result.
-//   arguments   logits (batch..., rows..., classes, rest...), targets, and, of size 0 if there are none, class weights,
-//               sample weights and what multiplies the gradient (a number, or one a row for reduction 'none')
+//   arguments   logits (batch..., rows..., classes, rows...), targets, and, of size 0 if there are none, class weights,
+//               sample weights and the upstream gradient (a number, or one a row for reduction 'none')
 //   results     losses (batch...), or one a row for 'none'; gradient, of the logits' shape
-//   attributes  the options by name, no ignore_index as a boolean; "axes": how many hold rows and classes, those
+//   attributes  the options by name, ignore_index a boolean if there is none; "axes": how many hold rows and classes,
+//   those
 //               before are the batch; "axis": which of them the classes are on; "num_threads"
 Error* loss(CallFrame* frame);
 

@@ -72,6 +72,17 @@ def loss(call: Call) -> float | Array:
     return losses[()]
 
 
+def losses_and_sum(call: Call, gradient_scale: float | None) -> tuple[Array, float, Array | None]:
+    """One loss a row, their sum, and for a scale the gradient of the sum times it. The reduction is 'sum'."""
+    z = call.logits
+    losses = np.empty(z.row_shape, row_type(z.data.dtype))
+    if gradient_scale is None:
+        return losses, _core.loss(call, losses=losses), None
+    dlogits = np.empty(z.data.shape, z.data.dtype)
+    total = _core.loss(call, gradient_scale=gradient_scale, losses=losses, dlogits=dlogits)
+    return losses, total, np.moveaxis(dlogits, -1, z.axis) if z.moved else dlogits
+
+
 def loss_and_gradient(
     call: Call, grad_output: npt.ArrayLike = 1.0, out: Array | None = None, *, diagonal: Array | None = None
 ) -> tuple[float | Array, Array]:

@@ -177,7 +177,7 @@ def linear_cross_entropy_with_grad(
     temperature, reduction, num_threads, max_logits_bytes
         As for `linear_cross_entropy`.
     grad_output : float, or for reduction 'none' also an array with one number a row
-        What the gradients are multiplied by: each row's, before rows are added up.
+        The upstream gradient. Each row is multiplied by it before rows are added up.
     wrt : sequence of 'hidden', 'classifier', 'bias'
         The gradients to compute; each one left out saves its product.
     out : LinearGradients, optional

@@ -64,7 +64,18 @@ class LinearCall:
     def of_rows(self, options: LossOptions, rows: slice | Array, logits: Array) -> Call:
         """The call of the loss of some rows, given their logits."""
         count, classes = logits.shape
-        z = Logits(logits, LOGIT_TYPES[logits.dtype], count, classes, 1, logits.shape, (count,), 1, False, logits)
+        z = Logits(
+            data=logits,
+            type=LOGIT_TYPES[logits.dtype],
+            rows=count,
+            classes=classes,
+            class_stride=1,
+            shape=logits.shape,
+            row_shape=(count,),
+            axis=1,
+            moved=False,
+            given=logits,
+        )
         t = self.targets
         indices, probabilities, sparse_indices = (
             None if array is None else array[rows] for array in (t.indices, t.probabilities, t.sparse_indices)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
 from ._call import Call, loss_and_gradient, prepare
 from ._head import LinearGradients
-from ._linear_call import LinearCall, linear_loss, linear_loss_and_gradients, prepare_linear
+from ._linear_call import linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
 from ._targets import TopKTargets
@@ -21,7 +21,6 @@ class _Forward(NamedTuple):
     logits: Array
     targets: Array | TopKTargets
     sample_weight: npt.ArrayLike | None
-    loss: float | Array
     dlogits: Array
     silent: tuple[Array, Array] | None  # rows that do not count, and a copy of their logits
 
@@ -105,7 +104,7 @@ class CrossEntropyLoss:
         loss, dlogits = loss_and_gradient(call)
         silent = self._silent_rows(call)
         held = None if silent is None else (silent, np.moveaxis(logits, self._axis, -1)[silent])
-        self._last = _Forward(logits, targets, sample_weight, loss, dlogits, held)
+        self._last = _Forward(logits, targets, sample_weight, dlogits, held)
         return loss
 
     __call__ = forward
@@ -235,7 +234,7 @@ class LinearCrossEntropyLoss:
             "num_threads": num_threads,
             "max_logits_bytes": max_logits_bytes,
         }
-        self._last: tuple[LinearCall, LinearGradients | None] | None = None
+        self._last: tuple[dict[str, Any], LinearGradients | None] | None = None
 
     def forward(
         self,
@@ -247,15 +246,20 @@ class LinearCrossEntropyLoss:
     ) -> float | Array:
         """Return the loss, as `linear_cross_entropy` does."""
         self._last = None  # if this forward fails, backward must not use an earlier one
-        call = prepare_linear(
-            self._options, hidden, classifier, targets, bias=bias, sample_weight=sample_weight, **self._data
-        )
+        data: dict[str, Any] = {
+            "hidden": as_array("hidden", hidden),
+            "classifier": as_array("classifier", classifier),
+            "targets": targets if isinstance(targets, TopKTargets) else as_array("targets", targets),
+            "bias": None if bias is None else as_array("bias", bias),
+            "sample_weight": sample_weight,
+        }
+        call = prepare_linear(self._options, **data, **self._data)
         gradients = None
         if self._options.reduction == "none":
             loss = linear_loss(call)
         else:
             loss, gradients = linear_loss_and_gradients(call)
-        self._last = call, gradients
+        self._last = data, gradients
         return loss
 
     __call__ = forward
@@ -280,10 +284,11 @@ class LinearCrossEntropyLoss:
         """
         if self._last is None:
             raise RuntimeError("backward: call forward(hidden, classifier, targets) first")
-        call, gradients = self._last
+        data, gradients = self._last
         scale = 0.0 if gradients is None else as_grad_output(grad_output, (), False)[0]
         half = gradients is not None and any(g is not None and g.dtype.itemsize == 2 for g in gradients)
         if gradients is None or (half and scale != 1.0):
+            call = prepare_linear(self._options, **data, **self._data)
             return linear_loss_and_gradients(call, grad_output=grad_output)[1]
         factor = scale if math.isfinite(scale) else math.nan
         return LinearGradients(*(None if g is None else _times(g, factor) for g in gradients))

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
-from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_weights, row_type
-from ._call import prepare
+from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_weights
+from ._call import losses_and_sum, prepare
 from ._head import as_head
 from ._options import LossOptions
 from ._stored import Index, Stored
@@ -130,7 +129,7 @@ def check_logits(logits: Array | Stored | HeadLogits, axis: int) -> tuple[Shape,
     """Check logits: return the shape of their rows and the dtype of their gradient."""
     rows = list(logits.shape)
     classes = rows.pop(axis)
-    few = np.empty((0, classes) if classes else logits.shape, logits.dtype)  # of what takes no memory
+    few = np.empty((0, classes) if classes else logits.shape, logits.dtype)  # a stand-in that takes no memory
     return tuple(rows), as_logits(few, -1 if classes else axis).data.dtype
 
 
@@ -194,9 +193,7 @@ def score(
     for at in blocks(shape, read, times):
         block, block_targets = np.ascontiguousarray(z[at]), t[at]
         call = prepare(summed, block, block_targets, class_weight=w, sample_weight=s[at], num_threads=num_threads)
-        losses = np.empty(block.shape[:-1], row_type(block.dtype))
-        dblock = None if dz is None else np.empty_like(block)
-        total = _core.loss(call, gradient_scale=scale, losses=losses, dlogits=dblock)
+        losses, total, dblock = losses_and_sum(call, None if dz is None else scale)
         if losses_out is not None:
             losses_out[at] = losses
         if dz is not None and dblock is not None:

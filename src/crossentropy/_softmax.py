@@ -182,7 +182,7 @@ def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     logits : array_like, shape (..., C, ...)
         As for `softmax`.
     v : array_like of the logits' shape
-        The upstream gradient: that of some later result with respect to the softmax.
+        The upstream gradient.
     axis : int
         The class axis.
 

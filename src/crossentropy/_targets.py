@@ -118,7 +118,9 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
         q = np.where(valid, q / np.where(some, q.sum(-1, keepdims=True), 1.0), np.nan)
     sparse_indices = np.where(empty, 0, t).astype(np.int64)
     of_rows = ignored.reshape(row_shape) if ignored.any() else None
-    return Targets(None, q, LOGIT_TYPES[FLOAT64], sparse_indices, k, given, of_rows)
+    return Targets(
+        probabilities=q, type=LOGIT_TYPES[FLOAT64], sparse_indices=sparse_indices, k=k, given=given, ignored=of_rows
+    )
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:

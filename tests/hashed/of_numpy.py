@@ -18,6 +18,7 @@ from hashed.inputs import (
     dtype_of,
     edges,
     further_problems,
+    integers,
     laid_out,
     numbers,
     problems,
@@ -26,6 +27,8 @@ from hashed.inputs import (
 from hashed.record import Hashes
 
 import crossentropy as ce
+from crossentropy import _scoring
+from crossentropy._options import LossOptions
 
 
 def add_cases(hashes: Hashes) -> None:
@@ -53,6 +56,7 @@ def add_cases(hashes: Hashes) -> None:
     _modules(hashes)
     _explanations(hashes)
     _numpy_errors(hashes)
+    _scores(hashes)
     few = {shape: SHAPES[shape] for shape in ((37, 10), (3, 193), (0, 3))}
     for case, (_, z, _, t), given in itertools.chain(cases(problems(("float64",), few)), cases(edges((3,)))):
         if not isinstance(t, ce.TopKTargets):
@@ -244,3 +248,20 @@ def _numpy_errors(hashes: Hashes) -> None:
             hashes.add(
                 "cross_entropy_with_grad", f"wrong {i}, {reduction}", ce.cross_entropy_with_grad, A, [1, 0], **more
             )
+
+
+def _scores(hashes: Hashes) -> None:
+    """What `crossentropy eval` computes, of every dtype that a file may have."""
+    for dtype in ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i8", ">i4", "|u1"):
+        z = np.abs(numbers(3, (37, 10), -9.0, 9.0)).astype(dtype)
+        t = (integers(4, (37,)) % 10).astype(np.int64)
+        for reduction in ("mean", "sum"):
+            for smoothing in (0.0, 0.1):
+                options = LossOptions(label_smoothing=smoothing, reduction=reduction)
+                hashes.add("eval", f"{dtype} {reduction} {smoothing}", _scored, z, t, options)
+
+
+def _scored(z, t, options):
+    losses, dlogits = np.zeros(z.shape[:-1]), np.zeros(z.shape)
+    score = _scoring.score(z, t, options, losses_out=losses, dlogits_out=dlogits)
+    return losses, dlogits, repr(score)

@@ -26,7 +26,7 @@ struct RowSums {
 struct RowFactors {
     f64 weight;          // omega: the target's class weight, or 1 for probabilities
     f64 sample_weight;   // s
-    f64 gradient_scale;  // what multiplies the gradient, s included
+    f64 gradient_scale;  // the upstream gradient times s
 };
 
 struct RowResult {

@@ -68,7 +68,7 @@ def _attribute(option: float | str | None) -> Any:
     """An option as XLA passes it on; it has no None, and takes False in its place."""
     if isinstance(option, float | int):
         return np.float64(option) if isinstance(option, float) else np.int64(option)
-    return option or False
+    return False if option is None else option
 
 
 def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:
