@@ -78,10 +78,7 @@ class CrossEntropyLoss:
         self._last: _Forward | None = None
 
     def _prepare(
-        self,
-        logits: npt.ArrayLike,
-        targets: npt.ArrayLike | TopKTargets,
-        sample_weight: npt.ArrayLike | None,
+        self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None
     ) -> Call:
         return prepare(
             self._options,
@@ -297,5 +294,5 @@ class LinearCrossEntropyLoss:
 def _times(gradient: Array, factor: float | Array) -> Array:
     """A gradient times an upstream gradient. A zero stays one, whatever the factor: its row may not count."""
     out = np.zeros_like(gradient)
-    product: Array = np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")
-    return product
+    np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")
+    return out
