@@ -167,6 +167,29 @@ def test_rows_that_do_not_count_are_not_looked_at(rng):
         assert all((g == 0).all() for g in gradients)
 
 
+@pytest.mark.parametrize("kind", ["indices", "probabilities", "top k"])
+def test_rows_of_weight_0_and_rows_that_sparse_targets_leave_out_may_hold_nan(rng, kind):
+    H, W, b, indices = problem(rng, 40, 6, 9)
+    indices = np.abs(indices) % 9
+    weight = rng.uniform(0.5, 2.0, 40)
+    weight[[3, 17, 39]] = 0.0
+    kept = weight > 0
+    given = {"indices": indices, "probabilities": rng.dirichlet(np.ones(9), 40)}.get(kind)
+    few = given
+    if kind == "top k":
+        sparse = np.stack([indices, (indices + 1) % 9], -1)
+        q = np.full((40, 2), 0.5)
+        sparse[5], q[5], kept[5] = -100, 0.0, False
+        given, few = ce.TopKTargets(sparse, q), ce.TopKTargets(sparse[kept], q[kept])
+    else:
+        few = given[kept]
+    expected = ce.linear_cross_entropy_with_grad(H[kept], W, few, bias=b, sample_weight=weight[kept])
+    H[~kept] = np.nan
+    loss, gradients = ce.linear_cross_entropy_with_grad(H, W, given, bias=b, sample_weight=weight, max_logits_bytes=500)
+    assert_same((loss, gradients._replace(hidden=gradients.hidden[kept])), expected)
+    assert (gradients.hidden[~kept] == 0).all()
+
+
 def test_wrt_and_out(rng):
     H, W, b, targets = problem(rng, 20, 6, 9)
     before = [x.copy() for x in (H, W, b)]

@@ -1,5 +1,6 @@
 """crossentropy.torch under every transform of torch: compared with torch.nn.functional under the same."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,31 @@ def test_operators_are_registered_right(shape, probabilities):
     )
     losses = vmap(lambda z: torch.ops.crossentropy.row_losses(z, t, *rest))(torch.stack([z, 2 * z]).detach())
     assert torch.equal(losses[1], torch.ops.crossentropy.row_losses(2 * z.detach(), t, *rest))
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("mapped", [m for m in itertools.product((False, True), repeat=5) if any(m)], ids=str)
+def test_vmap_of_operators_over_any_of_their_tensors(mapped, probabilities):
+    """Logits, targets, class weights, sample weights and the upstream gradient: mapped or shared by the batch."""
+    options = (-100, LossOptions(label_smoothing=0.1, softcap=5.0).numbers)
+    problems = [problem((4, 5), probabilities) for _ in range(3)]
+    each = [(*p, torch.rand(4, dtype=torch.float64)) for p in problems]
+    each = [tuple(new if m else old for m, new, old in zip(mapped, one, each[0], strict=True)) for one in each]
+    given = [
+        torch.stack([one[i] for one in each], -1 if i < 4 else 0) if m else each[0][i] for i, m in enumerate(mapped)
+    ]
+    dims = tuple((-1 if i < 4 else 0) if m else None for i, m in enumerate(mapped))
+
+    def gradient(z, t, w, s, g):
+        return torch.ops.crossentropy.row_gradient(z, t, g, w, s, *options)
+
+    def losses(z, t, w, s):
+        return torch.ops.crossentropy.row_losses(z, t, w, s, *options)
+
+    expected = torch.stack([gradient(*one) for one in each])
+    assert torch.equal(vmap(gradient, in_dims=dims)(*given), expected)
+    if any(mapped[:4]):
+        assert torch.equal(vmap(losses, in_dims=dims[:4])(*given[:4]), torch.stack([losses(*one[:4]) for one in each]))
 
 
 def test_vmap_of_no_rows():
