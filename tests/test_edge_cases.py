@@ -175,13 +175,17 @@ class TestEdgeCases:
         with pytest.raises(ValueError, match="axis: expected an integer"):
             ce.cross_entropy(last, t, axis=len(shape))
 
-    @pytest.mark.parametrize("bad", [np.nan, -0.5, np.inf])
+    @pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("classes", [3, 200])
-    def test_targets_that_are_no_probabilities(self, bad, classes, rng):
-        z, q = rng.standard_normal((3, classes)), rng.random((3, classes))
-        q[1, 2] = bad
-        losses = ce.cross_entropy(z, q, reduction="none")
+    @pytest.mark.parametrize("largest", [False, True])
+    def test_targets_that_are_not_finite(self, bad, dtype, classes, largest, rng):
+        z, q = rng.standard_normal((3, classes)).astype(dtype), rng.random((3, classes)).astype(dtype)
+        q[1, z[1].argmax() if largest else z[1].argmin()] = bad
+        losses, dlogits = ce.cross_entropy_with_grad(z, q, reduction="none")
         assert np.isnan(losses).tolist() == [False, True, False]
+        assert np.isnan(dlogits).all(-1).tolist() == [False, True, False]
+        assert np.isfinite(dlogits[::2]).all()
 
     def test_infinite_grad_output_makes_rows_that_count_nan(self):
         for z in (A, np.zeros((2, 200), np.float32)):

@@ -116,7 +116,7 @@ def test_errors(rng):
     with pytest.raises(TypeError, match="expected real numbers"):
         ce.cross_entropy(z, ce.TopKTargets([[0], [1]], [["a"], ["b"]]))
     assert (out == 0).all()
-    losses = ce.cross_entropy(z, ce.TopKTargets([[0, 1], [1, 2]], [[-0.5, 1.0], [0.5, 0.5]]), reduction="none")
+    losses = ce.cross_entropy(z, ce.TopKTargets([[0, 1], [1, 2]], [[np.inf, 1.0], [0.5, 0.5]]), reduction="none")
     assert np.isnan(losses).tolist() == [True, False]
 
 

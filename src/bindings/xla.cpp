@@ -1,5 +1,6 @@
 #include "xla.hpp"
 
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <limits>
@@ -112,12 +113,12 @@ std::vector<double> reals(const Buffer& buffer) {
 // The rule of crossentropy._arrays.as_weights, for values that Python has not seen.
 Error* check_weights(const CallFrame* frame, const char* name, const std::vector<double>& weights) {
     for (const double w : weights)
-        if (!(w == 0.0 || (w >= 1e-100 && w <= 1e100))) {
+        if (!(w == 0.0 || (std::fabs(w) >= 1e-100 && std::fabs(w) <= 1e100))) {
             char got[32];
             std::snprintf(got, sizeof got, "%g", w);
-            return error(frame, ErrorCode::invalid_argument,
-                         std::string(name) + ": expected finite weights of at least 0, each 0 or in [1e-100, 1e100], " +
-                             "got " + got);
+            return error(
+                frame, ErrorCode::invalid_argument,
+                std::string(name) + ": expected finite weights, each 0 or of a size in [1e-100, 1e100], got " + got);
         }
     return nullptr;
 }

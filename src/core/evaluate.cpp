@@ -90,6 +90,7 @@ Evaluation check_targets(const Problem& p) {
         return result;
     }
     CompensatedSum total;
+    bool counts = false;
     for (std::size_t row = 0; row < p.rows; ++row) {
         double weight = 1.0;
         if (p.indices != nullptr) {
@@ -101,9 +102,11 @@ Evaluation check_targets(const Problem& p) {
             }
             if (p.class_weight != nullptr) weight = p.class_weight[target];
         }
-        total.add(p.sample_weight != nullptr ? weight * p.sample_weight[row] : weight);
+        if (p.sample_weight != nullptr) weight *= p.sample_weight[row];
+        counts |= weight != 0.0;
+        total.add(weight);
     }
-    result.total_weight = total.total();
+    result.total_weight = counts && total.total() == 0.0 ? kNaN : total.total();
     return result;
 }
 

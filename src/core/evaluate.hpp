@@ -9,7 +9,7 @@ namespace crossentropy {
 
 struct Evaluation {
     double loss = 0.0;             // the reduced loss (for Reduction::none, the sum)
-    double total_weight = 0.0;     // what the mean divides by
+    double total_weight = 0.0;     // what the mean divides by: 0 if no row counts, NaN if weights cancel to 0
     std::size_t bad_row = kNoRow;  // first row whose class index is out of range
 };
 

@@ -198,9 +198,10 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     array = as_reals(name, weights)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    wrong = ~((array == 0) | ((array >= SMALLEST) & (array <= LARGEST)))
+    size = np.abs(array)
+    wrong = ~((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))
     if wrong.any():
-        raise ValueError(f"{name}: expected finite weights of at least 0, each 0 or in {RANGE}, got {array[wrong][0]}")
+        raise ValueError(f"{name}: expected finite weights, each 0 or of a size in {RANGE}, got {array[wrong][0]}")
     return array
 
 

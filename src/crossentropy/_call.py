@@ -39,6 +39,8 @@ def prepare(
     t = as_targets(targets, z, options.ignore_index)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
     s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)
+    if options.reduction == "mean" and (w is not None or s is not None):
+        require_mean(t, w, s)
     return new_tuple(Call, (options, z, t, w, s, resolve_threads(num_threads), (class_weight, sample_weight)))
 
 
@@ -48,6 +50,21 @@ def weights_of_rows(targets: Targets, sample_weight: npt.ArrayLike | None, row_s
     if targets.ignored is not None:
         weights = np.where(targets.ignored, 0.0, 1.0 if weights is None else weights)
     return weights
+
+
+def has_mean(targets: Targets, class_weight: Array | None, sample_weight: Array | None) -> bool:
+    """Whether no weight that a mean divides by is negative: weights of both signs may add up to nearly nothing."""
+    divides = (class_weight if targets.indices is not None else None, sample_weight)
+    return all(weights is None or weights.min(initial=0.0) >= 0 for weights in divides)
+
+
+def require_mean(targets: Targets, class_weight: Array | None, sample_weight: Array | None) -> None:
+    """Refuse a mean of negative weights."""
+    if not has_mean(targets, class_weight, sample_weight):
+        raise ValueError(
+            "reduction: expected 'sum' or 'none' for weights of which some are negative, got 'mean', which would "
+            "divide by their sum: it may be nearly 0"
+        )
 
 
 def total_weight(

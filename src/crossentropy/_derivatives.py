@@ -223,7 +223,7 @@ def _weighted_sum(targets: Array | TopKTargets, weights: RowWeights) -> Array:
 def _gradient_of_u(options: LossOptions, u: Array, targets: Array | TopKTargets, weights: RowWeights) -> Array:
     """The gradient of each row's loss with respect to u, before the sample weight."""
     unscaled = replace(options, softcap=math.inf, temperature=1.0, reduction="sum")
-    counted = (weights.s > 0).astype(np.float64)
+    counted = (weights.s != 0).astype(np.float64)
     return loss_and_gradient(prepare(unscaled, u, targets, class_weight=weights.w, sample_weight=counted))[1]
 
 
@@ -231,5 +231,5 @@ def _reduced(rows: Array, options: LossOptions, weights: RowWeights, logits: Log
     """Derivatives of each row's loss as those of the reduced loss, in the shape and dtype of the logits."""
     total = float(weights.in_mean.sum()) if options.reduction == "mean" else 1.0
     scale = (weights.s / total if total else np.zeros_like(weights.s))[..., None]
-    reduced = np.where(scale > 0, scale * rows, 0.0)
+    reduced = np.where(scale != 0, scale * rows, 0.0)
     return np.ascontiguousarray(np.moveaxis(reduced, -1, logits.axis), logits.data.dtype)

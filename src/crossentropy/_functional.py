@@ -61,10 +61,11 @@ def cross_entropy(
     axis : int
         The class axis of the logits.
     class_weight : array_like of shape (C,), optional
-        A weight for each class: 0, or in [1e-100, 1e100]. For class indices the mean divides by the weights of the
-        targets.
+        A weight for each class: 0, or of a size in [1e-100, 1e100]. For class indices the mean divides by the weights
+        of the targets.
     sample_weight : array_like of the logits' shape without the class axis, optional
-        A weight for each row: 0, or in [1e-100, 1e100]. A row of weight 0 does not count, whatever it holds.
+        A weight for each row: 0, or of a size in [1e-100, 1e100]. A row of weight 0 does not count, whatever it holds.
+        Weights may be negative, as advantages of a policy are, but not for a mean that divides by them.
     ignore_index : int or None
         Rows with this class index do not count. It may be a class. None: no row is ignored.
     label_smoothing : float in [0, 1]

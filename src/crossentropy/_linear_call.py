@@ -25,7 +25,7 @@ from ._arrays import (
     rounds_to_nearest,
     row_type,
 )
-from ._call import Call, total_weight, weights_of_rows
+from ._call import Call, require_mean, total_weight, weights_of_rows
 from ._config import resolve_threads
 from ._head import GradientAccumulator, Head, LinearGradients, as_head, rows_of_chunk
 from ._options import LossOptions
@@ -106,6 +106,8 @@ def prepare_linear(
     layout = Layout(rows, classes, (*row_shape, classes), row_shape, len(row_shape))
     t = as_targets(targets, layout, options.ignore_index)
     s = weights_of_rows(t, sample_weight, row_shape)
+    if options.reduction == "mean":
+        require_mean(t, w, s)
     total = total_weight(options, layout, t, w, s)
     inputs = (*head[:3], *t.given, class_weight, sample_weight)
     s = None if s is None else s.reshape(rows)
@@ -128,7 +130,7 @@ def _rows_that_count(options: LossOptions, targets: Targets, sample_weight: Arra
     if targets.indices is not None and options.ignore_index is not None:
         kept &= targets.indices != options.ignore_index
     if sample_weight is not None:
-        kept &= sample_weight > 0
+        kept &= sample_weight != 0
     return None if kept.all() else np.flatnonzero(kept)
 
 

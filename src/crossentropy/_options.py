@@ -14,7 +14,7 @@ Reduction = Literal["mean", "sum", "none"]
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
-# The range of softcap, temperature and weights other than 0: products of them stay in the range of float64.
+# The range of softcap, temperature and of the size of weights other than 0: products of them stay in that of float64.
 SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
 
 

@@ -65,7 +65,7 @@ def cross_entropy_with_grad(
         th = np.tanh(z / (softcap or np.inf)) if softcap else z
         u = np.where(np.isinf(z) | (softcap is None), z, (softcap or 1) * th) / temperature
         slope = (1 / np.cosh(z / softcap) ** 2 if softcap else 1.0) / temperature
-        q = np.where((q >= 0) & (q < np.inf), q, np.nan)
+        q = np.where(np.isfinite(q), q, np.nan)
         b = w * ((1 - label_smoothing) * q + label_smoothing / C)
         B = b.sum(-1, keepdims=True)
         m = u.max(-1, keepdims=True)
@@ -78,14 +78,15 @@ def cross_entropy_with_grad(
         loss = s * (below + np.where(zw != 0, zw * lse**2, 0)[:, 0])
         rest = np.where(top, 0, b).sum(-1, keepdims=True)
         du = np.where(top & (r < 1), (rest - (B - rest) * r + tail) / (1 + r), (B + tail) * e / (1 + r) - b)
-        bad = ~np.isfinite(m + r + B)[:, 0] & (s > 0)
+        bad = ~np.isfinite(m + r + B)[:, 0] & (s != 0)
         loss[bad], du[bad], loss[s == 0] = np.nan, np.nan, 0
 
+        loss_sum = float(loss.sum())
         total = float((s * omega).sum()) if reduction == "mean" else 1.0
         g = s * np.broadcast_to(np.asarray(grad_output, np.float64), shape).ravel() / (total or np.inf)
-        dz = np.where(s[:, None] > 0, np.where(np.isfinite(g), g, np.nan)[:, None] * du * slope, 0).reshape(
+        dz = np.where(s[:, None] != 0, np.where(np.isfinite(g), g, np.nan)[:, None] * du * slope, 0).reshape(
             logits.shape
         )
     if total == 0:
         return 0.0, np.zeros_like(logits)
-    return loss.reshape(shape) if reduction == "none" else float(loss.sum()) / total, dz
+    return loss.reshape(shape) if reduction == "none" else loss_sum / total, dz

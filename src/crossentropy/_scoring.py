@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_weights
-from ._call import losses_and_sum, prepare
+from ._call import has_mean, losses_and_sum, prepare, require_mean
 from ._head import as_head
 from ._options import LossOptions
 from ._stored import Index, Stored
@@ -20,7 +20,10 @@ SCATTERED = 4  # larger blocks where the classes of a row lie apart in a file: l
 
 @dataclass(frozen=True)
 class Score:
-    """What a file of logits scores. Losses in nats; `ignored` rows do not count."""
+    """What a file of logits scores. Losses in nats; `ignored` rows do not count.
+
+    There is no mean where weights are negative: it is NaN, with what depends on it.
+    """
 
     rows: int
     ignored: int
@@ -31,6 +34,8 @@ class Score:
     top1: float
     top5: float
     looks_like_probabilities: bool
+    negative_targets: bool
+    has_mean: bool
 
     @property
     def perplexity(self) -> float:
@@ -53,6 +58,7 @@ class Score:
             "top1_accuracy": self.top1,
             "top5_accuracy": self.top5,
             "looks_like_probabilities": self.looks_like_probabilities,
+            "negative_targets": self.negative_targets,
         }
         return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
@@ -102,7 +108,7 @@ class _RatioOfSums:
 
     def add(self, total: float, losses: Array, weights: Array) -> None:
         weight = float(weights.sum())
-        if math.isnan(self.pilot) and weight > 0:
+        if math.isnan(self.pilot) and weight:
             self.pilot = total / weight
         self.rows += int(np.count_nonzero(weights))
         self.loss += total
@@ -173,7 +179,7 @@ def score(
     def counted_and_weight(at: Index) -> tuple[Array, Array]:
         """Which rows of a block count, and what each weighs in the mean."""
         sample = np.asarray(s[at], np.float64)
-        counted = sample > 0
+        counted = sample != 0
         if dense:
             return counted, sample
         if options.ignore_index is not None:
@@ -190,9 +196,14 @@ def score(
     ratio = _RatioOfSums()
     counted_rows = hits1 = hits5 = 0
     probabilities = math.prod(shape) > 0
+    negative, mean = False, True
     for at in blocks(shape, read, times):
         block, block_targets = np.ascontiguousarray(z[at]), t[at]
         call = prepare(summed, block, block_targets, class_weight=w, sample_weight=s[at], num_threads=num_threads)
+        if options.reduction == "mean":
+            require_mean(call.targets, w, call.sample_weight)
+        mean = mean and has_mean(call.targets, w, call.sample_weight)
+        negative = negative or (dense and bool((block_targets < 0).any()))
         losses, total, dblock = losses_and_sum(call, None if dz is None else scale)
         if losses_out is not None:
             losses_out[at] = losses
@@ -214,12 +225,14 @@ def score(
         rows=counted_rows,
         ignored=math.prod(shape) - counted_rows,
         classes=classes,
-        mean=ratio.mean,
-        standard_error=ratio.standard_error,
+        mean=ratio.mean if mean else math.nan,
+        standard_error=ratio.standard_error if mean else math.nan,
         total=ratio.loss,
         top1=hits1 / counted_rows if counted_rows else math.nan,
         top5=hits5 / counted_rows if counted_rows else math.nan,
         looks_like_probabilities=probabilities,
+        negative_targets=negative,
+        has_mean=mean,
     )
 
 

@@ -37,7 +37,7 @@ class TopKTargets:
     probabilities : array_like of real numbers, of the shape of `indices`
         What is missing to 1 in a row stays missing, unless `renormalize`.
     renormalize : bool
-        Divide each row by its sum; a row whose sum is 0 is ignored.
+        Divide each row by its sum; a row of zeros is ignored.
 
     Examples
     --------
@@ -111,11 +111,11 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
         raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
     ignored = np.asarray(empty.all(-1))
     if targets.renormalize:
-        valid = np.all((q >= 0) & (q < np.inf), -1, keepdims=True)  # the core makes the other rows NaN
         some = q.any(-1, keepdims=True)
-        ignored |= (valid & ~some)[:, 0]
-        q = q / np.where(valid & some, q.max(-1, initial=0.0, keepdims=True), 1.0)  # so that their sum is finite
-        q = np.where(valid, q / np.where(some, q.sum(-1, keepdims=True), 1.0), np.nan)
+        ignored |= ~some[:, 0]
+        # Sums of what is at most 1 are finite. What is not makes its row NaN, as negative ones do that add up to 0.
+        q = q / np.where(some, np.abs(q).max(-1, initial=0.0, keepdims=True), 1.0)
+        q = q / np.where(some, q.sum(-1, keepdims=True), 1.0)
     sparse_indices = np.where(empty, 0, t).astype(np.int64)
     of_rows = ignored.reshape(row_shape) if ignored.any() else None
     return Targets(

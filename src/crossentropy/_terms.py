@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, Logits, as_weights
-from ._call import total_weight
+from ._call import require_mean, total_weight
 from ._options import LossOptions
 from ._softmax import logsumexp, scaled, softmax
 from ._targets import Targets
@@ -42,6 +42,8 @@ def row_weights(
     s = np.ones(row_shape)
     if sample_weight is not None:
         s = as_weights("sample_weight", sample_weight, row_shape).copy()
+    if options.reduction == "mean":
+        require_mean(targets, w, s)
     if targets.ignored is not None:
         s[targets.ignored] = 0
     if targets.indices is None:
@@ -49,7 +51,7 @@ def row_weights(
     total_weight(options, logits, targets)  # for its IndexError
     if options.ignore_index is not None:
         s[targets.indices == options.ignore_index] = 0
-    return RowWeights(w, s, w[np.where(s > 0, targets.indices, 0)])
+    return RowWeights(w, s, w[np.where(s != 0, targets.indices, 0)])
 
 
 class Coefficients(NamedTuple):

@@ -41,6 +41,11 @@ def pick(rng, values):
     return values[int(rng.integers(len(values)))]
 
 
+def signs(rng, shape, likely=0.3):
+    """1 and -1, mostly all 1."""
+    return np.where(rng.random(shape) < 0.3, -1.0, 1.0) if rng.random() < likely else np.ones(shape)
+
+
 def laid_out(rng, array):
     """The same values, otherwise in memory."""
     kind = rng.integers(8)
@@ -85,10 +90,14 @@ def generate(rng):
     plain = dict(options)
     if rng.random() < 0.3:
         w = rng.random(classes) * (rng.random(classes) < 0.9) * float(pick(rng, (1.0, 1e-30, 1e30)))
+        if options["reduction"] != "mean":
+            w *= signs(rng, classes)
         options["class_weight"], plain["class_weight"] = laid_out(rng, w), w
     s = np.ones(rows)
     if rng.random() < 0.3:
         s = np.asarray(rng.random(rows) * (rng.random(rows) < 0.8))
+        if options["reduction"] != "mean":
+            s = np.asarray(s * signs(rng, rows))
         options["sample_weight"] = laid_out(rng, s)
     targets, t = generate_targets(rng, z, options, s)
     plain["sample_weight"] = s
@@ -118,11 +127,14 @@ def generate_targets(rng, z, options, s):
         dtype = np.dtype(pick(rng, PROBABILITIES))
         if dtype.kind in "iub":
             t = t > 0.4
+        else:
+            t = t * signs(rng, z.shape)
         given = t.astype(dtype)
         return given, given.astype(np.float64)
     if kind == 1:
         k = int(rng.integers(1, 5))
         indices, q = rng.integers(0, classes, (*rows, k)), rng.random((*rows, k))
+        q *= signs(rng, classes)[indices]  # what a row adds up for one class has one sign
         dense = np.zeros(z.shape)
         for row in np.ndindex(rows):
             np.add.at(dense[row], indices[row], q[row])

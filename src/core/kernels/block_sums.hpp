@@ -102,7 +102,6 @@ template <class T>
 struct RunningBlockSums {
     LaneSums<T> exp_sum, gap_sum, b_below_max;       // gap_sum: of b_c (u_c - m)
     Integer<Vector<T>> below[kVectorsOfLanes] = {};  // how many classes are not the maximum
-    Bits<Vector<T>> b_signs[kVectorsOfLanes] = {};   // of all coefficients together
 };
 
 template <bool general, bool dense, bool keep, bool exact, class S, class T>
@@ -123,7 +122,6 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
             e[j] = select<V>(is_below, e[j], V{});
             if constexpr (dense) {
                 const V bj = load<V>(b + at);
-                sums.b_signs[vector] |= (Bits<V>)bj;
                 gap[j] = select<V>(bj != 0, bj * (u - m), V{});
                 b_below[j] = select<V>(is_below, bj, V{});
             }
@@ -153,7 +151,7 @@ inline void add_ties(const Problem& p, PartialSums& sums, const Block<T>& block,
     }
 }
 
-// Sum of b_c (m - u_c) in float64: needed where it overflows T, is NaN, or has a negative coefficient.
+// Sum of b_c (m - u_c) in float64: needed where it overflows T or is NaN.
 template <class S, class T>
 inline double weighted_gap_in_double(const Problem& p, const Block<T>& block, const S* z, double max) {
     double sum = 0.0;
@@ -203,10 +201,7 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
         if constexpr (keep) std::copy(last_e, last_e + remainder, e + whole * kGroup<T>);
     }
 #pragma GCC unroll 8
-    for (int vector = 1; vector < kVectorsOfLanes; ++vector) {
-        sums.below[0] += sums.below[vector];
-        sums.b_signs[0] |= sums.b_signs[vector];
-    }
+    for (int vector = 1; vector < kVectorsOfLanes; ++vector) sums.below[0] += sums.below[vector];
     const auto below = fold_lanes(sums.below[0], [](auto x, auto y) { return x + y; });
     const int ties = (remainder ? whole + 1 : whole) * kGroup<T> - int(below);
 
@@ -215,16 +210,11 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     result.exp_sum_without_max = {sums.exp_sum.fold() + double(ties - 1)};
     result.unique = ties == 1;
     if constexpr (dense) {
-        double weighted_gap = -sums.gap_sum.fold(), b_below_max = sums.b_below_max.fold();
+        double weighted_gap = -sums.gap_sum.fold();
         add_ties(p, result, block, z, b, ties);
-        using Integers = Integer<V>;
-        const bool sign = fold_lanes((Integers)sums.b_signs[0], [](auto x, auto y) { return x | y; }) < 0;
-        if (sign || !(weighted_gap < kInf)) {
-            weighted_gap = weighted_gap_in_double(p, block, z, max);
-            if (weighted_gap != weighted_gap) b_below_max = kNaN;
-        }
+        if (!(weighted_gap - weighted_gap == 0.0)) weighted_gap = weighted_gap_in_double(p, block, z, max);
         result.weighted_gap = {weighted_gap};
-        result.b_below_max = {b_below_max};
+        result.b_below_max = {sums.b_below_max.fold()};
     }
     return result;
 }

@@ -30,8 +30,7 @@ struct CoefficientFormula {
     }
 };
 
-// share * q_c of `count` probabilities of type Q. An invalid probability (negative, infinite or NaN) becomes NaN, which
-// makes its row NaN.
+// share * q_c of `count` probabilities of type Q. One that is not finite in T becomes NaN, which makes its row NaN.
 template <class T, class Q>
 inline void scaled_probabilities(const void* probabilities, std::size_t offset, int count, double share, T* b) {
     using V = Vector<T>;
@@ -40,12 +39,11 @@ inline void scaled_probabilities(const void* probabilities, std::size_t offset, 
     if constexpr (std::is_same_v<Q, T> || std::is_same_v<Q, float> || kIsHalf<Q>)
         for (; i + kWidth<T> <= count; i += kWidth<T>) {
             const V x = load_as<T>(q + i);
-            const auto valid = (x >= 0) & (x < splat<V>(kInf));
-            store(b + i, select<V>(valid, x * splat<V>(share), splat<V>(kNaN)));
+            store(b + i, select<V>(x - x == 0, x * splat<V>(share), splat<V>(kNaN)));
         }
     for (; i < count; ++i) {
         const T x = T(q[i]);
-        b[i] = x >= 0 && x < T(kInf) ? x * T(share) : T(kNaN);
+        b[i] = x - x == 0 ? x * T(share) : T(kNaN);
     }
 }
 
@@ -96,12 +94,12 @@ __attribute__((noinline)) void scaled_probabilities(const Problem& p, std::size_
     }
 }
 
-// visit(c, share * q_c) for each class c that a sparse row names. An invalid probability becomes NaN.
+// visit(c, share * q_c) for each class c that a sparse row names. A probability that is not finite becomes NaN.
 template <class Visit>
 CE_INLINE void for_sparse(const Problem& p, std::size_t row, double share, const Visit& visit) {
     const double* q = static_cast<const double*>(p.probabilities) + row * p.k;
     for (std::size_t j = 0; j < p.k; ++j)
-        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] >= 0.0 && q[j] < kInf ? share * q[j] : kNaN);
+        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] - q[j] == 0.0 ? share * q[j] : kNaN);
 }
 
 // The coefficients of `count` classes of a row from `first` on, padded with zeros.

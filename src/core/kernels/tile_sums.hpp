@@ -118,7 +118,8 @@ CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
 // Rows whose sum of b_c (m - u_c) overflows T or is NaN have it computed in float64.
 template <class SomeTile>
 inline bool weighted_gaps_fit(const SomeTile& tile) {
-    return std::all_of(tile.weighted_gap, tile.weighted_gap + SomeTile::kRows, [](double gap) { return gap < kInf; });
+    return std::all_of(tile.weighted_gap, tile.weighted_gap + SomeTile::kRows,
+                       [](double gap) { return gap - gap == 0.0; });
 }
 template <class SomeTile>
 inline void add_weighted_gap_in_double(SomeTile& tile) {
@@ -131,7 +132,8 @@ inline void add_weighted_gap_in_double(SomeTile& tile) {
 template <class SomeTile>
 inline void replace_weighted_gaps(SomeTile& tile) {
     for (int i = 0; i < SomeTile::kRows; ++i)
-        if (!(tile.weighted_gap[i] < kInf)) tile.weighted_gap[i] = tile.weighted_gap_in_double[i];
+        if (!(tile.weighted_gap[i] - tile.weighted_gap[i] == 0.0))
+            tile.weighted_gap[i] = tile.weighted_gap_in_double[i];
 }
 
 // From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.

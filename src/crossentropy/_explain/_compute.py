@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Array, as_logits
-from .._call import Call, loss, loss_and_gradient, prepare
+from .._call import Call, has_mean, loss, loss_and_gradient, prepare
 from .._options import Reduction, loss_options
 from .._softmax import log_softmax
 from .._targets import Targets, TopKTargets, as_targets
@@ -107,7 +107,7 @@ def explain(
     printable_names = class_names(names, C)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     w, s, omega = weights.w, weights.s.reshape(N), weights.omega.reshape(N)
-    counted = s > 0
+    counted = s != 0
     q = _distributions(t, counted, C)
 
     def call(sample_weight: Array | None = s, **changed: Any) -> Call:
@@ -119,7 +119,10 @@ def explain(
     cross = loss(call(None, z_loss=0.0, reduction="none"))
     losses = loss(call(reduction="none"))
     total, dtotal = loss_and_gradient(call(reduction="sum"))
-    mean, dmean = loss_and_gradient(call(reduction="mean"))
+    mean, dmean, total_weight = math.nan, np.full_like(dtotal, math.nan), math.nan
+    if has_mean(t, w, s):
+        mean, dmean = loss_and_gradient(call(reduction="mean"))
+        total_weight = float(weights.in_mean.reshape(N)[counted].sum())
     reduced, dlogits = loss_and_gradient(call())
 
     smoothed, b, B = coefficients(q, w, counted, options.label_smoothing)
@@ -159,7 +162,7 @@ def explain(
         losses=np.asarray(losses),
         total=float(total),
         mean=float(mean),
-        total_weight=float(weights.in_mean.reshape(N)[counted].sum()),
+        total_weight=total_weight,
         dtotal=dtotal,
         dmean=dmean,
         loss=reduced,
@@ -186,7 +189,7 @@ def _shown(p: Array, q: Array) -> tuple[int, ...]:
     C = p.shape[1]
     if C <= MAX_SHOWN:
         return tuple(range(C))
-    weight = np.nan_to_num(np.maximum(p, q)).max(0)
+    weight = np.nan_to_num(np.maximum(p, np.abs(q))).max(0)
     targets = np.unique(q.argmax(-1)[q.max(-1) == 1])
     weight[targets] = math.inf
     return tuple(sorted(np.argsort(-weight, kind="stable")[: TOP + len(targets)].tolist()))

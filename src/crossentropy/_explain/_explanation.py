@@ -61,7 +61,8 @@ class Explanation(LossNumbers):
     losses : ndarray of shape (N,)
         The loss of each row.
     total, mean, total_weight : float
-        Sum and mean of the losses, and the weight that the mean divides by [L, mean, N].
+        Sum and mean of the losses, and the weight that the mean divides by [L, mean, N]. Where weights are negative
+        there is no mean, and the last two are NaN.
     dtotal, dmean : ndarray of shape (N, C)
         The gradients of sum and mean with respect to the logits.
     loss, dlogits : float or ndarray, ndarray of shape (N, C)

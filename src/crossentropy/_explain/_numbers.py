@@ -53,6 +53,12 @@ class LossNumbers(Record):
     dlogits: Array
 
     @property
+    def one_hot(self) -> Array:
+        """For each row whether its target distribution is one-hot."""
+        found: Array = ((self.q == 0) | (self.q == 1)).all(-1) & (self.q.sum(-1) == 1)
+        return found
+
+    @property
     def folded(self) -> int:
         """How many classes text and picture leave out."""
         return len(self.names) - len(self.shown)

@@ -41,7 +41,8 @@ def draw(x: LossNumbers, row: int) -> Figure:
         reduced = "mean" if x.options.reduction == "mean" else "sum"
         _bars(gradient, x, rows, x.dlogits, f"Gradient of the {reduced} with respect to the logits")
         _jacobian(jacobian, x, row)
-        parts = [f"mean cross-entropy {number(x.mean)} nats"]
+        no_mean = math.isnan(x.total_weight)
+        parts = [f"{'sum' if no_mean else 'mean'} cross-entropy {number(x.total if no_mean else x.mean)} nats"]
         if len(rows) < len(x.logits):
             parts.append(f"rows {rows[0]} to {rows[-1]} of {len(x.logits)}")
         if x.folded:
@@ -107,17 +108,18 @@ def _short(name: str) -> str:
 def _targets(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     width = 0.8 / len(rows)
     for place, i in enumerate(rows):
-        if x.s[i] > 0:
+        if x.s[i] != 0:
             at = np.arange(len(x.shown)) + (place - (len(rows) - 1) / 2) * width
             axes.plot(at, x.smoothed[i, list(x.shown)], "D", color="white", markeredgecolor="black", clip_on=False)
-    axes.set_ylim(0, max(1.08, 1.08 * float(np.nanmax(x.smoothed[rows]))))
+    lowest, highest = float(np.nanmin(x.smoothed[rows])), float(np.nanmax(x.smoothed[rows]))
+    axes.set_ylim(min(0.0, 1.08 * lowest), max(1.08, 1.08 * highest))
 
 
 def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     """Each row's loss against the probability of its target, or where it has several, their geometric mean."""
     points = {}
     for i in rows:
-        counted = x.s[i] > 0 and np.isfinite(x.log_p[i]).any()
+        counted = x.s[i] != 0 and np.isfinite(x.log_p[i]).any() and not (x.q[i] < 0).any()
         loss = -(np.where(x.q[i] == 0, 0.0, x.q[i] * x.log_p[i]).sum()) / (x.q[i].sum() or 1.0)
         if counted and math.isfinite(loss):
             points[i] = loss

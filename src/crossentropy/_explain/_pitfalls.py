@@ -27,12 +27,12 @@ class _Formula(NamedTuple):
 
 def _log_of_softmax(A: Array, Y: Array) -> Array:
     p = np.exp(A) / np.exp(A).sum(-1, keepdims=True)
-    loss: Array = -np.where(Y > 0, Y * np.log(p), 0).sum(-1)
+    loss: Array = -np.where(Y != 0, Y * np.log(p), 0).sum(-1)
     return loss
 
 
 def _log_of_sum(A: Array, Y: Array) -> Array:
-    loss: Array = (np.where(Y > 0, Y * (np.log(np.exp(A).sum(-1, keepdims=True)) - A), 0)).sum(-1)
+    loss: Array = (np.where(Y != 0, Y * (np.log(np.exp(A).sum(-1, keepdims=True)) - A), 0)).sum(-1)
     return loss
 
 
@@ -125,7 +125,7 @@ class Pitfall(Record):
 def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
     """Evaluate each formula in float32 and float64, on the logits and targets as the options change them."""
     found = []
-    counted = x.s > 0
+    counted = x.s != 0
     for formula in _FORMULAS:
         for dtype in DTYPES:
             with np.errstate(all="ignore"):
@@ -161,7 +161,7 @@ def _mark(textbook: float, right: float) -> str:
 
 def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
     """Each formula as a step, with its result in each precision; wrong ones are marked."""
-    rows = [i for i in range(len(x.u)) if x.s[i] > 0]
+    rows = [i for i in range(len(x.u)) if x.s[i] != 0]
     steps = []
     for single, double in zip(found[::2], found[1::2], strict=True):
         cells = tuple(

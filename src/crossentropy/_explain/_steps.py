@@ -20,11 +20,11 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
     """What was given, and what the options make of it."""
     options, symbols = x.options, symbols_of(x)
     N, C = x.logits.shape
-    counted = x.s > 0
+    counted = x.s != 0
     if x.targets is None:
         target = [
-            x.names[int(np.nanargmax(q))] if q.max() == 1 == q.sum() else "a distribution" if counts else "ignored"
-            for q, counts in zip(x.q, counted, strict=True)
+            x.names[int(q.argmax())] if one_hot else "a distribution" if counts else "ignored"
+            for q, one_hot, counts in zip(x.q, x.one_hot, counted, strict=True)
         ]
     else:
         ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
@@ -48,6 +48,8 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
         note = "As they were given."
         if (np.abs(x.q.sum(-1) - 1) > 1e-6)[counted].any():
             note += " Rows that do not sum to 1 are allowed: their sum appears in the gradient."
+        if (x.q < 0).any():
+            note += " Some are negative, and so no probabilities: the loss is what its definition gives for them."
     yield Step("Targets, as probabilities", "Y", note, table)
     if options.label_smoothing > 0:
         eps = number(options.label_smoothing)
@@ -153,9 +155,9 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
 
 def _losses(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
-    rows = [i for i in range(len(x.logits)) if x.s[i] > 0]
+    rows = [i for i in range(len(x.logits)) if x.s[i] != 0]
     skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
-    one_hot = symbols.targets == "Y" and bool((x.q[rows].max(-1) == 1).all() and (x.q[rows].sum(-1) == 1).all())
+    one_hot = symbols.targets == "Y" and bool(x.one_hot[rows].all())
 
     def terms(i: int) -> str:
         classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(x.b[i])
@@ -196,9 +198,11 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
     weights = x.s * x.omega
     all_one = bool((weights[rows] == 1).all())
     lines = [f"L = {sum_of(factor(loss) for loss in x.losses[rows])} = {number(x.total)}"]
-    if not all_one:
+    if not (all_one or math.isnan(x.total_weight)):
         lines.append(f"N = {sum_of(number(weights[i]) for i in rows)} = {number(x.total_weight)}")
-    if x.total_weight > 0:
+    if math.isnan(x.total_weight):
+        lines.append("no mean: some weights are negative, so that their sum may be nearly 0")
+    elif x.total_weight > 0:
         lines.append(f"mean = {factor(x.total)}/{number(x.total_weight)} = {number(x.mean)}")
     else:
         lines.append("mean = 0, as nothing counts")
@@ -219,7 +223,7 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
 
 def _gradient(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
-    counted = x.s > 0
+    counted = x.s != 0
     z_loss, capped, weighted = options.z_loss > 0, options.softcap < math.inf, bool((x.s[counted] != 1).any())
     a_is_one = not z_loss and bool((np.abs(x.B[counted] - 1) < 1e-12).all())
     formula = f"{'' if a_is_one else 'a·'}σ({symbols.logits}) − {symbols.targets}"

@@ -63,7 +63,7 @@ def elementwise(
             Cell(
                 result(i, c),
                 expression(i, c) if detailed and expression is not None else "",
-                strong=bool(x.s[i] > 0 and x.q[i, c] > 0 and x.q[i, c] == x.q[i].max()),
+                strong=bool(x.s[i] != 0 and x.q[i, c] > 0 and x.q[i, c] == x.q[i].max()),
             )
             for c in x.shown
         ]
@@ -72,7 +72,7 @@ def elementwise(
         if last_column is not None:
             row.append(last_column[1][i])
         cells.append(tuple(row))
-        if expression is not None and not detailed and x.s[i] > 0:
+        if expression is not None and not detailed and x.s[i] != 0:
             c = int(np.nanargmax(x.q[i]))
             lines.append(f"row {i}, class {c}: {expression(i, c)} = {result(i, c)}")
     return Table(tuple(columns), row_names(x), tuple(cells)), tuple(lines)

@@ -72,7 +72,11 @@ def score_files(
     softcap: Softcap = None,
     temperature: Temperature = 1.0,
     reduction: Annotated[
-        Reduction, typer.Option(help="What --grad is the gradient of, e.g. --reduction sum.")
+        Reduction,
+        typer.Option(
+            help="What --grad is the gradient of; sum also scores negative weights, whose mean has no meaning, "
+            "e.g. --reduction sum."
+        ),
     ] = Reduction.mean,
     per_row: Annotated[
         Path | None,
@@ -162,9 +166,14 @@ def score_files(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
             "softmax would be applied twice; logits were expected"
         )
+    if result.negative_targets:
+        tell(
+            f"crossentropy: warning: {targets}: some target probabilities are negative: the loss is what its "
+            "definition gives for them"
+        )
     if not result.rows:
         tell("crossentropy: warning: no row counts: all are ignored or of weight 0, or there is none")
-    elif math.isnan(result.mean):
+    elif result.has_mean and math.isnan(result.mean):
         tell("crossentropy: warning: the loss of some rows is NaN: --per-row tells of which")
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))
@@ -200,7 +209,9 @@ def _print(result: _scoring.Score) -> None:
     table.add_row("rows ignored", f"{result.ignored:,}")
     table.add_row("classes", f"{result.classes:,}")
     error = result.standard_error
-    if result.rows:
+    if result.rows and not result.has_mean:
+        table.add_row("sum", f"{result.total:.6f} nats")
+    elif result.rows:
         table.add_row("cross-entropy", f"{result.mean:.6f} ± {error:.6f} nats")
         table.add_row("", f"{result.mean / math.log(2):.6f} ± {error / math.log(2):.6f} bits")
         table.add_row("perplexity", f"{result.perplexity:.4f}")

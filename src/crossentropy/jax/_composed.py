@@ -40,7 +40,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     else:
         if probabilities:
             q = jnp.moveaxis(t, axis, -1).astype(dtype)
-            q = jnp.where((q >= 0) & (q < jnp.inf), q, jnp.nan)
+            q = jnp.where(jnp.isfinite(q), q, jnp.nan)
         else:
             q = (jnp.arange(classes) == t[..., None]).astype(dtype)
         b = (1.0 - options.label_smoothing) * q + options.label_smoothing / classes
@@ -74,8 +74,8 @@ def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
     total = losses.sum()
     if options.reduction == "sum":
         return total
-    divisor = weights.sum()
-    return jnp.where(divisor == 0, 0.0, total / jnp.where(divisor == 0, 1.0, divisor))
+    divisor, counts = weights.sum(), jnp.any(weights != 0)  # weights of both signs may add up to 0: NaN
+    return jnp.where(counts, total / jnp.where(divisor == 0, jnp.nan, divisor), 0.0)
 
 
 def row_dtype(z: Array) -> jnp.dtype:

@@ -53,7 +53,8 @@ def cross_entropy(
     class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature
         As for `crossentropy.cross_entropy`.
     reduction : {'mean', 'sum', 'none'}
-        'mean' divides the sum by the total weight of the rows that count. Where that is zero the loss is 0.
+        'mean' divides the sum by the total weight of the rows that count, which may be negative. Where no row counts
+        the loss is 0; where weights of both signs add up to 0 it is NaN.
 
     Returns
     -------

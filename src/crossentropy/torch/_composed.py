@@ -45,7 +45,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     else:
         if index is None:
             q = target.to(u.dtype)
-            q = torch.where((q >= 0) & (q < torch.inf), q, torch.nan)
+            q = torch.where(q.isfinite(), q, torch.nan)
         else:
             q = torch.zeros_like(u).scatter(axis, index.unsqueeze(axis), 1.0)
         b = (1.0 - options.label_smoothing) * q + options.label_smoothing / classes
@@ -75,14 +75,17 @@ def counted_rows(options: LossOptions, input: Tensor, targets: TargetTensors) ->
 
 
 def composed_divisor(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
-    """What the mean divides by."""
+    """What the mean divides by: 0 if no row counts, NaN if the weights of those that do add up to 0."""
     index, counted = counted_rows(options, input, targets)
     total = torch.ones(row_shape(input), dtype=sum_dtype(input), device=input.device)
     if targets.weight is not None and index is not None:
         total = targets.weight.to(total.dtype)[index]
     if targets.sample_weight is not None:
         total = total * targets.sample_weight.to(total.dtype)
-    return (total if counted is None else torch.where(counted, total, 0.0)).sum()
+    if counted is not None:
+        total = torch.where(counted, total, 0.0)
+    divisor = total.sum()
+    return torch.where((divisor == 0) & (total != 0).any(), torch.nan, divisor)
 
 
 def reduced(

@@ -41,14 +41,14 @@ def cross_entropy(
         Class indices (int64 or uint8), of the input's shape without C; or probabilities (floating point), of the
         input's shape, which need not sum to one.
     weight : Tensor of shape (C,), optional
-        A weight for each class, 0 or of a size in [1e-100, 1e100].
+        A weight for each class, 0 or of a size in [1e-100, 1e100]; negative ones too.
     size_average, reduce : bool, optional
         Deprecated by torch; they stand for a `reduction`.
     ignore_index : int
         Rows with this class index do not count.
     reduction : {'mean', 'sum', 'none'}
         'mean' divides by the number of rows that count, for class indices by the sum of their targets' class weights.
-        Where that is zero the loss is 0.
+        Where no row counts the loss is 0; where weights of both signs add up to 0 it is NaN.
     label_smoothing : float in [0, 1]
         The part of each target that is spread evenly over all classes.
     z_loss : float
@@ -59,7 +59,7 @@ def cross_entropy(
     temperature : float
         (Capped) logits are divided by it; in [1e-100, 1e100].
     sample_weight : Tensor of the input's shape without C, optional
-        A weight for each row, 0 or in [1e-100, 1e100]; the mean's divisor counts it. A row of weight 0 does not count,
+        A weight for each row, as `weight`; the mean's divisor counts it. A row of weight 0 does not count,
         whatever it holds.
     num_items : number or Tensor of one, optional
         What 'mean' divides by instead, at least 0: for a batch that comes in parts, the items of them all.
@@ -84,7 +84,7 @@ def cross_entropy(
     Notes
     -----
     Where it differs from torch's own: the mean over nothing that counts is 0, with zero gradients, not NaN; the loss
-    of half-precision input is float32, not rounded to eight or eleven bits; negative probabilities are NaN.
+    of half-precision input is float32, not rounded to eight or eleven bits.
 
     On the CPU loss and gradient are the core's, at any order of differentiation, under `torch.func` and compiled; in
     forward mode, on other devices and for subclasses of Tensor they are composed of torch's operators. At most

@@ -177,22 +177,20 @@ def scalar(value: float, dtype: torch.dtype) -> Tensor:
 
 
 def as_weights(name: str, tensor: Tensor) -> Tensor:
-    """Weights as the core reads them: class weights ("weight") may be negative, and are checked where they are float64,
-    which alone holds finite numbers out of range.
+    """Weights as the core reads them. Class weights ("weight") are checked where they are float64, which alone holds
+    finite numbers out of range.
     """
     weights = readable(name, tensor).to(torch.float64).contiguous()
-    signed = name == "weight"
-    if not weights.numel() or (signed and tensor.dtype is not torch.float64):
+    if not weights.numel() or (name == "weight" and tensor.dtype is not torch.float64):
         return weights
     least, most = torch.aminmax(weights)  # a third of the time of what follows
     if least.item() >= SMALLEST and most.item() <= LARGEST:
         return weights
-    sizes = weights.abs() if signed else weights
+    sizes = weights.abs()
     fit = (sizes == 0) | ((sizes >= SMALLEST) & (sizes <= LARGEST))
     if not fit.all():
-        expected = "weights" if signed else "weights of at least 0"
         got = weights[~fit][0].item()
-        raise ValueError(f"{name}: expected finite {expected}, each 0 or in {RANGE}, got {got}")
+        raise ValueError(f"{name}: expected finite weights, each 0 or of a size in {RANGE}, got {got}")
     return weights
 
 
@@ -253,7 +251,10 @@ def _address(tensor: Tensor | None) -> Any:
 
 
 def mean_divisor(options: LossOptions, shape: torch.Size, targets: TargetTensors) -> float:
-    """What the mean over logits of this shape, (N, C, ...), divides by; a bad class index raises IndexError."""
+    """What the mean over logits of this shape, (N, C, ...), divides by; a bad class index raises IndexError.
+
+    0 if no row counts, NaN if the weights of those that do add up to 0.
+    """
     target, weight, sample_weight = targets
     indices = None if target.shape == shape else readable("target", target).long().contiguous()
     weight = None if weight is None else as_weights("weight", weight)
