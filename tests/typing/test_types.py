@@ -5,7 +5,7 @@ A line that mypy must refuse says so: an `ignore` that nothing needs is an error
 
 import re
 from pathlib import Path
-from types import ModuleType, UnionType
+from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import numpy as np
@@ -35,7 +35,7 @@ A, T, Q = np.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), np.array([0, 2]), np.ful
 H, W = np.array([[1.0, 0.5], [-1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
-def conforms(value: object, expected: Any) -> bool:
+def conforms(value: Any, expected: Any) -> bool:
     """Whether a value is of a type as annotations write it."""
     origin, inner = get_origin(expected), get_args(expected)
     if origin is UnionType:
@@ -189,7 +189,6 @@ def test_explain(tmp_path: Path) -> None:
 
 
 def test_reference() -> None:
-    assert_type(ce.reference, ModuleType)
     for reduction in reductions():
         loss, dlogits = ce.reference.cross_entropy_with_grad(A, T, reduction=reduction)
         assert_type(loss, float | Float64)
