@@ -148,6 +148,16 @@ def test_softmax_family() -> None:
     assert_type(ce.softmax_jvp(A, A, axis=0), Array)
 
 
+def test_a_single_row() -> None:
+    """NumPy's scalars, which type checkers take for arrays."""
+    for value in (
+        ce.cross_entropy(A[0], 1, reduction="none"),
+        ce.linear_cross_entropy(H[0], W, 1, reduction="none"),
+        ce.logsumexp(A[0]),
+    ):
+        assert isinstance(value, np.float64)
+
+
 def test_modules() -> None:
     criterion = assert_type(ce.CrossEntropyLoss(label_smoothing=0.1, softcap=30), ce.CrossEntropyLoss)
     assert_type(criterion(A, T), float | Array)
