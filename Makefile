@@ -3,7 +3,7 @@
 #   make words      a next-word model trained through the linear head on the docstrings of Python's own library
 #   make test       the tests, all but those of the adapters and the core's own
 #   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
-#   make test-jax   the tests of crossentropy.jax
+#   make test-jax   the tests of crossentropy.jax, and optax's own of its losses
 #   make test-core  how much stack the core takes
 #   make test-all   all tests, and the fuzzers for a minute each
 #   make fuzz       generated problems, files and arguments, until interrupted or for FUZZ_SECONDS=…
@@ -27,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
-JAX_TESTS := tests/jax tests/attack/test_jax.py
+JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head picture compare accuracy test-neon sanitize docs lint clean

@@ -5,13 +5,14 @@ The core computes the Hessian's diagonal. The others are computed here in float6
 
 import math
 from dataclasses import replace
+from typing import Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, Logits, as_array, as_logits, rounds_to_nearest
 from ._call import loss_and_gradient, prepare
-from ._options import LossOptions, Reduction, loss_options
+from ._options import GivenOptions, LossOptions, Reduction, loss_options
 from ._softmax import as_vector, centred, log_softmax, scaled
 from ._targets import Targets, TopKTargets, as_targets
 from ._terms import RowWeights, coefficient_sum, row_terms, row_weights
@@ -85,6 +86,28 @@ def cross_entropy_hvp(
     return _reduced(slope * hessian_u + du * terms.curvature * v, options, weights, z)
 
 
+class _Given(GivenOptions, total=False):
+    axis: int
+    class_weight: npt.ArrayLike | None
+    sample_weight: npt.ArrayLike | None
+
+
+@overload
+def cross_entropy_hessian_diagonal(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[_Given],
+) -> tuple[float, Array, Array]: ...
+@overload
+def cross_entropy_hessian_diagonal(
+    logits: npt.ArrayLike,
+    targets: npt.ArrayLike | TopKTargets,
+    *,
+    reduction: Literal["none"],
+    **options: Unpack[_Given],
+) -> tuple[Array, Array, Array]: ...
 def cross_entropy_hessian_diagonal(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,

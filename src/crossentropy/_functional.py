@@ -87,7 +87,8 @@ def cross_entropy(
     Returns
     -------
     float or ndarray
-        For 'mean' and 'sum' a float. For 'none' one loss a row, float64 for float64 logits, else float32.
+        For 'mean' and 'sum' a float. For 'none' one loss a row, float64 for float64 logits, else float32; for
+        logits of shape (C,) a NumPy scalar.
 
     Raises
     ------

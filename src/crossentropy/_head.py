@@ -22,9 +22,10 @@ class LinearGradients(NamedTuple):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import crossentropy as ce
-    >>> ce.LinearGradients(bias=[0.5, -0.5])
-    LinearGradients(hidden=None, classifier=None, bias=[0.5, -0.5])
+    >>> ce.LinearGradients(bias=np.array([0.5, -0.5]))
+    LinearGradients(hidden=None, classifier=None, bias=array([ 0.5, -0.5]))
     """
 
     hidden: Array | None = None

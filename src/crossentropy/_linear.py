@@ -75,7 +75,7 @@ def linear_cross_entropy(
     -------
     float or ndarray
         For 'mean' and 'sum' a float. For 'none' one loss a row, of shape (...): float64 where the products are, else
-        float32.
+        float32; for hidden states of shape (D,) a NumPy scalar.
 
     Raises
     ------

@@ -13,6 +13,8 @@ Accurately computing the log-sum-exp and softmax functions, IMA J. Numer. Anal. 
 leaves the maximum out.
 """
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,7 +34,7 @@ def cross_entropy_with_grad(
     z_loss: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum", "none"] = "mean",
     grad_output: npt.ArrayLike = 1.0,
 ) -> tuple[float | Float64, Float64]:
     """Loss in nats, and its gradient with respect to the logits, in float64.

@@ -112,8 +112,9 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     Returns
     -------
     ndarray
-        Of the logits' shape without `axis`; float64 for float64 logits, else float32. A row of only ``-inf`` gives
-        ``-inf``, one that has a ``+inf`` gives ``+inf``, one that has a NaN gives NaN.
+        Of the logits' shape without `axis`, a NumPy scalar for shape (C,); float64 for float64 logits, else
+        float32. A row of only ``-inf`` gives ``-inf``, one that has a ``+inf`` gives ``+inf``, one that has a NaN gives
+        NaN.
 
     Raises
     ------

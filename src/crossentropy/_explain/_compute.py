@@ -40,10 +40,10 @@ def explain(
 
     Parameters
     ----------
-    logits : array_like of float32 or float64, shape (N, C) or (C,)
+    logits : array_like of float16, bfloat16, float32, float64 or integers, shape (N, C) or (C,)
         At most 32 rows; taken as float64.
     targets : array_like
-        Class indices, integers of shape (N,) or (); or distributions of the logits' shape.
+        Class indices, integers of shape (N,) or (); or distributions of the logits' shape; or `TopKTargets`.
     names : sequence of str, optional
         A name for each class.
     class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction

@@ -187,13 +187,15 @@ class Explanation(LossNumbers):
         Parameters
         ----------
         derivation : bool
-            Add the derivation of the gradient of `row` for `target_class` (if None, the row's target).
+            Add the derivation of the gradient of `row` for `target_class`.
         check : bool
             Add the comparison of the gradient with differences of the loss.
         pitfalls : bool
             Add what the formulas of textbooks give on these numbers.
-        row, target_class : int
-            For the derivation.
+        row : int
+            The row.
+        target_class : int, optional
+            The class with respect to whose logit the loss is differentiated; by default the row's target.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 import math
 import sys
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def fits_head(
     return targets_fit(logits, TargetTensors(target, weight))
 
 
-def refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> None:
+def refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> NoReturn:
     """Raise what torch raises for these arguments; if it raises nothing, `because` or an error of ours."""
     function(*arguments, **options)
     if because is not None:

@@ -26,6 +26,10 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     tensor(0.5137)
     """
 
+    z_loss: float
+    softcap: float | None
+    temperature: float
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -82,6 +86,10 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
     >>> criterion(torch.zeros(4, 16), torch.tensor([1, 2, 3, 4]))
     tensor(6.9078, grad_fn=<_HeadLossBackward>)
     """
+
+    z_loss: float
+    softcap: float | None
+    temperature: float
 
     def __init__(
         self,
