@@ -75,7 +75,10 @@ class TestArguments:
             ({"reduction": "average"}, "reduction: expected 'mean', 'sum' or 'none', got 'average'"),
             ({"class_weight": [1, -1, 1]}, "reduction: expected 'sum' or 'none' for weights .* negative, got 'mean'"),
             ({"sample_weight": [1, -1]}, "reduction: expected 'sum' or 'none' for weights .* negative, got 'mean'"),
-            ({"class_weight": [1, 1e308, 1]}, r"class_weight: .* each 0 or of a size in \[1e-100, 1e100\], got 1e\+308"),
+            (
+                {"class_weight": [1, 1e308, 1]},
+                r"class_weight: .* each 0 or of a size in \[1e-100, 1e100\], got 1e\+308",
+            ),
             ({"class_weight": [1, -np.inf, 1]}, "class_weight: expected finite weights, .*, got -inf"),
             ({"sample_weight": [1e308, 1e308]}, "sample_weight: .*, got 1e\\+308"),
             ({"sample_weight": [5e-324, 0]}, "sample_weight: .*, got 5e-324"),

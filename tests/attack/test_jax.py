@@ -55,7 +55,7 @@ def test_with_64_bits():
             cj.cross_entropy(z, np.array([0, 1, 2**32]))
 
 
-@pytest.mark.parametrize("value", [1e-60, 1e60, 1e101, 1e-320, -1.0, np.inf, np.nan])
+@pytest.mark.parametrize("value", [1e-60, 1e60, 1e101, -1e101, 1e-320, -np.inf, np.inf, np.nan])
 @pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
 def test_weights_out_of_range(name, value):
     weights = np.ones(5 if name == "class_weight" else 3)
@@ -68,7 +68,8 @@ def test_weights_out_of_range_in_a_compiled_function():
     with jax.enable_x64(True):
         loss = jax.jit(lambda s: cj.cross_entropy(Z, np.array([0, 1, 2]), sample_weight=s))
         assert loss(np.array([1e-100, 0.0, 1e100])) > 0
-        for value in (1e101, 1e-101, -1.0):  # JAX makes either of it
+        assert loss(np.array([-1e-100, 0.0, -1e100])) > 0
+        for value in (1e101, 1e-101, -1e101):  # JAX makes either of it
             with pytest.raises(
                 (jax.errors.JaxRuntimeError, ValueError), match=rf"sample_weight: .*{re.escape(f'{value:g}')}"
             ):

@@ -56,7 +56,7 @@ def test_composed_marks_a_bad_row(composed):
         (TypeError, (jnp.zeros((2, 3)), jnp.zeros((2, 3), complex)), {}, "targets: expected probabilities"),
         (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"axis": 2}, "axis: expected"),
         (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"class_weight": jnp.ones(2)}, "class_weight: expected shape"),
-        (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"class_weight": -jnp.ones(3)}, "class_weight: expected finite"),
+        (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"class_weight": jnp.array([1, 2, -math.inf])}, "class_w.*finite"),
         (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"sample_weight": jnp.array([1, math.nan])}, "sample_weight: exp"),
         (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"label_smoothing": 2.0}, "label_smoothing: expected"),
         (ValueError, (jnp.zeros((2, 3)), [0, 1]), {"reduction": "average"}, "reduction: expected"),
@@ -69,5 +69,5 @@ def test_errors(error, args, options, message):
 
 def test_bad_weights_in_a_traced_function():
     loss = jax.jit(lambda s: cj.cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 1]), sample_weight=s))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="sample_weight: expected finite weights of at least 0"):
-        jax.block_until_ready(loss(jnp.array([1.0, -1.0])))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="sample_weight: expected finite weights, each 0 or of a "):
+        jax.block_until_ready(loss(jnp.array([1.0, -math.inf])))

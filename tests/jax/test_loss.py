@@ -93,7 +93,30 @@ def test_edge_cases(path, request):
     np.testing.assert_allclose(gradient(loss, rows), expected[1], rtol=1e-12, atol=1e-16)
     one_hot = jnp.array([[0.0, 1.0, 0.0]])
     assert jnp.isfinite(cj.cross_entropy(rows[1:2], one_hot))  # a zero coefficient removes its term
-    assert jnp.isnan(cj.cross_entropy(rows[6:], jnp.array([[-0.1, 1.0, 0.1]])))
+    for bad in (math.nan, inf, -inf):
+        assert jnp.isnan(cj.cross_entropy(rows[6:], jnp.array([[bad, 1.0, 0.1]])))
+
+
+@pytest.mark.parametrize("path", ["core", "composed"])
+@pytest.mark.parametrize("traced", [False, True])
+def test_signed_probabilities_and_weights(path, traced, request):
+    """The mean divides by the sum of signed weights, whatever it is: NaN where it is 0."""
+    if path == "composed":
+        request.getfixturevalue("composed")
+    z, t, w, s = problem((6, 5))
+    w, s = w * jnp.array([1.0, -1.0, 1.0, 1.0, -2.0]), s * jnp.array([1.0, 1.0, -1.0, 1.0, 1.0, 1.0])
+    q = jax.random.normal(jax.random.key(0), (6, 5))
+    call = jax.jit if traced else lambda function: function
+    for targets in (t, q):
+        for reduction in ("none", "sum", "mean"):
+            expected = reference(z, targets, w, s, reduction=reduction)
+            loss = call(lambda z, w, s, t=targets, r=reduction: cj.cross_entropy(
+                z, t, class_weight=w, sample_weight=s, reduction=r))  # fmt: skip
+            np.testing.assert_allclose(loss(z, w, s), expected[0], rtol=1e-10)
+            if reduction != "none":
+                np.testing.assert_allclose(call(jax.grad(loss))(z, w, s), expected[1], rtol=1e-9, atol=1e-14)
+    cancel = call(lambda s: cj.cross_entropy(z[3:], t[3:], sample_weight=s))
+    assert jnp.isnan(cancel(jnp.array([1.0, 2.0, -3.0])))
 
 
 @pytest.mark.parametrize("path", ["core", "composed"])

@@ -105,7 +105,35 @@ def test_edge_cases(path, request):
     torch.testing.assert_close(dlogits.double(), expected[1], rtol=1e-6, atol=1e-8, equal_nan=True)
     one_hot = torch.tensor([[0.0, 1.0, 0.0]])
     assert loss_and_gradient(rows[1:2], one_hot)[0].isfinite()  # a zero coefficient removes its term
-    assert ct.cross_entropy(rows[6:], torch.tensor([[-0.1, 1.0, 0.1]])).isnan()
+    for bad in (math.nan, inf, -inf):
+        assert ct.cross_entropy(rows[6:], torch.tensor([[bad, 1.0, 0.1]])).isnan()
+
+
+@pytest.mark.parametrize("path", ["core", "composed"])
+def test_signed_probabilities_and_weights(path, request):
+    """As torch computes them. The mean divides by the sum of signed weights, whatever it is: NaN where it is 0."""
+    if path == "composed":
+        request.getfixturevalue("composed")
+    q, s = torch.randn(3, 5, dtype=torch.float64), torch.tensor([-0.5, 2.0, 1.0], dtype=torch.float64)
+    z, hidden, classifier = Z.double(), torch.randn(3, 4).double(), torch.randn(5, 4).double()
+    w = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0]).double()
+    torch.testing.assert_close(loss_and_gradient(z, q), loss_and_gradient(z, q, None, F.cross_entropy))
+    for target, omega in ((T, w[T]), (q, 1.0)):
+        rows = s * F.cross_entropy(z, target, w, reduction="none")
+        for reduction, expected in (("none", rows), ("sum", rows.sum()), ("mean", rows.sum() / (s * omega).sum())):
+            found = ct.cross_entropy(z, target, w, sample_weight=s, reduction=reduction)
+            torch.testing.assert_close(found, expected)
+        expected = s * F.cross_entropy(hidden @ classifier.T, target, w, reduction="none")
+        found = ct.linear_cross_entropy(hidden, classifier, target, weight=w, sample_weight=s)
+        torch.testing.assert_close(found, expected.sum() / (s * omega).sum())
+    cancel = torch.tensor([1.0, 2.0, -3.0])
+    loss, dlogits = loss_and_gradient(Z, T, sample_weight=cancel)
+    assert loss.isnan()
+    assert dlogits.isnan().all()
+    hidden = hidden.requires_grad_()
+    loss = ct.linear_cross_entropy(hidden, classifier, T, sample_weight=cancel)
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, hidden)[0].isnan().all()
 
 
 @pytest.mark.parametrize("path", ["core", "composed"])
@@ -180,7 +208,7 @@ def test_refuses_as_torch_does(args, options):
         {"softcap": 0.0},
         {"temperature": 0.0},
         {"sample_weight": torch.ones(2)},
-        {"sample_weight": torch.tensor([1.0, -1.0, 1.0])},
+        {"sample_weight": torch.tensor([1.0, -math.inf, 1.0])},
         {"num_items": -1},
         {"num_items": math.nan},
         {"num_items": torch.ones(2)},
