@@ -119,10 +119,11 @@ def explain(
     cross = loss(call(None, z_loss=0.0, reduction="none"))
     losses = loss(call(reduction="none"))
     total, dtotal = loss_and_gradient(call(reduction="sum"))
-    mean, dmean, total_weight = math.nan, np.full_like(dtotal, math.nan), math.nan
     if has_mean(t, w, s):
         mean, dmean = loss_and_gradient(call(reduction="mean"))
         total_weight = float(weights.in_mean.reshape(N)[counted].sum())
+    else:
+        mean, dmean, total_weight = math.nan, np.full_like(dtotal, math.nan), math.nan
     reduced, dlogits = loss_and_gradient(call())
 
     smoothed, b, B = coefficients(q, w, counted, options.label_smoothing)
