@@ -221,6 +221,41 @@ class TestEval:
         assert "softmax would be applied twice" in done.stderr
         assert "probabilities" not in run("eval", "logits.npy", "targets.npy", cwd=files).stderr
 
+    def test_negative_probabilities(self, files, rng):
+        q = rng.standard_normal((500, 7))
+        np.save(files / "q.npy", q)
+        done = run("eval", "logits.npy", "q.npy", "--json", cwd=files)
+        assert done.stderr == (
+            "crossentropy: warning: q.npy: some target probabilities are negative: the loss is what its definition "
+            "gives for them\n"
+        )
+        found, exact = json.loads(done.stdout), ce.reference.cross_entropy_with_grad(np.load(files / "logits.npy"), q)
+        assert found["mean_nats"] == pytest.approx(exact[0], rel=1e-6)
+        assert found["negative_targets"]
+        np.save(files / "q.npy", np.abs(q))
+        assert run("eval", "logits.npy", "q.npy", cwd=files).stderr == ""
+
+    def test_negative_weights(self, files, rng):
+        """They have a sum and its gradient, no mean."""
+        s = rng.standard_normal(500)
+        np.save(files / "rows.npy", s)
+        call = ("eval", "logits.npy", "targets.npy", "--sample-weight", "rows.npy", "--grad", "g.npy")
+        refused = run(*call, cwd=files)
+        assert refused.returncode == 2
+        assert "reduction: expected 'sum' or 'none' for weights of which some are negative" in refused.stderr
+        assert not (files / "g.npy").exists()
+        done = run(*call, "--reduction", "sum", "--json", cwd=files)
+        assert done.stderr == ""
+        found, logits, t = json.loads(done.stdout), np.load(files / "logits.npy"), np.load(files / "targets.npy")
+        exact = ce.reference.cross_entropy_with_grad(logits, t, sample_weight=s, reduction="sum")
+        assert found["sum_nats"] == pytest.approx(exact[0], rel=1e-5)
+        assert found["mean_nats"] is found["standard_error_nats"] is found["perplexity"] is None
+        assert found["rows"] == (t >= 0).sum()
+        np.testing.assert_allclose(np.load(files / "g.npy"), exact[1], atol=1e-6)
+        text = run(*call, "--reduction", "sum", cwd=files).stdout
+        assert f"sum             {found['sum_nats']:.6f} nats" in text
+        assert "perplexity" not in text
+
     @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i8", ">i4", "|u1"])
     def test_every_dtype(self, files, dtype):
         logits = np.abs(np.load(files / "logits.npy") * 3).astype(dtype)

@@ -82,6 +82,15 @@ def test_options_reach_the_library():
     assert found == x.to_dict()
 
 
+def test_negative_probabilities():
+    done = run("--logits", "2 1 0.1", "--targets", "1.2 -0.2 0")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "crossentropy: warning: some target probabilities are negative: the loss is what its definition gives\n"
+    )
+    assert "Some are negative, and so no probabilities" in done.stdout
+
+
 def test_one_row_with_a_sample_weight():
     found = numbers("--logits", "2 1 0.1", "--targets", "0", "--sample-weight", "0.5", "--reduction", "sum")
     assert found["loss"] == 0.5 * ce.cross_entropy([2.0, 1.0, 0.1], 0)
