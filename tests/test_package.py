@@ -3,15 +3,19 @@
 import importlib.metadata
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import crossentropy as ce
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(script, **environment):
@@ -29,6 +33,13 @@ def test_all_is_what_is_defined():
 
 def test_version_comes_from_one_place():
     assert ce.__version__ == importlib.metadata.version("crossentropy")
+
+
+def test_files_name_the_same_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search("^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert re.findall(r"\d+\.\d+\.\d+", newest) in ([], [version]), newest
 
 
 def test_typing_is_installed():
