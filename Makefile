@@ -27,7 +27,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # The types of the compiled module, where mypy reads them.
-STUB = cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
+STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; print(c.__file__)')")/_core.pyi" src/crossentropy
 
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
