@@ -27,7 +27,8 @@ BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # The types of the compiled module, where mypy reads them.
-STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; print(c.__file__)')")/_core.pyi" src/crossentropy
+STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; print(c.__file__)')")/_core.pyi" \
+  src/crossentropy
 
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
@@ -56,8 +57,8 @@ help:
 	$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) --group tested-torch)
 	@touch $@
 
-# What a stamp installs: the package, and the dependency group that it names; .venv/with-demo the package alone. Once
-# `make develop` has run, the package stays editable.
+# What a stamp installs: the package with these extras, and the dependency group that it names; .venv/with-demo the
+# package alone, some the group alone. Once `make develop` has run, the package stays editable.
 PACKAGE := .[demo]
 .venv/with-lint: PACKAGE := .[cli]
 .venv/with-bench: PACKAGE := .
