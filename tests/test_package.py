@@ -3,15 +3,19 @@
 import importlib.metadata
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import crossentropy as ce
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(script, **environment):
@@ -31,10 +35,16 @@ def test_version_comes_from_one_place():
     assert ce.__version__ == importlib.metadata.version("crossentropy")
 
 
+def test_files_name_the_same_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search("^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert re.findall(r"\d+\.\d+\.\d+", newest) in ([], [version]), newest
+
+
 def test_typing_is_installed():
-    installed = Path(ce.__file__).parent
-    assert (installed / "py.typed").exists()
-    assert "def loss(" in (installed / "_core.pyi").read_text()
+    assert Path(ce.__file__).with_name("py.typed").exists()
+    assert "def loss(" in Path(ce._core.__file__).with_name("_core.pyi").read_text()
 
 
 def test_numpy_is_all_it_imports():
@@ -51,7 +61,9 @@ def test_numpy_is_all_it_imports():
 
 def test_missing_compiled_module(tmp_path):
     shutil.copytree(Path(ce.__file__).parent, tmp_path / "crossentropy", ignore=shutil.ignore_patterns("*.so"))
-    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crossentropy")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crossentropy"
+    # Without site-packages (-S), whose finder of an editable install would come first.
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ImportError: crossentropy's compiled module is missing" in done.stderr
     assert "pip install ." in done.stderr
