@@ -13,8 +13,22 @@ from rich.console import Console, RenderableType
 from .._files import same_file, whole
 from .._stored import Stored, new_array, open_array
 
+_quiet = False
+
+
+def be_quiet(wanted: bool) -> None:
+    """Whether `tell` prints nothing from now on."""
+    global _quiet
+    _quiet = wanted
+
 
 def tell(line: str) -> None:
+    """Print a note or a warning, unless it is to be quiet."""
+    if not _quiet:
+        _print_line(line)
+
+
+def _print_line(line: str) -> None:
     """Print one line to standard error, with unprintable characters escaped; ignore a closed one."""
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     if sys.stderr is not None:
@@ -23,7 +37,7 @@ def tell(line: str) -> None:
 
 
 def tell_failure(path: Path | str | None, reason: object) -> None:
-    tell(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}")
+    _print_line(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}")
 
 
 def fail(path: Path | None, reason: object) -> NoReturn:
