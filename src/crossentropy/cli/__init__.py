@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
@@ -14,7 +15,7 @@ try:
     import typer
 
     from . import _eval, _explain
-    from ._files import tell_failure
+    from ._files import format_warning, tell_failure
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("crossentropy"):
         raise
@@ -80,6 +81,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
+    warnings.formatwarning = format_warning
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _end)

@@ -124,6 +124,8 @@ def score_files(
                 z = arrays["logits"]
                 if not -z.ndim <= axis < z.ndim:
                     fail(logits, f"expected an axis {axis}, got shape {z.shape}")
+                if z.ndim < arrays["targets"].ndim:
+                    fail(None, f"expected LOGITS before TARGETS, got shapes {z.shape} and {arrays['targets'].shape}")
             rows, dtype = _scoring.check_logits(z, axis)
             options = loss_options(
                 ignore_index=ignore_index,
