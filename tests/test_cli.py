@@ -325,7 +325,8 @@ class TestHelp:
         assert "  -h, --help " in shown.stdout
         text, examples = shown.stdout.split("  Examples:\n\n")
         assert max(map(len, text.splitlines())) <= 80
-        assert not re.search("[\u2500-\u257f]|<bool>|[\\w,]\\.\\.\\.$", text, re.MULTILINE)  # boxes, types of flags, cuts
+        noise = "[\u2500-\u257f]|<bool>|[\\w,]\\.\\.\\.$"  # boxes, types of flags, sentences cut
+        assert not re.search(noise, text, re.MULTILINE)
         assert all(line.startswith("  crossentropy") for line in examples.splitlines())  # whole, to be copied
         for command in ((COMMAND,), MODULE):
             assert run(*words, "-h", cwd=tmp_path, command=command).stdout == shown.stdout

@@ -19,9 +19,10 @@ except ModuleNotFoundError as error:
 except (ImportError, ValueError) as error:  # the environment names what there is not: CROSSENTROPY_ISA, _NUM_THREADS
     import sys as _sys
 
+    # What Python was started with: a script of this name, or -m and this name.
     if _sys.orig_argv[-len(_sys.argv)].rpartition("/")[2] != "crossentropy":
         raise
-    # The command line, which is not there yet: one line, as of its other failures.
+    # The command line, which cannot be imported: one line, like its other failures.
     print(f"crossentropy: {error}", file=_sys.stderr)
     raise SystemExit(2) from None
 

@@ -18,7 +18,7 @@ _quiet = False
 
 
 def be_quiet(wanted: bool) -> bool:
-    """Print no notes and no warnings from now on, Python's own among them. An option's callback: it returns its value."""
+    """Print no notes and no warnings from now on, Python's own among them. It returns the value of its option."""
     global _quiet
     _quiet = wanted
     if wanted:
@@ -32,7 +32,7 @@ def tell(line: str) -> None:
         _print(line)
 
 
-def format_warning(message: Warning | str, *_: object) -> str:
+def format_warning(message: Warning | str, *_: object, **__: object) -> str:
     """Like the commands' own warnings: of matplotlib's, where in its code they arose is nothing for a user."""
     return _printable(f"crossentropy: warning: {message}") + "\n"
 
