@@ -1,4 +1,4 @@
-"""Files read and written by the commands, and the one way to fail."""
+"""Files read and written by the commands, what they print, and the one way to fail."""
 
 import contextlib
 import sys
