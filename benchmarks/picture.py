@@ -15,7 +15,9 @@ from matplotlib.axes import Axes
 from peers import PEERS
 from rich.console import Console
 from rich.progress import track
-from run import cpu, run
+from run import run
+
+from crossentropy._config import cpu_name
 
 ELEMENTS = 1 << 22  # of the sweep over classes, whatever their number
 CLASSES = (10, 100, 1000, 10_000, 100_000, 1_000_000, 4_000_000)
@@ -75,7 +77,7 @@ def main() -> None:
     draw(right, figures, names[len(CLASSES) :], 0)
     right.set_xlabel(f"rows N ({CLASSES_OF_ROWS:,} classes)")
     right.legend(frameon=False, fontsize="small")
-    figure.suptitle(f"float32, 2 threads, {cpu()}", fontsize="medium")
+    figure.suptitle(f"float32, 2 threads, {cpu_name()}", fontsize="medium")
     figure.savefig(arguments.out, dpi=110)
 
 

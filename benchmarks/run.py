@@ -25,15 +25,9 @@ from rich.table import Table
 
 import crossentropy as ce
 from crossentropy import _core
+from crossentropy._config import cpu_name
 
 OURS = ("crossentropy", "crossentropy, out=")
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def run(peer: str, regime: str) -> dict[str, object]:
@@ -95,7 +89,7 @@ def main() -> None:
     for found in (found for peers in results.values() for found in peers.values()):
         versions.update(found.get("versions", {}))
     machine = {
-        "cpu": cpu(),
+        "cpu": cpu_name(),
         "instruction_set": _core.instruction_set,
         "threads": ce.get_num_threads(),
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pkgutil
+import platform
 import re
 import shutil
 import subprocess
@@ -69,12 +70,29 @@ def test_missing_compiled_module(tmp_path):
     assert "pip install ." in done.stderr
 
 
-def test_show_config(capsys):
+def test_show_config(capsys, monkeypatch):
+    """The versions of frameworks are told where they are installed."""
+    versions = {"torch": "1.2"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     ce.show_config()
     text = capsys.readouterr().out
     assert f"crossentropy {ce.__version__}" in text
+    assert f"\nPython {platform.python_version()}, NumPy {np.__version__}, torch 1.2\n" in text
+    assert f"\nsystem: {platform.platform()}\n" in text
+    assert re.search(r"\nCPU: \S", text)
     assert "instruction set: " in text
     assert f"threads: {ce.get_num_threads()}" in text
+
+
+def test_show_config_imports_no_framework():
+    done = run("import crossentropy, sys; crossentropy.show_config(); print({'torch', 'jax'} & set(sys.modules))")
+    assert done.stdout.endswith("\nset()\n"), done.stderr
 
 
 def test_instruction_set_is_chosen_by_the_environment():
