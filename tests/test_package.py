@@ -62,8 +62,9 @@ def test_numpy_is_all_it_imports():
 
 def test_missing_compiled_module(tmp_path):
     shutil.copytree(Path(ce.__file__).parent, tmp_path / "crossentropy", ignore=shutil.ignore_patterns("*.so"))
-    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crossentropy"
-    # Without site-packages (-S), whose finder of an editable install would come first.
+    # Without what site-packages start (-S): the finder of an editable install would come first.
+    paths = [str(tmp_path), str(Path(np.__file__).parent.parent)]
+    script = f"import sys; sys.path[:0] = {paths!r}; import crossentropy"
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ImportError: crossentropy's compiled module is missing" in done.stderr
