@@ -33,13 +33,13 @@ def rounded(figures: Any) -> Any:
     return float(f"{figures:.4g}") if isinstance(figures, float) else figures
 
 
-def names(figures: Any, path: str = "") -> Iterator[str]:
-    """What each figure is of."""
-    if not isinstance(figures, dict):
-        yield path
-        return
-    for name, figure in figures.items():
-        yield from names(figure, f"{path}: {name}" if path else name)
+def missing(stands: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    """What stands somewhere and was not found."""
+    for name, figure in stands.items():
+        if name not in found:
+            yield name
+        elif isinstance(figure, dict):
+            yield from (f"{name}: {missed}" for missed in missing(figure, found[name]))
 
 
 def text(results: dict[str, Any]) -> str:
@@ -54,8 +54,7 @@ def take(measured: Path, taken: Path) -> list[str]:
     refused = []
     for path in sorted(measured.glob("*.json")):
         found = rounded(json.loads(path.read_text(encoding="utf-8")))
-        missed = sorted(set(names(results.get(path.stem, {}))) - set(names(found)))
-        if missed:
+        if missed := list(missing(results.get(path.stem, {}), found)):
             refused.append(f"{path.stem}: not taken, for it has nothing of " + "; ".join(missed))
         else:
             results[path.stem] = found

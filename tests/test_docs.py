@@ -60,6 +60,7 @@ def test_code(page):
             assert gradients.bias is None
             continue
         np.testing.assert_allclose(names["loss"], 2.018508394741883, rtol=1e-12)
+        assert float(re.search(r"# loss = ([\d.]+) nats", block)[1]) == pytest.approx(names["loss"], rel=1e-12)
         shown = np.array(eval(re.search(r"# dlogits = .* = (\[\[.*\]\])", block)[1]))
         np.testing.assert_allclose(names["dlogits"], shown, atol=5e-5)
 
