@@ -15,7 +15,7 @@
 #   make bench-commands  time and disk that make demo, test and words take in a fresh clone
 #   make compare    what other libraries return where digits are lost (those installed in .venv)
 #   make accuracy   errors against mpmath
-#   make results    all of these anew, some hours: docs/results.json, from which make docs fills the pages
+#   make results    all of these anew, some two hours: docs/results.json, from which make docs fills the pages
 #   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json

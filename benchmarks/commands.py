@@ -29,11 +29,11 @@ def megabytes(folder: Path) -> float:
     return sum(512 * path.lstat().st_blocks for path in folder.rglob("*")) / 1e6
 
 
-def step(printed: str, name: str) -> dict[str, float]:
+def step(printed: str, name: str) -> dict[str, int]:
     """What the next-word model says of a step through the head, or through whole logits."""
     found = re.search(rf"{name}\s+(\d+)\s+(\d+)\s+[\d.]+", printed)
     assert found, printed
-    return {"milliseconds": float(found[1]), "mebibytes": float(found[2])}
+    return {"milliseconds": int(found[1]), "mebibytes": int(found[2])}
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     words = {
         "machine": machine({}),
         "seconds": taken,
-        "perplexity at first": float(learnt[1]),
+        "perplexity at first": int(learnt[1]),
         "perplexity": float(learnt[2]),
         "linear head": step(printed, "the linear head"),
         "whole logits": step(printed, "whole logits"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import crossentropy as ce
 
@@ -113,7 +114,8 @@ def test_pages_are_what_the_library_computes_and_what_was_measured(tmp_path):
     assert {picture.name for picture in pictures} == {"speed.png", "the-loss.png"}
     for picture in pictures:
         assert (tmp_path / picture).stat().st_size > 10_000
-        assert (ROOT / picture).exists()
+        drawn_from, expected = (Image.open(root / picture).text.get("Description") for root in (ROOT, tmp_path))
+        assert drawn_from == expected
 
 
 WRITTEN = [*TEMPLATES, *(page for page in PAGES if page.name not in {template.stem for template in TEMPLATES})]
