@@ -11,13 +11,15 @@
 #   make bench      timings beside other libraries (those installed in .venv)
 #   make bench-adapters  crossentropy.torch and crossentropy.jax beside torch and optax (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
-#   make picture    draws timings against the numbers of classes and rows: docs/speed.png
+#   make picture    timings against the numbers of classes and rows, which docs/speed.png shows
+#   make bench-commands  time and disk that make demo, test and words take in a fresh clone
 #   make compare    what other libraries return where digits are lost (those installed in .venv)
-#   make accuracy   measures errors against mpmath and writes docs/accuracy.md
+#   make accuracy   errors against mpmath
+#   make results    all of these anew, some two hours: docs/results.json, from which make docs fills the pages
 #   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make sanitize-short  the core under ASan and UBSan alone, for half a minute
-#   make docs       fills the pages of docs/ with what the library computes
+#   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json
 #   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
 #   make develop    for those who change the library: an editable install in .venv, with what tests and lint need
 #   make clean      removes .venv and everything built
@@ -35,7 +37,7 @@ TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_tor
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head picture compare accuracy test-neon sanitize sanitize-short docs lint develop clean
+.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -124,7 +126,7 @@ bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
 
 bench-adapters: .venv/with-bench
-	$(BIN)/python benchmarks/run.py --adapters --json build/bench-adapters.json
+	$(BIN)/python benchmarks/run.py --adapters
 
 compare: .venv/with-bench
 	$(BIN)/python benchmarks/compare.py
@@ -133,10 +135,18 @@ bench-head: .venv/with-bench
 	$(BIN)/python benchmarks/head.py
 
 picture: .venv/with-bench
-	$(BIN)/python benchmarks/picture.py
+	$(BIN)/python benchmarks/run.py --picture --rounds 1
+
+bench-commands: .venv/with-bench
+	$(BIN)/python benchmarks/commands.py
 
 accuracy: .venv/with-test
-	$(BIN)/python tests/accuracy.py docs/accuracy.md
+	$(BIN)/python tests/accuracy.py build/results/accuracy.json
+
+# One after another: what runs beside a timing would slow it.
+results:
+	$(MAKE) -j1 bench bench-adapters bench-head picture compare accuracy bench-commands
+	$(BIN)/python benchmarks/results.py
 
 test-neon: .venv/with-lint
 	$(BIN)/cmake -S tests/core -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null

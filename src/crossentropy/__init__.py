@@ -1,4 +1,4 @@
-"""Softmax cross-entropy and its gradient: exact, the same bits everywhere, at the speed of memory.
+"""Softmax cross-entropy and its gradient: right to the last digits, the same bits on AVX2, AVX-512 and NEON.
 
 >>> import crossentropy as ce
 >>> loss = ce.cross_entropy([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]], [[0, 1, 0], [1, 0, 0]])
