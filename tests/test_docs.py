@@ -155,7 +155,7 @@ def imports():
     """From which room of the package which other is imported."""
     for path in PACKAGE.rglob("*.py"):
         here = path.relative_to(PACKAGE).parts
-        room = here[0].strip("_") if len(here) > 1 else "front"
+        room = here[0].strip("_") if len(here) > 1 else "cli" if here == ("__main__.py",) else "front"
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level and here != ("__init__.py",):
                 modules = [node.module] if node.module else [name.name for name in node.names]
