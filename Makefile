@@ -11,26 +11,33 @@
 #   make bench      timings beside other libraries (those installed in .venv)
 #   make bench-adapters  crossentropy.torch and crossentropy.jax beside torch and optax (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
-#   make picture    draws timings against the numbers of classes and rows: docs/speed.png
+#   make picture    timings against the numbers of classes and rows, which docs/speed.png shows
+#   make bench-commands  time and disk that make demo, test and words take in a fresh clone
 #   make compare    what other libraries return where digits are lost (those installed in .venv)
-#   make accuracy   measures errors against mpmath and writes docs/accuracy.md
+#   make accuracy   errors against mpmath
+#   make results    all of these anew, some two hours: docs/results.json, from which make docs fills the pages
 #   make test-neon  the same bits on ARM: cross-compiled, run under qemu (Debian: g++-aarch64-linux-gnu qemu-user)
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
-#   make docs       fills the pages of docs/ with what the library computes
+#   make sanitize-short  the core under ASan and UBSan alone, for half a minute
+#   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json
 #   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
+#   make develop    for those who change the library: an editable install in .venv, with what tests and lint need
 #   make clean      removes .venv and everything built
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# The types of the compiled module, where mypy reads them.
+STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; print(c.__file__)')")/_core.pyi" \
+  src/crossentropy
 
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head picture compare accuracy test-neon sanitize docs lint clean
+.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -44,17 +51,30 @@ help:
 	 { echo "crossentropy needs Python 3.11, its venv and headers, git and a C++ compiler:"; \
 	   echo "  sudo apt install git make g++ python3-venv python3-dev"; exit 1; } >&2
 	$(PYTHON) -m venv .venv
+	$(PIP) install 'pip>=25.1'  # the first that knows --group
 	@touch $@
 
-# torch from the index that TORCH_INDEX names, if it names one; else it comes with the extra.
+# torch from the index that TORCH_INDEX names, if it names one; else it comes with the group.
 .venv/torch: .venv/created
-	$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) torch==2.13.0)
+	$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) --group tested-torch)
 	@touch $@
 
-# The package with the extras named by the stamp: .venv/with-demo installs '.[demo]'.
+# What a stamp installs: the package with these extras, and the dependency group that it names; .venv/with-demo the
+# package alone, some the group alone. Once `make develop` has run, the package stays editable.
+PACKAGE := .[demo]
+.venv/with-lint: PACKAGE := .[cli]
+.venv/with-bench: PACKAGE := .
+.venv/with-coverage .venv/with-sanitize: PACKAGE :=
+EDITABLE = $(shell test ! -e .venv/with-develop || echo --editable)
+.venv/with-develop: EDITABLE := --editable
+
+.venv/with-test-torch: .venv/torch
 .venv/with-%: .venv/created $(SOURCES)
-	$(PIP) install '.[$*]'
+	$(PIP) install $(if $(PACKAGE),$(EDITABLE) '$(PACKAGE)') $(if $(filter-out demo,$*),--group $*)
 	@touch $@
+
+develop: .venv/with-develop
+	$(STUB)
 
 demo: .venv/with-demo
 	@mkdir -p demo-output
@@ -71,7 +91,7 @@ test: .venv/with-test
 	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
 
 # PyTorch's test cases change settings of other tests: they have a process of their own.
-test-torch: .venv/torch .venv/with-test-torch
+test-torch: .venv/with-test-torch
 	$(BIN)/python -m pytest $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/python -m pytest tests/conformance/test_torch.py
 
@@ -81,7 +101,7 @@ test-jax: .venv/with-test-jax
 test-core: build/lint/built
 	build/lint/stack
 
-test-all: test test-torch test-jax test-core
+test-all: test test-torch test-jax test-core sanitize-short
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz
@@ -93,7 +113,7 @@ fuzz-front-end:
 fuzz-readers fuzz-arguments: fuzz-%:
 	$(BIN)/python tests/fuzz/$*.py -max_total_time=$(or $(FUZZ_SECONDS),0)
 
-coverage: .venv/torch .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
+coverage: .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
 	@mkdir -p build/coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
@@ -106,7 +126,7 @@ bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
 
 bench-adapters: .venv/with-bench
-	$(BIN)/python benchmarks/run.py --adapters --json build/bench-adapters.json
+	$(BIN)/python benchmarks/run.py --adapters
 
 compare: .venv/with-bench
 	$(BIN)/python benchmarks/compare.py
@@ -115,10 +135,18 @@ bench-head: .venv/with-bench
 	$(BIN)/python benchmarks/head.py
 
 picture: .venv/with-bench
-	$(BIN)/python benchmarks/picture.py
+	$(BIN)/python benchmarks/run.py --picture --rounds 1
+
+bench-commands: .venv/with-bench
+	$(BIN)/python benchmarks/commands.py
 
 accuracy: .venv/with-test
-	$(BIN)/python tests/accuracy.py docs/accuracy.md
+	$(BIN)/python tests/accuracy.py build/results/accuracy.json
+
+# One after another: what runs beside a timing would slow it.
+results:
+	$(MAKE) -j1 bench bench-adapters bench-head picture compare accuracy bench-commands
+	$(BIN)/python benchmarks/results.py
 
 test-neon: .venv/with-lint
 	$(BIN)/cmake -S tests/core -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
@@ -131,13 +159,16 @@ test-neon: .venv/with-lint
 sanitize: .venv/with-sanitize
 	tests/core/sanitize.sh $(abspath $(BIN))
 
+sanitize-short: .venv/with-sanitize
+	tests/core/sanitize.sh $(abspath $(BIN)) 10 address,undefined
+
 docs: .venv/with-docs
 	$(BIN)/python docs/build.py
 
 lint: .venv/with-lint build/lint/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cp "$$($(BIN)/python -c 'import crossentropy._core as c, pathlib; print(pathlib.Path(c.__file__).parent)')/_core.pyi" src/crossentropy/
+	$(STUB)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(wildcard src/core/*.?pp src/core/kernels/*.?pp src/bindings/*.?pp tests/core/*.?pp)
 

@@ -1,19 +1,20 @@
 """What other libraries return where digits are easily lost, beside ours and the exact value.
 
-    make compare                                        prints the table
-    python benchmarks/compare.py docs/accuracy.md       writes it into that page too
+    make compare
 
-Peers that are not installed in .venv are left out.
+Peers that are not installed in .venv are left out. The answers go to build/results/compare.json.
 """
 
 import importlib.metadata
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import mpmath
 import numpy as np
+from results import write
+from rich.console import Console
+from rich.table import Table
 
 import crossentropy as ce
 
@@ -115,19 +116,18 @@ CASES: dict[str, tuple[list[list[float]], list[int], type]] = {
     "nothing but ignored rows": ([row, row], [-100, -100], np.float32),
     "a target out of range: `[2, 1, 0.1]`, target 3": ([row], [3], np.float32),
 }
-HEADING = "## What others return\n"
 
 
-def table() -> str:
-    lines = ["| | mean loss | gradient at the target |", "|---|---:|---:|"]
+def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
+    """Loss and gradient by case and peer, as they are shown, and the versions of the peers."""
+    found_by_case: dict[str, dict[str, list[str]]] = {}
     versions: dict[str, str] = {}
     for name, (rows, indices, dtype) in CASES.items():
         logits, targets = np.array(rows, dtype), np.array(indices)
-        lines.append(f"| *{name}* | | |")
+        found_of = found_by_case.setdefault(name, {})
         at = max(targets[0], 0)
         if at < logits.shape[1]:
-            loss, at_target = exact(logits, targets)
-            lines.append(f"| exact | {mpmath.nstr(loss, 7)} | {mpmath.nstr(at_target, 7)} |")
+            found_of["exact"] = [f"{float(x):.7g}" for x in exact(logits, targets)]
         for peer, (function, packages) in PEERS.items():
             try:
                 versions |= {package: importlib.metadata.version(package) for package in packages}
@@ -138,28 +138,26 @@ def table() -> str:
             except NotMadeForThisError:
                 continue
             except Exception as error:  # whatever a peer raises is its answer
-                lines.append(f"| {peer} | {type(error).__name__} | |")
+                found_of[peer] = [type(error).__name__, ""]
                 continue
             of_target = f"{float(gradient[0, at]):.7g}" if at < logits.shape[1] else f"{gradient[0].tolist()} (all)"
-            lines.append(f"| {peer} | {float(found):.7g} | {of_target} |")
-    used = ", ".join(f"{package} {version}" for package, version in versions.items())
-    return "\n".join(lines) + f"\n\nWith {used}.\n"
+            found_of[peer] = [f"{float(found):.7g}", of_target]
+    return found_by_case, versions
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    text = table()
-    print(text, end="")
-    for path in sys.argv[1:]:
-        page = Path(path)
-        page.write_text(page.read_text().partition(HEADING)[0] + HEADING + INTRODUCTION + text)
+    cases, versions = answers()
+    written = write("compare", {"versions": versions, "cases": cases})
+    console = Console(width=max(120, Console().width), highlight=False)
+    console.print("  ".join(f"{package} {version}" for package, version in versions.items()))
+    for name, peers in cases.items():
+        table = Table("", "mean loss", "gradient at the target", title=name, title_justify="left")
+        for peer, answer in peers.items():
+            table.add_row(peer, *answer)
+        console.print(table)
+    console.print(f"answers in {written}")
 
-
-INTRODUCTION = """
-In float32 unless said: the mean loss, and its gradient at the target of the first row. *exact* is mpmath's; where no
-row counts it is this library's convention. `make compare` prints this table for the libraries installed.
-
-"""
 
 if __name__ == "__main__":
     main()

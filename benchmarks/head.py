@@ -9,7 +9,7 @@ only. That of the products alone holds their logits and what the BLAS keeps for 
 unless bfloat16 is said, which only torch and its adapter take.
 
 OpenBLAS takes its kernels from OPENBLAS_CORETYPE where that is set, which may slow NumPy's products: it is said beside
-the figures.
+the figures. These go to build/results/head.json.
 """
 
 import argparse
@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from run import machine
 
 SHAPES = (
     "2048 x 1024 x 32000",
@@ -217,6 +219,16 @@ def main() -> None:
         known = found.get((shape, peer))
         if known is None or "missing" in known or result.get("seconds", np.inf) < known["seconds"]:
             found[shape, peer] = result
+    versions = {PEERS[peer][1]: str(result["version"]) for (_, peer), result in found.items() if "version" in result}
+    timed = {
+        shape: {
+            peer: {name: found[shape, peer][name] for name in ("seconds", "mebibytes")}
+            for peer in PEERS
+            if "seconds" in found[shape, peer]
+        }
+        for shape in shapes
+    }
+    written = write("head", {"machine": machine(versions), "shapes": timed})
     console = Console(width=110, highlight=False)
     kernels = os.environ.get("OPENBLAS_CORETYPE", "")
     console.print(f"OpenBLAS chooses its kernels{f': OPENBLAS_CORETYPE={kernels}' if kernels else ''}")
@@ -244,6 +256,7 @@ def main() -> None:
             ratios = (f"{seconds / fastest[kind]:.2f}" for kind in fastest)
             table.add_row(peer, f"{seconds:.4g}", *ratios, f"{result['mebibytes']:.0f}")
         console.print(table)
+    console.print(f"figures in {written}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ REGIMES = {
     "4096 x 1000, probabilities, float64": Regime((4096, 1000), 1.0, dtype="float64", dense=True),
     "16 x 4000003": Regime((16, 4000003), 1.5),
 }
+# What the picture shows: as many logits in more and more classes, then more and more rows.
+ELEMENTS, CLASSES_OF_ROWS = 1 << 22, 1000
+SWEEPS = {
+    "over classes": [f"{max(1, ELEMENTS // C)} x {C}" for C in (10, 100, 1000, 10_000, 100_000, 1_000_000, 4_000_000)],
+    "over rows": [f"{rows} x {CLASSES_OF_ROWS}" for rows in (1, 8, 64, 512, 4096, 32_768)],
+}
 
 
 def regime_named(name: str) -> Regime:

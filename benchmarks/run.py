@@ -2,10 +2,11 @@
 
     make bench                      everything
     make bench-adapters             crossentropy.torch and crossentropy.jax beside torch and optax
-    python benchmarks/run.py --regime "65536 x 10" --rounds 5 --json build/bench.json
+    make picture                    what docs/speed.png shows
+    python benchmarks/run.py --regime "65536 x 10" --rounds 5
 
 Each peer runs in a process of its own. Peers take turns, round after round, and the best time counts: machines are
-noisy, so a ratio of one run counts and a lone time does not.
+noisy, so a ratio of one run counts and a lone time does not. The figures go to build/results/.
 """
 
 import argparse
@@ -13,27 +14,21 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 
-from peers import ADAPTERS, PEERS, REGIMES
+from peers import ADAPTERS, PEERS, REGIMES, SWEEPS, regime_named
+from results import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import crossentropy as ce
 from crossentropy import _core
+from crossentropy._config import cpu_name
 
 OURS = ("crossentropy", "crossentropy, out=")
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def run(peer: str, regime: str) -> dict[str, object]:
@@ -54,27 +49,30 @@ def summary(regime: str, peers: dict[str, dict[str, object]]) -> str:
     )
 
 
-def markdown(results: dict[str, dict[str, dict[str, object]]], names: Iterable[str]) -> str:
-    """The table of the README: milliseconds, a row a regime."""
-    names = list(names)
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for regime, peers in results.items():
-        cells = (f"{peers[peer]['best']:.3g}" if "best" in peers.get(peer, {}) else "–" for peer in names)
-        lines.append(f"| {regime} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def machine(versions: dict[str, str]) -> dict[str, object]:
+    """Where figures come from."""
+    return {
+        "cpu": cpu_name(),
+        "instruction_set": _core.instruction_set,
+        "threads": ce.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regime", action="append", choices=REGIMES, help="only this one; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each peer (default 3)")
-    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
-    parser.add_argument("--markdown", action="store_true", help="print the table of the README instead")
-    parser.add_argument("--adapters", action="store_true", help="the adapters beside what they stand in for")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--adapters", action="store_true", help="the adapters beside what they stand in for")
+    what.add_argument("--picture", action="store_true", help="what the picture shows")
     arguments = parser.parse_args()
+    section = "adapters" if arguments.adapters else "picture" if arguments.picture else "loss"
     compared = ADAPTERS if arguments.adapters else PEERS
     bases = ("torch", "jax + optax") if arguments.adapters else ("copy", "crossentropy")
-    regimes = arguments.regime or list(REGIMES)
+    parts = SWEEPS if arguments.picture else {"milliseconds": arguments.regime or list(REGIMES)}
+    regimes = list(dict.fromkeys(chain(*parts.values())))
 
     turns = [(regime, peer) for regime in regimes for _ in range(arguments.rounds) for peer in compared]
     results: dict[str, dict[str, dict[str, object]]] = {regime: {} for regime in regimes}
@@ -83,7 +81,7 @@ def main() -> None:
     for regime, turns_of_regime in groupby(bar, itemgetter(0)):
         for _, peer in turns_of_regime:
             known = results[regime].get(peer, {})
-            if "missing" in known or (peer == OURS[1] and not REGIMES[regime].gradient):
+            if "missing" in known or (peer == OURS[1] and not regime_named(regime).gradient):
                 continue
             found = run(peer, regime)
             if "best" not in known or "missing" in found or found["best"] < known["best"]:
@@ -94,38 +92,33 @@ def main() -> None:
     versions: dict[str, str] = {}
     for found in (found for peers in results.values() for found in peers.values()):
         versions.update(found.get("versions", {}))
-    machine = {
-        "cpu": cpu(),
-        "instruction_set": _core.instruction_set,
-        "threads": ce.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": versions,
+    times_of = {
+        regime: {peer: float(found["best"]) for peer, found in peers.items() if "best" in found}
+        for regime, peers in results.items()
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"machine": machine, "milliseconds": results}, indent=1) + "\n")
+    here = machine(versions)
+    figures = {part: {regime: times_of[regime] for regime in named} for part, named in parts.items()}
+    written = write(section, {"machine": here, **figures})
 
-    if arguments.markdown:
-        print(markdown(results, compared))
-        return
     console = Console(width=max(120, Console().width), highlight=False)
-    console.print(f"{machine['cpu']}, {machine['instruction_set']}, {machine['threads']} threads, float32 unless said")
+    console.print(f"{here['cpu']}, {here['instruction_set']}, {here['threads']} threads, float32 unless said")
     console.print("  ".join(f"{name} {version}" for name, version in versions.items()))
     for regime in regimes:
         table = Table(
-            title=f"{regime}{', loss and gradient' if REGIMES[regime].gradient else ''}", title_justify="left"
+            title=f"{regime}{', loss and gradient' if regime_named(regime).gradient else ''}", title_justify="left"
         )
         for column in ("", "ms", *(f"to {'the floor' if base == 'copy' else base}" for base in bases)):
             table.add_column(column, justify="left" if not column else "right")
-        times = {peer: float(found["best"]) for peer, found in results[regime].items() if "best" in found}
+        times = times_of[regime]
         for peer, found in results[regime].items():
             if peer not in times:
                 table.add_row(peer, str(found["missing"]), "", "")
                 continue
             ratios = (f"{times[peer] / times[base]:.2f}" if base in times else "" for base in bases)
-            name = "floor: copy, 2 threads" if peer == "copy" and REGIMES[regime].gradient else peer
+            name = "floor: copy, 2 threads" if peer == "copy" and regime_named(regime).gradient else peer
             table.add_row("floor: read, 2 threads" if name == "copy" else name, f"{times[peer]:.4g}", *ratios)
         console.print(table)
-    console.print(f"figures in {arguments.json}")
+    console.print(f"figures in {written}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Fills the templates of this folder with what the library computes: every number, every output, every picture.
+"""Fills the templates of this folder with what the library computes and what was measured: numbers, outputs, pictures.
 
     python docs/build.py [FOLDER]
 
-Writes a page for each .md.j2, and its pictures, into FOLDER, by default this one. In a template, `run` shows a command
-with its output (or the steps of it whose titles begin so), `python` shows code with its output, `number` writes a
-number as the lesson does.
+Writes README.md, a page of docs/ for each other .md.j2, and their pictures, into FOLDER, by default the project's. In a
+template, `run` shows a command with its output (or the steps of it whose titles begin so), `python` shows code with its
+output, `number` writes a number as the lesson does; `results` is results.json, `figures` are the functions of it.
 """
 
 import contextlib
@@ -16,12 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import figures
 import jinja2
 import numpy as np
 
 import crossentropy as ce
 from crossentropy._explain import Explanation
 from crossentropy._explain._notation import number
+from crossentropy._head import MAX_LOGITS_BYTES
 
 HERE = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("crossentropy")
@@ -57,8 +59,10 @@ def python(code: str) -> str:
     return f"{_block('python', code)}\n\n{_block('text', printed.getvalue())}"
 
 
-def build(folder: Path) -> list[Path]:
-    """Write all pages; their pictures go beside them."""
+def build(root: Path) -> list[Path]:
+    """Write all pages; their pictures go to docs/."""
+    folder = root / "docs"
+    folder.mkdir(exist_ok=True)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
@@ -67,14 +71,16 @@ def build(folder: Path) -> list[Path]:
         explanation.plot(folder / name)
 
     pages = []
+    names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
+    names |= {"figures": figures, "results": figures.RESULTS, "default_mebibytes": MAX_LOGITS_BYTES >> 20}
+    figures.draw_speed(folder / "speed.png")
     for template in sorted(HERE.glob("*.md.j2")):
-        page = folder / template.stem
-        names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
+        page = (root if template.stem == "README.md" else folder) / template.stem
         page.write_text(environment.get_template(template.name).render(names), encoding="utf-8")
         pages.append(page)
     return pages
 
 
 if __name__ == "__main__":
-    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE):
+    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent):
         print(f"wrote {path}")

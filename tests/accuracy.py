@@ -1,10 +1,11 @@
 """Errors of every function against mpmath, in units in the last place: every dtype, layout and instruction set.
 
-    python tests/accuracy.py docs/accuracy.md      (make accuracy) writes the page's tables
+    python tests/accuracy.py build/results/accuracy.json      (make accuracy)
 
 An instruction set is chosen at import: each is measured in a process of its own.
 """
 
+import json
 import os
 import pickle
 import platform
@@ -235,70 +236,39 @@ def measure(instruction_set: str) -> Measured:
     return {dtype: errors(dtype, results) for dtype, results in zip(DTYPES, pickle.loads(done.stdout), strict=True)}
 
 
-def table(measured: dict[str, Measured]) -> str:
-    """Instruction sets with equal figures share their lines."""
-    sets: dict[str, list[str]] = {}
-    for instruction_set, dtypes in measured.items():
-        lines = [
-            f"| {dtype} | {layout} | "
-            + " | ".join(f"{columns[column].largest:.2f} ({columns[column].percentile:.2f})" for column in COLUMNS)
-            + " |"
-            for dtype, layouts in dtypes.items()
-            for layout, columns in layouts.items()
-        ]
-        sets.setdefault("\n".join(lines), []).append(instruction_set)
-    head = "| dtype | classes | " + " | ".join(COLUMNS) + " |\n|---|---|" + "---:|" * len(COLUMNS)
-    return "\n\n".join(f"**{', '.join(names)}**\n\n{head}\n{lines}" for lines, names in sets.items())
-
-
-PAGE = """# Accuracy
-
-The largest error and, in parentheses, the 99th percentile against mpmath ({version}, {precision} bits), in units in the
-last place (ULP): of the logits' dtype, but of float32 for losses and log-sum-exp in half precision, which are returned
-in float32. The goal is at most 4 ULP; for what is returned in half precision 1 ULP of it. `make accuracy` measures anew
-and writes this part of the page; the tests assert the goals.
-
-{table}
-
-Measured on {machine}: {count} rows of logits, each with up to three targets. Widths 1 to 65, 127 to 129, 191 to 193,
-1000, 50 257 and 1 000 003 of normal logits, and adversarial rows: logits up to 50 apart, all equal, a ramp, an offset
-of a million, a confident row, one whose other logits are tiny, two maxima, subnormal logits, logits of ±3e38, and gaps
-from 1 to 86. Half precision has those of them that it can hold.
-
-- *classes*: `rows` are contiguous and computed one at a time, `few classes` side by side; `strided`: the class axis is
-  not the last.
-- *loss*: of one row, `reduction="none"`.
-- *gradient*: of one row, in ULP of the larger of its two terms, the probability and the target's coefficient.
-- *confident*: the gradient at a target that has more than half of the probability, in ULP of itself: where `p - 1`
-  would lose every digit.
-- *softmax*, *log-softmax*: in ULP of themselves; *log-sum-exp*: in ULP of the larger of the largest logit and
-  log-sum-exp minus it.
-
-Probabilities below the smallest normal number of the dtype are left out; in float32 and float64 they are 0 by design.
-In float32 that is a gap of 87 between logits: float32 itself ends there. A soft cap or a temperature is computed in
-float64 and is not part of this table.
-
-"""
-OTHERS = "## What others return\n"  # this part of the page is written by benchmarks/compare.py
-
-
-def main(path: str) -> None:
+def main(path: Path) -> None:
     from crossentropy import _core
 
     measured = {name: measure(name) for name in _core.available_instruction_sets}
-    text = PAGE.format(
-        version=mpmath.__version__,
-        precision=PRECISION,
-        table=table(measured),
-        machine=f"{platform.machine()} ({platform.system()})",
-        count=len(cases("float32")),
-    )
-    page = Path(path)
-    page.write_text(text + "".join(page.read_text().partition(OTHERS)[1:]))
-    print(table(measured))
+    figures = {
+        "mpmath": mpmath.__version__,
+        "precision": PRECISION,
+        "machine": f"{platform.machine()} ({platform.system()})",
+        "rows": len(cases("float32")),
+        "goal": goal("float32", "loss"),
+        "goal of half precision": goal("float16", "gradient"),
+        "errors": {
+            instruction_set: {
+                dtype: {
+                    layout: {column: [round(x, 2) for x in found[:2]] for column, found in columns.items()}
+                    for layout, columns in layouts.items()
+                }
+                for dtype, layouts in dtypes.items()
+            }
+            for instruction_set, dtypes in measured.items()
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+    for instruction_set, dtypes in measured.items():
+        for dtype, layouts in dtypes.items():
+            for layout, columns in layouts.items():
+                largest = ", ".join(f"{column} {found.largest:.2f}" for column, found in columns.items())
+                print(f"{instruction_set}, {dtype}, {layout}: {largest}")
     for instruction_set, dtypes in measured.items():
         for found in beyond(dtypes):
             raise SystemExit(f"{instruction_set}: {found}")
+    print(f"figures in {path}")
 
 
 def beyond(dtypes: Measured) -> list[str]:
@@ -313,4 +283,4 @@ def beyond(dtypes: Measured) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -25,9 +25,9 @@ def run_code(page):
     return names
 
 
-def run_readme(adapter, names):
-    """Run what the README shows of an adapter, on the names that it takes for granted."""
-    (block,) = re.findall(rf"```py\n(import {adapter} .*?)```", (DOCS.parent / "README.md").read_text(), re.S)
+def run_beginning(page, names):
+    """Run what a page shows first, on the names that it takes for granted."""
+    (block,) = re.findall(r"```py\n(import .*?)```", (DOCS / page).read_text(), re.S)
     exec(block, names)
     return names
 

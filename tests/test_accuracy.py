@@ -1,4 +1,4 @@
-"""Every figure of docs/accuracy.md is within the goal; `make accuracy` writes that page."""
+"""Every error that `make accuracy` measures is within the goal."""
 
 import pytest
 from accuracy import beyond, measure

@@ -20,10 +20,24 @@ from crossentropy import _scoring, cli
 from crossentropy._options import loss_options
 
 COMMAND = Path(sys.executable).with_name("crossentropy")
+MODULE = (sys.executable, "-m", "crossentropy")
 
 
-def run(*arguments, cwd, **options):
-    return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options)
+def run(*arguments, cwd, command=(COMMAND,), **options):
+    return subprocess.run([*command, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options)
+
+
+def on_terminal(*arguments, cwd, **environment):
+    """What a command shows on standard error, which is a terminal of 80 columns."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    done = subprocess.run([COMMAND, *arguments], cwd=cwd, stderr=follower, stdout=subprocess.PIPE, env=environment)
+    os.write(follower, b"end")  # reading nothing would be an error
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert done.returncode == 0
+    return shown.removesuffix("end")
 
 
 @pytest.fixture
@@ -148,6 +162,10 @@ class TestEval:
                 "complex.npy: logits: expected float16, bfloat16, float32, float64 or integ",
             ),
             (["logits.npy", "logits.npy", "--axis", "2"], "logits.npy: expected an axis 2, got shape (500, 7)"),
+            (
+                ["targets.npy", "logits.npy"],
+                "expected LOGITS before TARGETS, got shapes (500,) and (500, 7)",
+            ),
             (["logits.npy", "rows.npy"], "rows.npy: targets: expected class indices"),
             (["logits.npy", "weights.npy"], "weights.npy: targets: expected class indices (integers) of shape (500,)"),
             (
@@ -160,6 +178,11 @@ class TestEval:
             ),
             (["logits.npy", "targets.npy", "--sample-weight", "weights.npy"], "weights.npy: sample_weight: expected"),
             (["logits.npy", "targets.npy", "--temperature", "0"], "temperature: expected a finite positive number"),
+            (["logits.npy", "targets.npy", "--temperature", "x"], "--temperature: expected a number, got 'x' ("),
+            (["logits.npy", "targets.npy", "--softcap", ""], "--softcap: expected a number, got '' ("),
+            (["logits.npy", "targets.npy", "--axis", "1.5"], "--axis: expected an integer, got '1.5' ("),
+            (["logits.npy", "targets.npy", "--reduction", "max"], "--reduction: expected mean or sum, got 'max' ("),
+            (["logits.npy", "targets.npy", "--grd", "g.npy"], "No such option: --grd"),
             (["logits.npy", "targets.npy", "--grad", "logits.npy"], "logits.npy: would overwrite an input"),
             (["logits.npy", "targets.npy", "--grad", "absent/g.npy"], "absent/g.npy: No such file"),
             (["targets.npy"], "expected two files, LOGITS TARGETS, or --hidden and --head and TARGETS, got 1"),
@@ -221,6 +244,41 @@ class TestEval:
         assert "softmax would be applied twice" in done.stderr
         assert "probabilities" not in run("eval", "logits.npy", "targets.npy", cwd=files).stderr
 
+    def test_negative_probabilities(self, files, rng):
+        q = rng.standard_normal((500, 7))
+        np.save(files / "q.npy", q)
+        done = run("eval", "logits.npy", "q.npy", "--json", cwd=files)
+        assert done.stderr == (
+            "crossentropy: warning: q.npy: some target probabilities are negative: the loss is what its definition "
+            "gives for them\n"
+        )
+        found, exact = json.loads(done.stdout), ce.reference.cross_entropy_with_grad(np.load(files / "logits.npy"), q)
+        assert found["mean_nats"] == pytest.approx(exact[0], rel=1e-6)
+        assert found["negative_targets"]
+        np.save(files / "q.npy", np.abs(q))
+        assert run("eval", "logits.npy", "q.npy", cwd=files).stderr == ""
+
+    def test_negative_weights(self, files, rng):
+        """They have a sum and its gradient, no mean."""
+        s = rng.standard_normal(500)
+        np.save(files / "rows.npy", s)
+        call = ("eval", "logits.npy", "targets.npy", "--sample-weight", "rows.npy", "--grad", "g.npy")
+        refused = run(*call, cwd=files)
+        assert refused.returncode == 2
+        assert "reduction: expected 'sum' or 'none' for weights of which some are negative" in refused.stderr
+        assert not (files / "g.npy").exists()
+        done = run(*call, "--reduction", "sum", "--json", cwd=files)
+        assert done.stderr == ""
+        found, logits, t = json.loads(done.stdout), np.load(files / "logits.npy"), np.load(files / "targets.npy")
+        exact = ce.reference.cross_entropy_with_grad(logits, t, sample_weight=s, reduction="sum")
+        assert found["sum_nats"] == pytest.approx(exact[0], rel=1e-5)
+        assert found["mean_nats"] is found["standard_error_nats"] is found["perplexity"] is None
+        assert found["rows"] == (t >= 0).sum()
+        np.testing.assert_allclose(np.load(files / "g.npy"), exact[1], atol=1e-6)
+        text = run(*call, "--reduction", "sum", cwd=files).stdout
+        assert f"sum             {found['sum_nats']:.6f} nats" in text
+        assert "perplexity" not in text
+
     @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i8", ">i4", "|u1"])
     def test_every_dtype(self, files, dtype):
         logits = np.abs(np.load(files / "logits.npy") * 3).astype(dtype)
@@ -239,21 +297,27 @@ class TestEval:
 
     def test_progress_on_a_terminal_and_none_in_a_pipe(self, files):
         assert run("eval", "logits.npy", "targets.npy", cwd=files).stderr == ""
-        leader, follower = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-        done = subprocess.run(
-            [COMMAND, "eval", "logits.npy", "targets.npy"],
-            cwd=files,
-            stderr=follower,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        os.close(follower)
-        shown = os.read(leader, 1 << 16).decode()
-        os.close(leader)
-        assert done.returncode == 0
+        colours = {**os.environ, "FORCE_COLOR": "1"}  # asks for colours, not for a bar that moves
+        assert run("eval", "logits.npy", "targets.npy", cwd=files, env=colours).stderr == ""
+        shown = on_terminal("eval", "logits.npy", "targets.npy", cwd=files)
         assert "scoring" in shown
         assert "500/500" in shown
+        assert on_terminal("eval", "logits.npy", "targets.npy", cwd=files, TERM="dumb") == ""
+
+    @pytest.mark.parametrize("option", ["-q", "--quiet"])
+    def test_quiet(self, files, option):
+        probabilities, zeros = ce.softmax(np.load(files / "logits.npy")), np.zeros(500)
+        np.save(files / "p.npy", probabilities)
+        np.save(files / "zeros.npy", zeros)
+        np.save(files / "nan.npy", np.full((500, 7), np.nan))
+        for arguments in (["p.npy"], ["nan.npy"], ["logits.npy", "--sample-weight", "zeros.npy"]):
+            loud = run("eval", *arguments, "targets.npy", cwd=files)
+            quiet = run("eval", *arguments, "targets.npy", option, cwd=files)
+            assert loud.stderr.startswith("crossentropy: warning: ")
+            assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, loud.stdout, "")
+            assert on_terminal("eval", *arguments, "targets.npy", option, cwd=files) == ""
+        done = run("eval", option, "absent.npy", "targets.npy", cwd=files)
+        assert (done.returncode, done.stderr) == (2, "crossentropy: absent.npy: No such file or directory\n")
 
     def test_file_larger_than_the_memory_allowed(self, tmp_path):
         """1.2 GB of logits, scored with 600 MB of data in reach."""
@@ -287,6 +351,44 @@ class TestHelp:
                     has_default = parameter.required or parameter.default is not None or "default" in parameter.help
                     assert has_default, parameter.name
 
+    @pytest.mark.parametrize("name", ["", "eval", "explain", "info"])
+    def test_it_reads_well(self, tmp_path, name):
+        words = [name] if name else []
+        shown = run(*words, "--help", cwd=tmp_path)
+        assert shown.returncode == 0
+        assert shown.stdout.startswith(" ".join(["Usage: crossentropy", *words, "[OPTIONS]"]))
+        assert "  -h, --help " in shown.stdout
+        text, examples = shown.stdout.split("  Examples:\n\n")
+        assert max(map(len, text.splitlines())) <= 80
+        noise = "[\u2500-\u257f]|<bool>|[\\w,]\\.\\.\\.$"  # boxes, types of flags, sentences cut
+        assert not re.search(noise, text, re.MULTILINE)
+        assert all(line.startswith("  crossentropy") for line in examples.splitlines())  # whole, to be copied
+        for command in ((COMMAND,), MODULE):
+            assert run(*words, "-h", cwd=tmp_path, command=command).stdout == shown.stdout
+        if not name:
+            assert run(cwd=tmp_path).stdout == shown.stdout
+
+    def test_completion(self, tmp_path):
+        script = """
+        crossentropy --install-completion >&2 || exit
+        . ~/.bashrc
+        complete -p crossentropy
+        complete_words() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+            _crossentropy_completion crossentropy
+            echo "${COMPREPLY[@]}"
+        }
+        complete_words crossentropy ev
+        complete_words crossentropy eval --temp
+        complete_words crossentropy eval --reduction s
+        complete_words crossentropy eval logits
+        """
+        environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
+        done = run("-c", script, cwd=tmp_path, command=["bash"], env=environment)
+        registered, *completed = done.stdout.splitlines()
+        assert "-o default" in registered, done.stderr  # bash completes names of files where there is nothing else
+        assert completed == ["eval", "--temperature", "sum", ""]
+
     def test_every_example_runs(self, files):
         examples = []
         for name, command in self.commands().items():
@@ -310,6 +412,34 @@ class TestHelp:
         assert run("--version", cwd=tmp_path).stdout.strip() == ce.__version__
         assert "instruction set: " in run("info", cwd=tmp_path).stdout
         assert run("eval", cwd=tmp_path).returncode == 2
+
+    @pytest.mark.parametrize("command", [(COMMAND,), MODULE], ids=["command", "module"])
+    @pytest.mark.parametrize(
+        ("variable", "expected"),
+        [("CROSSENTROPY_NUM_THREADS", "a positive integer"), ("CROSSENTROPY_ISA", "one of baseline")],
+    )
+    def test_wrong_environment(self, tmp_path, command, variable, expected):
+        done = run("info", cwd=tmp_path, command=command, env={**os.environ, variable: "x"})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"crossentropy: {variable}: expected {expected}")
+        assert done.stderr.endswith("got 'x'\n")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *("", "-h", "eval -h", "info", "--version", "eval p.npy targets.npy", "eval p.npy targets.npy --json"),
+            *("explain --derivation --check --pitfalls --plot a.svg", "explain --json", "explain --tex"),
+            *("evil", "eval", "eval absent.npy targets.npy", "eval --temperature x", "explain --names a"),
+        ],
+    )
+    def test_no_escape_codes_in_a_pipe(self, files, line):
+        np.save(files / "p.npy", ce.softmax(np.load(files / "logits.npy")))
+        environment = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "GITHUB_ACTIONS": "true", "PY_COLORS": "1"}
+        plain = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+        done = run(*line.split(), cwd=files, env={**plain, **environment})
+        assert done.stdout + done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
 
     def test_without_its_libraries(self):
         script = "import sys; sys.modules['typer'] = None; import crossentropy.cli"

@@ -1,7 +1,10 @@
 """Docstrings, the README and the demo do what they say."""
 
+import ast
 import doctest
 import importlib
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import crossentropy as ce
 
@@ -19,6 +23,8 @@ SOURCES = [path.relative_to(PACKAGE.parent).with_suffix("") for path in sorted(P
 # All but the adapters, which need their framework and have tests of their own.
 MODULES = [".".join(path.parts).removesuffix(".__init__") for path in SOURCES if path.parts[1] not in ("torch", "jax")]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEMPLATES = sorted((ROOT / "docs").glob("*.md.j2"))
+ALL_PAGES = [*PAGES, *ROOT.glob("[CS]*.md"), ROOT / "benchmarks" / "README.md"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -37,8 +43,9 @@ def test_every_public_function_shows_an_example_that_runs():
         assert ">>> " in getattr(ce, name).__doc__, name
 
 
-def test_readme_code():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/linear-head.md"])
+def test_code(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert blocks
     for block in blocks:
         names: dict = {}
@@ -54,6 +61,7 @@ def test_readme_code():
             assert gradients.bias is None
             continue
         np.testing.assert_allclose(names["loss"], 2.018508394741883, rtol=1e-12)
+        assert float(re.search(r"# loss = ([\d.]+) nats", block)[1]) == pytest.approx(names["loss"], rel=1e-12)
         shown = np.array(eval(re.search(r"# dlogits = .* = (\[\[.*\]\])", block)[1]))
         np.testing.assert_allclose(names["dlogits"], shown, atol=5e-5)
 
@@ -90,20 +98,101 @@ def test_word_model(tmp_path):
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
 
 
-def test_pages_are_what_the_library_computes(tmp_path):
-    """`make docs` writes them anew."""
+def test_pages_are_what_the_library_computes_and_what_was_measured(tmp_path):
+    """`make docs` writes them anew: no figure is changed by hand."""
 
     def comparable(page):  # the rounding left in a finite difference is no promise
         return re.sub(r"(?m)^   largest difference = .*$", "", page.read_text())
 
     subprocess.run([sys.executable, ROOT / "docs" / "build.py", tmp_path], check=True, capture_output=True)
-    pages = sorted(tmp_path.glob("*.md"))
-    assert [page.name for page in pages] == ["the-loss.md"]
+    pages = [page.relative_to(tmp_path) for page in tmp_path.rglob("*.md")]
+    assert {page.name for page in pages} == {template.stem for template in TEMPLATES} >= {"README.md", "the-loss.md"}
+    pictures = set()
     for page in pages:
-        assert comparable(page) == comparable(ROOT / "docs" / page.name)
-        for picture in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text()):
-            assert (tmp_path / picture).stat().st_size > 10_000
-            assert (ROOT / "docs" / picture).exists()
+        assert comparable(tmp_path / page) == comparable(ROOT / page)
+        pictures |= {page.parent / picture for picture in re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / page).read_text())}
+    assert {picture.name for picture in pictures} == {"speed.png", "the-loss.png"}
+    for picture in pictures:
+        assert (tmp_path / picture).stat().st_size > 10_000
+        drawn_from, expected = (Image.open(root / picture).text.get("Description") for root in (ROOT, tmp_path))
+        assert drawn_from == expected
+
+
+WRITTEN = [*TEMPLATES, *(page for page in PAGES if page.name not in {template.stem for template in TEMPLATES})]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_no_figure_is_typed(page):
+    """What was measured comes from results.json, through a template."""
+    text = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", page.read_text(), flags=re.S)
+    unit = r"(?:ns|µs|ms|s|seconds|min|minutes|hours|[KMG]i?B|ULP|units in the last place|×|times|%)"
+    assert re.findall(rf"\d[\d.]* ?{unit}(?!\w).*", text) == []
+
+
+def anchors(page):
+    """What a link to a heading of a page may name."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"(?s)```.*?```", "", page.read_text()))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        to = page.parent / path if path else page
+        assert to.exists(), link
+        assert not anchor or anchor in anchors(to), link
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
+
+
+def imports():
+    """From which room of the package which other is imported."""
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).parts
+        room = here[0].strip("_") if len(here) > 1 else "cli" if here == ("__main__.py",) else "front"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level and here != ("__init__.py",):
+                modules = [node.module] if node.module else [name.name for name in node.names]
+                for module in modules:
+                    first, *rest = [*here[: len(here) - node.level], *module.split(".")]
+                    is_room = rest or (PACKAGE / first).is_dir()
+                    yield room, "bindings" if first == "_core" else first.strip("_") if is_room else "front"
+
+
+def test_the_house_is_as_drawn():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = set(re.findall(r"(\w+) --> (\w+)", page[: page.index("## One call")]))
+    below = {("bindings", "core"), ("core", "kernels")}
+    assert drawn - below == {(room, other) for room, other in imports() if room != other}
+    known = {path.name for path in (ROOT / "src").rglob("*.?pp")} | {path.name for path in PACKAGE.rglob("*.py")}
+    assert set(re.findall(r"\w+\.(?:py|hpp|cpp)\b", page)) <= known
+
+
+def test_results_are_taken_whole_or_not_at_all(tmp_path):
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(results)
+    kept = (ROOT / "docs" / "results.json").read_text()
+    found = json.loads(kept)
+    assert results.text(found) == kept, "as it is written"
+    taken, measured = tmp_path / "results.json", tmp_path / "measured"
+    taken.write_text(kept)
+    measured.mkdir()
+    del found["loss"]["milliseconds"]["32 x 10"]["torch"]
+    found["words"]["perplexity"] = 99.87654
+    for section in ("loss", "words"):
+        (measured / f"{section}.json").write_text(json.dumps(found[section]))
+    (refused,) = results.take(measured, taken)
+    assert refused == "loss: not taken, for it has nothing of milliseconds: 32 x 10: torch"
+    now = json.loads(taken.read_text())
+    assert now["words"]["perplexity"] == 99.88
+    assert now["loss"] == json.loads(kept)["loss"]
 
 
 def commands():

@@ -8,7 +8,7 @@ import crossentropy as ce
 
 
 class TestEdgeCases:
-    """One test a row of the table in the README."""
+    """One test a row of the table in docs/edge-cases.md."""
 
     @pytest.mark.parametrize("classes", [3, 200])
     @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])

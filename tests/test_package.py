@@ -3,15 +3,20 @@
 import importlib.metadata
 import os
 import pkgutil
+import platform
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import crossentropy as ce
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(script, **environment):
@@ -31,10 +36,16 @@ def test_version_comes_from_one_place():
     assert ce.__version__ == importlib.metadata.version("crossentropy")
 
 
+def test_files_name_the_same_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search("^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert re.findall(r"\d+\.\d+\.\d+", newest) in ([], [version]), newest
+
+
 def test_typing_is_installed():
-    installed = Path(ce.__file__).parent
-    assert (installed / "py.typed").exists()
-    assert "def loss(" in (installed / "_core.pyi").read_text()
+    assert Path(ce.__file__).with_name("py.typed").exists()
+    assert "def loss(" in Path(ce._core.__file__).with_name("_core.pyi").read_text()
 
 
 def test_numpy_is_all_it_imports():
@@ -51,18 +62,38 @@ def test_numpy_is_all_it_imports():
 
 def test_missing_compiled_module(tmp_path):
     shutil.copytree(Path(ce.__file__).parent, tmp_path / "crossentropy", ignore=shutil.ignore_patterns("*.so"))
-    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crossentropy")
+    # Without what site-packages start (-S): the finder of an editable install would come first.
+    paths = [str(tmp_path), str(Path(np.__file__).parent.parent)]
+    script = f"import sys; sys.path[:0] = {paths!r}; import crossentropy"
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ImportError: crossentropy's compiled module is missing" in done.stderr
     assert "pip install ." in done.stderr
 
 
-def test_show_config(capsys):
+def test_show_config(capsys, monkeypatch):
+    """The versions of frameworks are told where they are installed."""
+    versions = {"torch": "1.2"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     ce.show_config()
     text = capsys.readouterr().out
     assert f"crossentropy {ce.__version__}" in text
+    assert f"\nPython {platform.python_version()}, NumPy {np.__version__}, torch 1.2\n" in text
+    assert f"\nsystem: {platform.platform()}\n" in text
+    assert re.search(r"\nCPU: \S", text)
     assert "instruction set: " in text
     assert f"threads: {ce.get_num_threads()}" in text
+
+
+def test_show_config_imports_no_framework():
+    done = run("import crossentropy, sys; crossentropy.show_config(); print({'torch', 'jax'} & set(sys.modules))")
+    assert done.stdout.endswith("\nset()\n"), done.stderr
 
 
 def test_instruction_set_is_chosen_by_the_environment():

@@ -1,9 +1,14 @@
 """Threads, and what the library runs on."""
 
+import contextlib
 import os
+import platform
 import reprlib
+from pathlib import Path
 
-from . import _core
+import numpy as np
+
+from ._core import available_instruction_sets, instruction_set, version
 from ._options import as_integer
 
 
@@ -67,18 +72,39 @@ def resolve_threads(num_threads: int | None) -> int:
     return _threads if num_threads is None else _checked_threads(num_threads, "num_threads")
 
 
+def cpu_name() -> str:
+    """Return the model of the CPU, or what the system tells instead."""
+    with contextlib.suppress(OSError):  # Linux has it
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def show_config() -> None:
-    """Print version, instruction sets and threads.
+    """Print what a bug report needs: versions, system, instruction sets and threads.
 
     Examples
     --------
     >>> import crossentropy as ce
     >>> ce.show_config()  # doctest: +ELLIPSIS
     crossentropy ...
+    Python ..., NumPy ...
+    system: ...
+    CPU: ...
     instruction set: ... (available: ...; CROSSENTROPY_ISA chooses)
     threads: ... (CROSSENTROPY_NUM_THREADS, set_num_threads)
     """
-    available = ", ".join(_core.available_instruction_sets)
-    print(f"crossentropy {_core.version}")
-    print(f"instruction set: {_core.instruction_set} (available: {available}; CROSSENTROPY_ISA chooses)")
+    import importlib.metadata  # takes as long as a third of NumPy
+
+    available = ", ".join(available_instruction_sets)
+    print(f"crossentropy {version}")
+    versions = [f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
+    for name in ("torch", "jax"):  # not imported: that takes seconds
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    print(", ".join(versions))
+    print(f"system: {platform.platform()}")
+    print(f"CPU: {cpu_name()}")
+    print(f"instruction set: {instruction_set} (available: {available}; CROSSENTROPY_ISA chooses)")
     print(f"threads: {_threads} (CROSSENTROPY_NUM_THREADS, set_num_threads)")

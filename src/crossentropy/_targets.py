@@ -111,7 +111,7 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
         raise IndexError(f"targets: expected {accepted}, got {t[row, slot]} in row {row}")
     ignored = np.asarray(empty.all(-1))
     if targets.renormalize:
-        some: Array = q.any(-1, keepdims=True)
+        some = np.asarray(q.any(-1, keepdims=True))
         ignored |= ~some[:, 0]
         # Sums of what is at most 1 are finite. What is not makes its row NaN, as negative ones do that add up to 0.
         q = q / np.where(some, np.abs(q).max(-1, initial=0.0, keepdims=True), 1.0)

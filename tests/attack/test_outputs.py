@@ -185,7 +185,7 @@ class TestEndings:
         [
             (["eval"], "Missing argument"),
             (["eval", *FILES, "--per-row"], "'--per-row' requires an argument"),
-            (["eval", *FILES, "--axis", "one"], "'--axis'"),
+            (["eval", *FILES, "--axis", "one"], "--axis: expected an integer, got 'one'"),
             (["eval", *FILES, "--no\nsuch"], "No such option: --no\\x0asuch"),
             (["score"], "No such command 'score'. (crossentropy --help tells more)"),
         ],

@@ -82,6 +82,15 @@ def test_options_reach_the_library():
     assert found == x.to_dict()
 
 
+def test_negative_probabilities():
+    done = run("--logits", "2 1 0.1", "--targets", "1.2 -0.2 0")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "crossentropy: warning: some target probabilities are negative: the loss is what its definition gives\n"
+    )
+    assert "Some are negative, and so no probabilities" in done.stdout
+
+
 def test_one_row_with_a_sample_weight():
     found = numbers("--logits", "2 1 0.1", "--targets", "0", "--sample-weight", "0.5", "--reduction", "sum")
     assert found["loss"] == 0.5 * ce.cross_entropy([2.0, 1.0, 0.1], 0)
@@ -101,6 +110,19 @@ def test_plot(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_quiet(tmp_path):
+    loud = run("--plot", "a.svg", "--names", "猫,dog,bird", cwd=tmp_path)
+    *warnings, wrote = loud.stderr.splitlines()
+    assert wrote == "wrote a.svg"
+    assert warnings  # matplotlib lacks the letter
+    assert all(re.match(r"crossentropy: warning: Glyph .* missing from", line) for line in warnings)
+    quiet = run("--plot", "b.svg", "--names", "猫,dog,bird", "--quiet", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, loud.stdout, "")
+    assert (tmp_path / "b.svg").exists()
+    failed = run("-q", "--row", "2")
+    assert (failed.returncode, failed.stderr) == (2, "crossentropy: row: expected an integer in [0, 2), got 2\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,6 +140,8 @@ def test_plot(tmp_path):
         (["--derivation", "--row", "2"], "row: expected an integer in [0, 2), got 2"),
         (["--class", "3"], "class: expected an integer in [0, 3), got 3"),
         (["--temperature", "0"], "temperature: expected"),
+        (["--temperature", "hot"], "--temperature: expected a number, got 'hot' ("),
+        (["--class", "dog"], "--class: expected an integer, got 'dog' ("),
         (["--json", "--tex"], "--json and --tex: expected one of them"),
         (["--plot", "a.gif"], "plot: expected a file name that ends in .png, .svg, .pdf, got 'a.gif'"),
         (["--plot", "missing/a.png"], "missing/a.png: No such file or directory"),

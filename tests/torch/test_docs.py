@@ -24,8 +24,8 @@ def test_migration(theirs, ours):
     torch.testing.assert_close(eval(ours, names), eval(theirs, names))
 
 
-def test_readme():
+def test_the_beginning():
     names = {"logits": torch.randn(6, 5), "target": torch.randint(0, 5, (6,)), "classifier": torch.randn(5, 3)}
     names["hidden"] = torch.randn(6, 3, requires_grad=True)
-    framework_docs.run_readme("crossentropy.torch", names)
+    framework_docs.run_beginning("torch.md", names)
     assert names["hidden"].grad.any()

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
@@ -14,7 +15,7 @@ try:
     import typer
 
     from . import _eval, _explain
-    from ._files import tell_failure
+    from ._files import format_warning, tell_failure
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("crossentropy"):
         raise
@@ -22,23 +23,32 @@ except ModuleNotFoundError as error:
         f"crossentropy: the command line needs {error.name}: install it with pip install 'crossentropy[cli]'"
     ) from None
 
+
+def _examples(*commands: str) -> str:
+    """Make an epilog whose lines stay whole, to be copied."""
+    return "Examples:\n\n\b\n" + "\n".join(commands)
+
+
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # the same help on a terminal and in a pipe
     pretty_exceptions_enable=False,
     help="Softmax cross-entropy: exact, reproducible, fast.",
 )
 app.command(
     "eval",
-    epilog="Examples: crossentropy eval logits.npy targets.npy --per-row losses.npy; "
-    "crossentropy eval --hidden hidden.npy --head head.npy targets.npy",
+    short_help="Score saved logits, or hidden states and a head.",
+    epilog=_examples(
+        "crossentropy eval logits.npy targets.npy --per-row losses.npy",
+        "crossentropy eval --hidden hidden.npy --head head.npy targets.npy",
+    ),
 )(_eval.score_files)
-app.command("explain", epilog="Examples:\n\n" + "\n\n".join(_explain.EXAMPLES))(_explain.explain)
+app.command("explain", short_help="Show the loss step by step.", epilog=_examples(*_explain.EXAMPLES))(_explain.explain)
 
 
-@app.command(epilog="Example: crossentropy info")
+@app.command(short_help="Tell what a bug report needs.", epilog=_examples("crossentropy info"))
 def info() -> None:
-    """Tell version, instruction sets and threads."""
+    """Tell what a bug report needs: versions, system, instruction sets and threads."""
     show_config()
 
 
@@ -48,7 +58,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Examples: crossentropy eval logits.npy targets.npy; crossentropy info; crossentropy --version")
+@app.callback(
+    epilog=_examples("crossentropy explain", "crossentropy eval logits.npy targets.npy", "crossentropy eval --help")
+)
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -69,6 +81,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a formula's letters shows question marks
+    warnings.formatwarning = format_warning
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _end)
@@ -83,12 +96,15 @@ def _end(number: int, _: object) -> NoReturn:
 
 def _status() -> int:
     try:
-        status: int = app(standalone_mode=False) or 0
+        # One name, however it is started: that of the usage, and the one that a shell completes.
+        status: int = app(sys.argv[1:] or ["--help"], prog_name="crossentropy", standalone_mode=False) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except _UsageError as error:
-        if message := error.format_message():  # none where the help was printed
-            tell_failure(None, f"{message} ({error.ctx.command_path} --help tells more)" if error.ctx else message)
+        message = error.format_message()
+        if isinstance(error, typer.BadParameter) and error.param and error.message:
+            message = f"{error.param.opts[-1]}: {error.message}"
+        tell_failure(None, f"{message} ({error.ctx.command_path} --help tells more)" if error.ctx else message)
         return 2
     except BrokenPipeError:
         _print_no_more()

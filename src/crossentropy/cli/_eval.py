@@ -17,7 +17,7 @@ from .._arrays import row_type
 from .._options import loss_options
 from .._stored import Stored
 from ._files import check_outputs, fail, load, new_file, show, tell
-from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
+from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer, reads
 
 
 class Reduction(StrEnum):
@@ -57,7 +57,7 @@ def score_files(
             "e.g. --bias bias.npy --hidden hidden.npy --head head.npy."
         ),
     ] = None,
-    axis: Annotated[int, typer.Option(help="The class axis of the logits, e.g. --axis 1.")] = -1,
+    axis: Annotated[int, typer.Option(parser=integer, help="The class axis of the logits, e.g. --axis 1.")] = -1,
     class_weight: Annotated[
         Path | None,
         typer.Option(help="A weight for each class; all 1 by default, e.g. --class-weight weights.npy."),
@@ -74,8 +74,9 @@ def score_files(
     reduction: Annotated[
         Reduction,
         typer.Option(
+            parser=reads("mean or sum", Reduction),
             help="What --grad is the gradient of; sum also scores negative weights, whose mean has no meaning, "
-            "e.g. --reduction sum."
+            "e.g. --reduction sum.",
         ),
     ] = Reduction.mean,
     per_row: Annotated[
@@ -87,11 +88,13 @@ def score_files(
         typer.Option(help="Write the gradient; no file by default, e.g. --grad dlogits.npy."),
     ] = None,
     num_threads: Annotated[
-        int | None, typer.Option(help="Threads at most; by default the CPUs available, e.g. --num-threads 1.")
+        int | None,
+        typer.Option(parser=integer, help="Threads at most; by default the CPUs available, e.g. --num-threads 1."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; null is what is not finite, e.g. --json.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score saved logits, or hidden states and a head: mean cross-entropy in nats and bits, perplexity, accuracy.
 
@@ -123,6 +126,8 @@ def score_files(
                 z = arrays["logits"]
                 if not -z.ndim <= axis < z.ndim:
                     fail(logits, f"expected an axis {axis}, got shape {z.shape}")
+                if z.ndim < arrays["targets"].ndim:
+                    fail(None, f"expected LOGITS before TARGETS, got shapes {z.shape} and {arrays['targets'].shape}")
             rows, dtype = _scoring.check_logits(z, axis)
             options = loss_options(
                 ignore_index=ignore_index,
@@ -143,7 +148,7 @@ def score_files(
                     TimeRemainingColumn(),
                     console=console,
                     transient=True,
-                    disable=not console.is_terminal,
+                    disable=quiet or console.is_dumb_terminal or not console.file.isatty(),
                 )
             )
             task = progress.add_task("scoring", total=math.prod(rows))

@@ -14,7 +14,7 @@ from .._explain import explain as explain_rows
 from .._explain._inputs import refuse_many
 from .._options import Reduction
 from ._files import check_outputs, fail, load, show, tell
-from ._options import IgnoreIndex, LabelSmoothing, Softcap, Temperature, ZLoss
+from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer
 
 WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
 EXAMPLES = (
@@ -64,10 +64,14 @@ def explain(
     derivation: Annotated[
         bool, typer.Option("--derivation", help="Derive the gradient of --row for --class, e.g. --derivation.")
     ] = False,
-    row: Annotated[int, typer.Option(help="The row that is derived and whose Jacobian is drawn, e.g. --row 1.")] = 0,
+    row: Annotated[
+        int, typer.Option(parser=integer, help="The row that is derived and whose Jacobian is drawn, e.g. --row 1.")
+    ] = 0,
     of_class: Annotated[
         int | None,
-        typer.Option("--class", help="The class derived by; the row's target by default, e.g. --class 2."),
+        typer.Option(
+            "--class", parser=integer, help="The class derived by; the row's target by default, e.g. --class 2."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare the gradient with differences of the loss, e.g. --check.")
@@ -86,6 +90,7 @@ def explain(
         ),
     ] = False,
     as_tex: Annotated[bool, typer.Option("--tex", help="Print a LaTeX fragment (amsmath), e.g. --tex.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show the loss step by step: from logits to loss and gradient, with every number.
 

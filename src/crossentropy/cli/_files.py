@@ -1,7 +1,8 @@
-"""Files read and written by the commands, and the one way to fail."""
+"""Files read and written by the commands, what they print, and the one way to fail."""
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,17 +14,42 @@ from rich.console import Console, RenderableType
 from .._files import same_file, whole
 from .._stored import Stored, new_array, open_array
 
+_quiet = False
+
+
+def be_quiet(wanted: bool) -> bool:
+    """Print no notes and no warnings from now on, Python's own among them. It returns the value of its option."""
+    global _quiet
+    _quiet = wanted
+    if wanted:
+        warnings.simplefilter("ignore")
+    return wanted
+
 
 def tell(line: str) -> None:
+    """Print a note or a warning to standard error, if they are wanted."""
+    if not _quiet:
+        _print(line)
+
+
+def format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Like the commands' own warnings: of matplotlib's, where in its code they arose is nothing for a user."""
+    return _printable(f"crossentropy: warning: {message}") + "\n"
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+
+
+def _print(line: str) -> None:
     """Print one line to standard error, with unprintable characters escaped; ignore a closed one."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(line, file=sys.stderr)
+            print(_printable(line), file=sys.stderr)
 
 
 def tell_failure(path: Path | str | None, reason: object) -> None:
-    tell(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}")
+    _print(f"crossentropy: {f'{path}: ' if path else ''}{' '.join(str(reason).split())}")
 
 
 def fail(path: Path | None, reason: object) -> NoReturn:

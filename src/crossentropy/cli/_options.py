@@ -1,15 +1,53 @@
-"""The options of the loss that every command takes."""
+"""The options that more than one command takes, and the numbers that options are."""
 
-from typing import Annotated
+import reprlib
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
-IgnoreIndex = Annotated[int, typer.Option(help="Rows with this class index do not count, e.g. --ignore-index 0.")]
+from ._files import be_quiet
+
+T = TypeVar("T")
+
+
+def reads(kind: str, convert: Callable[[str], T]) -> Callable[[str], T]:
+    """What typer calls with the word after an option. Its own messages do not say what came."""
+
+    def parse(word: str) -> T:
+        try:
+            return convert(word)
+        except ValueError:
+            raise typer.BadParameter(f"expected {kind}, got {reprlib.repr(word)}") from None
+
+    return parse
+
+
+integer, number = reads("an integer", int), reads("a number", float)
+
+IgnoreIndex = Annotated[
+    int, typer.Option(parser=integer, help="Rows with this class index do not count, e.g. --ignore-index 0.")
+]
 LabelSmoothing = Annotated[
-    float, typer.Option(help="Part of each target spread over all classes, 0 to 1, e.g. --label-smoothing 0.1.")
+    float,
+    typer.Option(
+        parser=number, help="Part of each target spread over all classes, 0 to 1, e.g. --label-smoothing 0.1."
+    ),
 ]
-ZLoss = Annotated[float, typer.Option(help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")]
+ZLoss = Annotated[
+    float, typer.Option(parser=number, help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")
+]
 Softcap = Annotated[
-    float | None, typer.Option(help="Cap logits smoothly at this size; none by default, e.g. --softcap 30.")
+    float | None,
+    typer.Option(parser=number, help="Cap logits smoothly at this size; none by default, e.g. --softcap 30."),
 ]
-Temperature = Annotated[float, typer.Option(help="Divides the logits, above 0, e.g. --temperature 2.")]
+Temperature = Annotated[float, typer.Option(parser=number, help="Divides the logits, above 0, e.g. --temperature 2.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=be_quiet,
+        help="Print no progress, notes or warnings to standard error, only what fails, e.g. --quiet.",
+    ),
+]
