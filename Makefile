@@ -21,6 +21,7 @@
 #   make sanitize-short  the core under ASan and UBSan alone, for half a minute
 #   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json
 #   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
+#   make wheel      the wheel for this Python and this Linux in dist/, tested in an environment without a compiler
 #   make develop    for those who change the library: an editable install in .venv, with what tests and lint need
 #   make clean      removes .venv and everything built
 
@@ -37,7 +38,7 @@ TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_tor
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint develop clean
+.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint wheel develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,7 +65,7 @@ help:
 PACKAGE := .[demo]
 .venv/with-lint: PACKAGE := .[cli]
 .venv/with-bench: PACKAGE := .
-.venv/with-coverage .venv/with-sanitize: PACKAGE :=
+.venv/with-coverage .venv/with-sanitize .venv/with-wheel: PACKAGE :=
 EDITABLE = $(shell test ! -e .venv/with-develop || echo --editable)
 .venv/with-develop: EDITABLE := --editable
 
@@ -170,6 +171,7 @@ lint: .venv/with-lint build/lint/built
 	$(BIN)/ruff format --check .
 	$(STUB)
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/clang-format --dry-run -Werror $(wildcard src/core/*.?pp src/core/kernels/*.?pp src/bindings/*.?pp tests/core/*.?pp)
 
 # The core and its programs, without a warning; then each header of the core alone.
@@ -179,5 +181,15 @@ build/lint/built: .venv/with-lint $(SOURCES) $(wildcard tests/core/*)
 	$(BIN)/cmake --build build/lint --target all_verify_interface_header_sets
 	@touch $@
 
+# PATH names nothing but the new environment: its tests find no compiler, no cmake and no make.
+wheel: .venv/with-wheel
+	rm -rf build/wheel dist
+	$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	$(PYTHON) -m venv build/wheel/venv
+	wheel=$$(echo dist/*.whl) && export PATH=$(abspath build/wheel/venv/bin) && \
+	  python -m pip --disable-pip-version-check -q install --only-binary :all: $$wheel 'pytest>=8' && \
+	  exec /bin/sh tests/installed.sh
+
 clean:
-	rm -rf .venv build demo-output words-output src/crossentropy/_core.pyi
+	rm -rf .venv build dist demo-output words-output src/crossentropy/_core.pyi
