@@ -257,6 +257,10 @@ class TestEval:
         assert found["negative_targets"]
         np.save(files / "q.npy", np.abs(q))
         assert run("eval", "logits.npy", "q.npy", cwd=files).stderr == ""
+        q[1:], counts = np.abs(q[1:]), np.arange(500) > 0  # negative in a row that does not count
+        np.save(files / "q.npy", q)
+        np.save(files / "rows.npy", counts)
+        assert run("eval", "logits.npy", "q.npy", "--sample-weight", "rows.npy", cwd=files).stderr == ""
 
     def test_negative_weights(self, files, rng):
         """They have a sum and its gradient, no mean."""
@@ -278,6 +282,10 @@ class TestEval:
         text = run(*call, "--reduction", "sum", cwd=files).stdout
         assert f"sum             {found['sum_nats']:.6f} nats" in text
         assert "perplexity" not in text
+        logits[np.flatnonzero(t >= 0)[0]] = np.nan
+        np.save(files / "logits.npy", logits)
+        warned = run(*call, "--reduction", "sum", cwd=files).stderr
+        assert warned == "crossentropy: warning: the loss of some rows is NaN: --per-row tells of which\n"
 
     @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i8", ">i4", "|u1"])
     def test_every_dtype(self, files, dtype):

@@ -171,6 +171,15 @@ def test_shares_of_a_teacher_that_are_renormalised():
     assert losses[2] == 0
 
 
+def test_a_row_that_is_left_out_has_no_sign():
+    """A row of sparse targets that does not count may have a negative weight, for a mean too."""
+    targets = ce.TopKTargets([[-100], [1]], [[0.0], [1.0]])
+    call = {"sample_weight": [-1.0, 1.0]}
+    assert ce.cross_entropy(Z, targets, **call) == pytest.approx(np.log(3))
+    assert ce.explain(Z, targets, **call).mean == pytest.approx(np.log(3))
+    np.testing.assert_array_equal(ce.cross_entropy_hvp(Z, targets, Z + 1, **call)[0], 0)
+
+
 def test_explanation():
     A, Y = [[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]], [[1.2, -0.2, 0.0], [1.0, 1.0, -1.0]]
     x = ce.explain(A, Y, sample_weight=[-1.0, 2.0], reduction="sum")
@@ -183,5 +192,21 @@ def test_explanation():
     assert text.count("a distribution") == 2
     assert x.check().largest < 1e-10
     assert "Some are negative" not in str(ce.explain(A, np.abs(Y)))
+    assert "Some are negative" not in str(ce.explain(A, [[0.2, 0.8, 0.0], Y[1]], sample_weight=[1.0, 0.0]))
     np.testing.assert_allclose(x.derivation(0, 1).product, x.dtotal[0] / x.s[0], atol=1e-14)
     assert "sum cross-entropy" in x.plot()._suptitle.get_text()
+
+
+def test_pitfall_at_the_target_of_a_negative_weight():
+    x = ce.explain([[2.0, 1.0, 0.1]], [1], class_weight=[1.0, -2.0, 1.0], reduction="sum")
+    for pitfall in x.pitfalls()[-2:]:
+        assert pitfall.textbook[0] == pytest.approx(x.dlogits[0, 1], rel=1e-6)
+        assert pitfall.library[0] == pytest.approx(x.dlogits[0, 1], rel=1e-6)
+
+
+@pytest.mark.parametrize("row", [[np.nan] * 10, [np.inf, -0.5] + [0.0] * 8])
+def test_explanation_of_targets_that_are_not_finite(row):
+    x = ce.explain([np.arange(10.0)], [row])
+    assert np.isnan(x.loss)
+    assert "NaN" in str(x.lesson(derivation=True))
+    x.plot()

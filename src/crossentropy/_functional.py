@@ -112,10 +112,12 @@ def cross_entropy(
     :math:`-\sum_c q_c \log \sigma(z)_c`, :math:`\sigma` the softmax [1]_. It is computed as
     :math:`\sum_c q_c (m - z_c) + \log(1 + r)`, with :math:`m` the largest logit and :math:`r` the sum of
     :math:`\exp(z_c - m)` over every class but one that attains it [2]_, and so keeps its digits where the model is
-    confident. Within 4 ULP of float64 for float64 logits, else of float32; sums run in float64 in a fixed order.
+    confident. Within 4 ULP of float64 for float64 logits, else of float32; sums run in float64 in a fixed order. Where
+    coefficients have both signs these are ULP of the sum of the sizes of the terms, from which the loss may cancel.
     Probabilities below the smallest normal number (a gap of 87 in float32, 708 in float64) count as zero.
 
-    A NaN, a ``+inf``, or nothing but ``-inf`` in a row makes that row's loss NaN; a target on a ``-inf`` makes it inf.
+    A NaN, a ``+inf``, or nothing but ``-inf`` in a row makes that row's loss NaN; a target on a ``-inf`` makes it inf,
+    or ``-inf`` where it is negative.
 
     References
     ----------
@@ -221,9 +223,10 @@ def cross_entropy_with_grad(
     Notes
     -----
     For a row with target distribution :math:`q` and the mean over :math:`N` rows the gradient is
-    :math:`(\sigma(z) \sum_c q_c - q) / N`. Within 4 ULP of the larger of the two terms, and at a confident maximum
-    within 4 ULP of itself: there the difference is :math:`-r / (1 + r)`, not :math:`p - 1`. In half precision it is
-    rounded once, after it has been multiplied by `grad_output`, which so serves as a loss scale.
+    :math:`(\sigma(z) \sum_c q_c - q) / N`. Within 4 ULP of the larger of the two terms (where coefficients have both
+    signs, with the sum of their sizes in it), and at a confident maximum, where none is negative, within 4 ULP of
+    itself: there the difference is :math:`-r / (1 + r)`, not :math:`p - 1`. In half precision it is rounded once,
+    after it has been multiplied by `grad_output`, which so serves as a loss scale.
 
     Examples
     --------

@@ -203,13 +203,13 @@ def score(
         if options.reduction == "mean":
             require_mean(call.targets, w, call.sample_weight)
         mean = mean and has_mean(call.targets, w, call.sample_weight)
-        negative = negative or (dense and bool((block_targets < 0).any()))
         losses, total, dblock = losses_and_sum(call, None if dz is None else scale)
         if losses_out is not None:
             losses_out[at] = losses
         if dz is not None and dblock is not None:
             dz[at] = dblock if scale else np.zeros_like(dblock)  # zeros, where the gradient is NaN too
         counted, weight = counted_and_weight(at)
+        negative = negative or (dense and bool((block_targets < 0)[counted].any()))
         ratio.add(total, losses.ravel().astype(np.float64), weight.ravel())
         best = block_targets.argmax(-1) if dense else np.where(counted, block_targets, 0)
         rank = np.where(counted & ~np.isnan(losses), _rank(block, best), classes)

@@ -42,10 +42,10 @@ def row_weights(
     s = np.ones(row_shape)
     if sample_weight is not None:
         s = as_weights("sample_weight", sample_weight, row_shape).copy()
-    if options.reduction == "mean":
-        require_mean(targets, w, s)
     if targets.ignored is not None:
         s[targets.ignored] = 0
+    if options.reduction == "mean":
+        require_mean(targets, w, s)
     if targets.indices is None:
         return RowWeights(w, s, np.ones(row_shape))
     total_weight(options, logits, targets)  # for its IndexError

@@ -56,6 +56,14 @@ def test_head_rows_that_do_not_count_hold_anything():
     assert all(jnp.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_head_gradients_where_nothing_counts_are_zero():
+    h, W, t = jnp.ones((4, 3)), jnp.ones((5, 3)), jnp.zeros(4, int)
+    for options in ({"sample_weight": jnp.zeros(4)}, {"class_weight": jnp.array([0.0, 1.0, 1.0, 1.0, 1.0])}):
+        loss, gradients = jax.value_and_grad(partial(cj.linear_cross_entropy, **options), (0, 1))(h, W, t)
+        assert loss == 0
+        assert not any(gradient.any() for gradient in gradients)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_head_in_half_precision(dtype, monkeypatch):
     rng = np.random.default_rng(0)

@@ -128,10 +128,12 @@ def test_nothing_counted_is_zero(path, request):
         (jnp.full((2, 3), math.nan), jnp.full(2, -100), {}),
         (jnp.ones((2, 3)), jnp.array([0, 1]), {"sample_weight": jnp.zeros(2)}),
         (jnp.ones((2, 3)), jnp.array([0, 1]), {"where": jnp.zeros((2, 3), bool)}),
+        (jnp.ones((2, 3)), jnp.array([0, 1]), {"class_weight": jnp.array([0.0, 0.0, 1.0])}),
     ):
         loss, dlogits = jax.value_and_grad(partial(cj.cross_entropy, **options))(z, t)
         assert loss == 0
         assert not dlogits.any()
+        assert not jax.hessian(partial(cj.cross_entropy, **options))(z, t).any()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

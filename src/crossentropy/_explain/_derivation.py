@@ -59,7 +59,7 @@ def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
     """Compute the derivation of a row; for its target where `target_class` is None."""
     N, C = x.logits.shape
     require_index("row", row, N)
-    c = int(np.nanargmax(x.q[row])) if target_class is None else target_class
+    c = int(x.target_classes[row]) if target_class is None else target_class
     require_index("class", c, C)
     classes = tuple(sorted({*x.shown, c}))
     p, b, columns = x.p[row], x.b[row], np.array(classes)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ._check import Check, check_gradient, check_step
 from ._derivation import Derivation, derivation_steps, derive, require_index
 from ._lesson import Lesson
@@ -173,6 +175,7 @@ class Explanation(LossNumbers):
             save(figure, Path(path))
         return figure
 
+    @np.errstate(all="ignore")  # as in `explain`
     def lesson(
         self,
         *,

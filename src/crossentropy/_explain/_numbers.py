@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .._arrays import Array
 from .._options import LossOptions
 from ._record import Record
@@ -56,6 +58,12 @@ class LossNumbers(Record):
     def one_hot(self) -> Array:
         """For each row whether its target distribution is one-hot."""
         found: Array = ((self.q == 0) | (self.q == 1)).all(-1) & (self.q.sum(-1) == 1)
+        return found
+
+    @property
+    def target_classes(self) -> Array:
+        """For each row the class of its largest target; NaN is left out."""
+        found: Array = np.where(np.isnan(self.q), -np.inf, self.q).argmax(-1)
         return found
 
     @property

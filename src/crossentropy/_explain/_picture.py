@@ -24,6 +24,7 @@ _HATCHES = ("", "////", "....", "xxxx")
 _MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily: readable without colour vision
 
 
+@np.errstate(all="ignore")  # as in `explain`
 def draw(x: LossNumbers, row: int) -> Figure:
     """Draw five panels. The Jacobian is that of `row`, which is always among the rows drawn."""
     first = min(max(0, row - MAX_BARS + 1), max(0, len(x.logits) - MAX_BARS))
@@ -111,8 +112,8 @@ def _targets(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
         if x.s[i] != 0:
             at = np.arange(len(x.shown)) + (place - (len(rows) - 1) / 2) * width
             axes.plot(at, x.smoothed[i, list(x.shown)], "D", color="white", markeredgecolor="black", clip_on=False)
-    lowest, highest = float(np.nanmin(x.smoothed[rows])), float(np.nanmax(x.smoothed[rows]))
-    axes.set_ylim(min(0.0, 1.08 * lowest), max(1.08, 1.08 * highest))
+    finite = x.smoothed[rows][np.isfinite(x.smoothed[rows])]
+    axes.set_ylim(1.08 * finite.min(initial=0.0), 1.08 * finite.max(initial=1.0))
 
 
 def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:

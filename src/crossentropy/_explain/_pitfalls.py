@@ -21,8 +21,8 @@ class _Formula(NamedTuple):
     title: str
     formula: str
     note: str
-    compute: Callable[[Array, Array], Array]  # a number for each row, from the logits u and the coefficients b
-    of_gradient: bool = False  # at the target; else of the loss
+    compute: Callable[[Array, Array], Array]  # from the logits u and the coefficients b, the loss of each row
+    of_gradient: bool = False  # the gradient in its place, to be shown at the target
 
 
 def _log_of_softmax(A: Array, Y: Array) -> Array:
@@ -52,9 +52,8 @@ def _one_hot_times_log(A: Array, Y: Array) -> Array:
 
 
 def _softmax_minus_one_hot(A: Array, Y: Array) -> Array:
-    target = Y.argmax(-1)[:, None]
-    difference = _shifted_softmax(A) * Y.sum(-1, keepdims=True, dtype=Y.dtype) - Y
-    return np.take_along_axis(difference, target, -1)[:, 0]
+    difference: Array = _shifted_softmax(A) * Y.sum(-1, keepdims=True, dtype=Y.dtype) - Y
+    return difference
 
 
 _FORMULAS = (
@@ -126,16 +125,16 @@ def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
     """Evaluate each formula in float32 and float64, on the logits and targets as the options change them."""
     found = []
     counted = x.s != 0
+    at_target = np.arange(int(counted.sum())), x.target_classes[counted]
     for formula in _FORMULAS:
         for dtype in DTYPES:
+            textbook, library = (np.full(len(x.u), math.nan) for _ in range(2))
             with np.errstate(all="ignore"):
                 A, Y = x.u[counted].astype(dtype), x.b[counted].astype(dtype)
-                textbook = np.full(len(x.u), math.nan)
-                textbook[counted] = formula.compute(A, Y)
-            library = np.full(len(x.u), math.nan)
+                computed = formula.compute(A, Y)
+            textbook[counted] = computed[at_target] if formula.of_gradient else computed
             if formula.of_gradient:
-                gradient = cross_entropy_with_grad(A, Y, reduction="sum")[1]
-                library[counted] = np.take_along_axis(gradient, Y.argmax(-1)[:, None], -1)[:, 0]
+                library[counted] = cross_entropy_with_grad(A, Y, reduction="sum")[1][at_target]
             else:
                 library[counted] = cross_entropy(A, Y, reduction="none")
             marks = tuple(

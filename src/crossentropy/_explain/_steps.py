@@ -48,7 +48,7 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
         note = "As they were given."
         if (np.abs(x.q.sum(-1) - 1) > 1e-6)[counted].any():
             note += " Rows that do not sum to 1 are allowed: their sum appears in the gradient."
-        if (x.q < 0).any():
+        if (x.q < 0)[counted].any():
             note += " Some are negative, and so no probabilities: the loss is what its definition gives for them."
     yield Step("Targets, as probabilities", "Y", note, table)
     if options.label_smoothing > 0:

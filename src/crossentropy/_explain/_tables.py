@@ -73,7 +73,7 @@ def elementwise(
             row.append(last_column[1][i])
         cells.append(tuple(row))
         if expression is not None and not detailed and x.s[i] != 0:
-            c = int(np.nanargmax(x.q[i]))
+            c = int(x.target_classes[i])
             lines.append(f"row {i}, class {c}: {expression(i, c)} = {result(i, c)}")
     return Table(tuple(columns), row_names(x), tuple(cells)), tuple(lines)
 

@@ -178,7 +178,7 @@ def score_files(
         )
     if not result.rows:
         tell("crossentropy: warning: no row counts: all are ignored or of weight 0, or there is none")
-    elif result.has_mean and math.isnan(result.mean):
+    elif math.isnan(result.total):
         tell("crossentropy: warning: the loss of some rows is NaN: --per-row tells of which")
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))

@@ -123,7 +123,7 @@ def explain(
         derived = x.derivation(row, of_class)
     except (IndexError, TypeError, ValueError) as error:
         fail(None, error)
-    if (x.q < 0).any():
+    if (x.q < 0)[x.s != 0].any():
         tell("crossentropy: warning: some target probabilities are negative: the loss is what its definition gives")
     if plot is not None:
         _plot(x, plot, row)

@@ -74,8 +74,10 @@ def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
     total = losses.sum()
     if options.reduction == "sum":
         return total
-    divisor, counts = weights.sum(), jnp.any(weights != 0)  # weights of both signs may add up to 0: NaN
-    return jnp.where(counts, total / jnp.where(divisor == 0, jnp.nan, divisor), 0.0)
+    divisor, counts = weights.sum(), jnp.any(weights != 0)
+    divisor = jnp.where(divisor == 0, jnp.nan, divisor)  # weights of both signs add up to 0
+    # A NaN among what is not chosen would reach the gradient.
+    return jnp.where(counts, total / jnp.where(counts, divisor, 1.0), 0.0)
 
 
 def row_dtype(z: Array) -> jnp.dtype:
