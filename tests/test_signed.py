@@ -171,6 +171,21 @@ def test_shares_of_a_teacher_that_are_renormalised():
     assert losses[2] == 0
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_probabilities_beyond_float32(shape, axis, rng):
+    z, row = rng.standard_normal(shape).astype(np.float32), np.moveaxis(np.zeros(shape), axis, -1).shape[:-1]
+    indices, shares = np.zeros((*row, 2), int), np.full((*row, 2), 0.5)
+    indices[..., 1], shares[(0,) * len(row)] = 1, (1e300, -0.5)
+    few, share = (np.moveaxis(array, -1, axis) for array in (indices, shares))
+    dense = np.zeros((*row, shape[axis]))
+    dense[..., :2] = shares
+    for targets in (ce.TopKTargets(few, share), np.moveaxis(dense, -1, axis)):
+        losses, dlogits = ce.cross_entropy_with_grad(z, targets, axis=axis, reduction="none")
+        assert np.isnan(losses).sum() == 1
+        assert np.isnan(losses[(0,) * len(row)])
+        np.testing.assert_array_equal(np.isnan(dlogits), np.expand_dims(np.isnan(losses), axis) & np.isfinite(z))
+
+
 def test_a_row_that_is_left_out_has_no_sign():
     """A row of sparse targets that does not count may have a negative weight, for a mean too."""
     targets = ce.TopKTargets([[-100], [1]], [[0.0], [1.0]])

@@ -127,8 +127,8 @@ class StridedKernel {
         if (p.sparse_indices != nullptr) {
             std::fill(tile.b[0], tile.b[tile.count], T(0));
             for (int i = 0; i < rows; ++i)
-                for_sparse(p, first + std::size_t(i), double(share), [&](std::size_t c, double q) {
-                    if (c - tile.first < std::size_t(tile.count)) tile.b[c - tile.first][i] += T(q);
+                for_sparse<T>(p, first + std::size_t(i), double(share), [&](std::size_t c, T q) {
+                    if (c - tile.first < std::size_t(tile.count)) tile.b[c - tile.first][i] += q;
                 });
         }
         for (int c = 0; c < tile.count; ++c) {

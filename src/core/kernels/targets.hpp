@@ -94,12 +94,14 @@ __attribute__((noinline)) void scaled_probabilities(const Problem& p, std::size_
     }
 }
 
-// visit(c, share * q_c) for each class c that a sparse row names. A probability that is not finite becomes NaN.
-template <class Visit>
+// visit(c, share * q_c) for each class c that a sparse row names. What is not finite in T becomes NaN.
+template <class T, class Visit>
 CE_INLINE void for_sparse(const Problem& p, std::size_t row, double share, const Visit& visit) {
     const double* q = static_cast<const double*>(p.probabilities) + row * p.k;
-    for (std::size_t j = 0; j < p.k; ++j)
-        visit(std::size_t(p.sparse_indices[row * p.k + j]), q[j] - q[j] == 0.0 ? share * q[j] : kNaN);
+    for (std::size_t j = 0; j < p.k; ++j) {
+        const T b = T(share * q[j]);
+        visit(std::size_t(p.sparse_indices[row * p.k + j]), b - b == 0 ? b : T(kNaN));
+    }
 }
 
 // The coefficients of `count` classes of a row from `first` on, padded with zeros.
@@ -109,8 +111,8 @@ void target_coefficients(const Problem& p, std::size_t row, std::int64_t target,
     CoefficientFormula<T> formula(p);
     if (p.sparse_indices != nullptr) {
         std::fill(b, b + count, T(0));
-        for_sparse(p, row, formula.target_share, [&](std::size_t c, double q) {
-            if (c - first < std::size_t(count)) b[c - first] += T(q);
+        for_sparse<T>(p, row, formula.target_share, [&](std::size_t c, T q) {
+            if (c - first < std::size_t(count)) b[c - first] += q;
         });
     } else if (p.probabilities != nullptr) {
         scaled_probabilities(p, row * p.classes + first, count, formula.target_share, b);
