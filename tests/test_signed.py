@@ -162,8 +162,8 @@ def test_dtargets():
 
 
 def test_shares_of_a_teacher_that_are_renormalised():
-    """They are divided by their sum; where that is 0 but they are not, the row is NaN."""
-    indices, shares = [[0, 1], [1, 2], [0, 2]], [[3.0, -1.0], [1.0, -1.0], [0.0, 0.0]]
+    """They are divided by their sum; where that is not above 0 but they are not all 0, the row is NaN."""
+    indices, shares = [[0, 1], [1, 2], [0, 2]], [[3.0, -1.0], [1.0, -1.5], [0.0, 0.0]]
     z = np.arange(9.0).reshape(3, 3)
     losses = ce.cross_entropy(z, ce.TopKTargets(indices, shares, renormalize=True), reduction="none")
     assert losses[0] == pytest.approx(ce.cross_entropy(z[:1], [[1.5, -0.5, 0.0]]), rel=1e-15)

@@ -37,7 +37,7 @@ class TopKTargets:
     probabilities : array_like of real numbers, of the shape of `indices`
         What is missing to 1 in a row stays missing, unless `renormalize`.
     renormalize : bool
-        Divide each row by its sum; a row of zeros is ignored.
+        Divide each row by its sum; a row of zeros is ignored, any other whose sum is not above 0 is NaN.
 
     Examples
     --------
@@ -113,9 +113,9 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
     if targets.renormalize:
         some = np.asarray(q.any(-1, keepdims=True))
         ignored |= ~some[:, 0]
-        # Sums of what is at most 1 are finite. What is not makes its row NaN, as negative ones do that add up to 0.
-        q = q / np.where(some, np.abs(q).max(-1, initial=0.0, keepdims=True), 1.0)
-        q = q / np.where(some, q.sum(-1, keepdims=True), 1.0)
+        q = q / np.where(some, np.abs(q).max(-1, initial=0.0, keepdims=True), 1.0)  # so that their sum is finite
+        total = q.sum(-1, keepdims=True)
+        q = q / np.where(some, np.where(total > 0, total, np.nan), 1.0)
     sparse_indices = np.where(empty, 0, t).astype(np.int64)
     of_rows = ignored.reshape(row_shape) if ignored.any() else None
     return Targets(
