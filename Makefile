@@ -43,7 +43,7 @@ JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# What the README's first line installs, or that line.
+# What the README's apt line installs, or that line.
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \
 	 $(PYTHON) -c 'import ensurepip' && \

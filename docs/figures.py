@@ -83,7 +83,7 @@ def head(shape: str) -> str:
         for peer, x in RESULTS["head"]["shapes"][shape].items()
         if not peer.startswith("one product")
     )
-    return table([shape, "seconds", "to the three products at their fastest", "MiB"], rows)
+    return table([shape, "seconds", "ratio to the three products at their fastest", "MiB"], rows)
 
 
 def answers(case: str, group: bool = False) -> list[list[str]]:
