@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import crossentropy as ce
 import crossentropy.jax as cj
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -65,6 +66,11 @@ def test_composed_marks_a_bad_row(composed):
 def test_errors(error, args, options, message):
     with pytest.raises(error, match=message):
         cj.cross_entropy(args[0], jnp.asarray(args[1]), **options)
+
+
+def test_sparse_targets():
+    with pytest.raises(TypeError, match=r"targets: expected class indices .*, got TopKTargets"):
+        cj.cross_entropy(jnp.zeros((2, 3)), ce.TopKTargets([[0], [1]], [[1.0], [1.0]]))
 
 
 def test_bad_weights_in_a_traced_function():

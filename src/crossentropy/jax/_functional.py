@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from .._arrays import Layout, as_array, as_weights
 from .._call import total_weight
 from .._options import LossOptions, Reduction, as_integer, loss_options
-from .._targets import accepted_targets, as_targets
+from .._targets import TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
 from ._rules import NONE
@@ -211,6 +211,8 @@ def as_class_indices_or_probabilities(
     """
     rows = shape[:axis] + shape[axis + 1 :]
     layout = Layout(math.prod(rows), shape[axis], shape, rows, axis)
+    if isinstance(targets, TopKTargets):
+        raise TypeError(f"targets: expected {accepted_targets(layout)}, got TopKTargets, which are for NumPy arrays")
     # As they came: JAX may be about to narrow them to 32 bits.
     t: Any = targets if _is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
     t = t if hasattr(t, "dtype") else jnp.asarray(t)
