@@ -225,3 +225,14 @@ def test_explanation_of_targets_that_are_not_finite(row):
     assert np.isnan(x.loss)
     assert "NaN" in str(x.lesson(derivation=True))
     x.plot()
+
+
+def test_explanation_of_large_negative_targets():
+    q = np.zeros(100)
+    q[7], q[77] = 2.0, -1.0
+    x = ce.explain([np.linspace(3, -3, 100)], [q])
+    assert {7, 77} <= set(x.shown)
+    for pitfall in x.pitfalls()[:2]:  # the logarithm of a softmax
+        assert pitfall.textbook[0] == pytest.approx(x.losses[0], rel=1e-5)
+    assert not x.plot().axes[2].texts, "a point on the curve -log p, where there is no probability"
+    assert ce.explain([np.linspace(3, -3, 100)], [7]).plot().axes[2].texts
