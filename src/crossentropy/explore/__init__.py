@@ -1,0 +1,108 @@
+"""The live page: the loss, its gradient and its Jacobian on the reader's own numbers, in one file of HTML."""
+
+import json
+import math
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_ROWS, MAX_CLASSES, MAX_LOGIT, MAX_NAME, MAX_TRACE = 8, 10, 10000, 60, 200
+_LARGEST = sys.float_info.max
+_OPEN, _CLOSE = '<script type="application/json" id="data">', "</script>"
+
+
+def page(state: Mapping[str, Any] | None = None) -> str:
+    """Return the page as HTML, with a state in place of the example's.
+
+    Parameters
+    ----------
+    state : mapping, optional
+        `logits`, a list of rows; `targets`, class indices or rows of probabilities; `names` of the classes;
+        `temperature`, `label_smoothing`, `reduction` ("mean" or "sum"), the learning `rate`, and `trace`, the loss
+        before each step that was taken.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        The page cannot show the state: too many rows or classes, logits too large, ...
+    """
+    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    if state is None:
+        return html
+    problem = validate(state)
+    if problem:
+        raise ValueError(problem)
+    before, _, after = html.partition(_OPEN)
+    return before + data_block(state) + after.partition(_CLOSE)[2]
+
+
+def data_block(state: Mapping[str, Any]) -> str:
+    """The element of the page that holds the state; nothing in it can end the element."""
+    return _OPEN + json.dumps(state, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c") + _CLOSE
+
+
+def validate(state: Mapping[str, Any]) -> str | None:
+    """What is wrong with a state, in words; None where nothing is. `validate` in state.mjs refuses the same."""
+    logits, targets, names, trace = (state.get(name) for name in ("logits", "targets", "names", "trace"))
+    if not _is_list(logits, 1, MAX_ROWS):
+        return f"logits: expected 1 to {MAX_ROWS} rows"
+    if not all(_is_list(row, 2, MAX_CLASSES) and len(row) == len(logits[0]) for row in logits):
+        return f"logits: expected rows of equally many classes, 2 to {MAX_CLASSES}"
+    if not all(_in_range(z, -MAX_LOGIT, MAX_LOGIT) for row in logits for z in row):
+        return f"logits: expected numbers from -{MAX_LOGIT} to {MAX_LOGIT}"
+    C = len(logits[0])
+    if not _is_list(targets, len(logits), len(logits)):
+        return f"targets: expected {len(logits)}, one for each row"
+    if not all(_is_index(t, C) for t in targets) and not all(_is_distribution(t, C) for t in targets):
+        return f"targets: expected class indices from 0 to {C - 1}, or rows of {C} probabilities that sum to 1"
+    if not _is_list(names, C, C) or not all(_is_name(name) for name in names):
+        return f"names: expected {C}, each of 1 to {MAX_NAME} printable characters"
+    if not _in_range(state.get("temperature"), 0.05, 20):
+        return "temperature: expected a number from 0.05 to 20"
+    if not _in_range(state.get("label_smoothing"), 0, 1):
+        return "label_smoothing: expected a number from 0 to 1"
+    if state.get("reduction") not in ("mean", "sum"):
+        return "reduction: expected mean or sum"
+    if not _in_range(state.get("rate"), math.ulp(0), 100):
+        return "rate: expected a number above 0, up to 100"
+    if not _is_list(trace, 0, MAX_TRACE) or not all(
+        _in_range(loss, -sys.float_info.max, sys.float_info.max) for loss in trace
+    ):
+        return f"trace: expected at most {MAX_TRACE} numbers"
+    return None
+
+
+def _is_list(x: object, least: int, most: int) -> bool:
+    return isinstance(x, Sequence) and not isinstance(x, str) and least <= len(x) <= most
+
+
+def _in_range(x: object, least: float, most: float) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and least <= x <= most
+
+
+def _is_index(t: object, C: int) -> bool:
+    return isinstance(t, int | float) and _in_range(t, 0, C - 1) and float(t).is_integer()
+
+
+def _is_distribution(t: Any, C: int) -> bool:
+    return _is_list(t, C, C) and all(_in_range(q, 0, 2) for q in t) and abs(sum(t) - 1) <= 1e-6
+
+
+def _is_name(x: object) -> bool:
+    """Whether it can stand in a line: no control characters, none that turn the text around it."""
+    return (
+        isinstance(x, str)
+        and x.replace("\ufeff", "").strip() != ""
+        and len(x) <= MAX_NAME
+        and not any(map(_is_unprintable, x))
+    )
+
+
+def _is_unprintable(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
