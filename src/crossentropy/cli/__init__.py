@@ -1,4 +1,4 @@
-"""The command line: score saved logits, explain the loss, tell the configuration."""
+"""The command line: score saved logits, explain the loss and show it as a page, tell the configuration."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from .. import __version__, show_config
 try:
     import typer
 
-    from . import _eval, _explain
+    from . import _eval, _explain, _explore
     from ._files import format_warning, tell_failure
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("crossentropy"):
@@ -44,6 +44,9 @@ app.command(
     ),
 )(_eval.score_files)
 app.command("explain", short_help="Show the loss step by step.", epilog=_examples(*_explain.EXAMPLES))(_explain.explain)
+app.command("explore", short_help="Show the loss as a live page.", epilog=_examples(*_explore.EXAMPLES))(
+    _explore.explore
+)
 
 
 @app.command(short_help="Tell what a bug report needs.", epilog=_examples("crossentropy info"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,11 @@ from typing import Any
 
 MAX_ROWS, MAX_CLASSES, MAX_LOGIT, MAX_NAME, MAX_TRACE = 8, 10, 10000, 60, 200
 _LARGEST = sys.float_info.max
+_OPTIONS = (
+    ("temperature", 0.05, 20, "a number from 0.05 to 20"),
+    ("label_smoothing", 0, 1, "a number from 0 to 1"),
+    ("rate", math.ulp(0), 100, "a number above 0, up to 100"),
+)
 _OPEN, _CLOSE = '<script type="application/json" id="data">', "</script>"
 
 
@@ -49,33 +55,45 @@ def data_block(state: Mapping[str, Any]) -> str:
 
 def validate(state: Mapping[str, Any]) -> str | None:
     """What is wrong with a state, in words; None where nothing is. `validate` in state.mjs refuses the same."""
-    logits, targets, names, trace = (state.get(name) for name in ("logits", "targets", "names", "trace"))
+    logits, targets, names, trace = [state.get(name) for name in ("logits", "targets", "names", "trace")]
     if not _is_list(logits, 1, MAX_ROWS):
-        return f"logits: expected 1 to {MAX_ROWS} rows"
-    if not all(_is_list(row, 2, MAX_CLASSES) and len(row) == len(logits[0]) for row in logits):
-        return f"logits: expected rows of equally many classes, 2 to {MAX_CLASSES}"
-    if not all(_in_range(z, -MAX_LOGIT, MAX_LOGIT) for row in logits for z in row):
-        return f"logits: expected numbers from -{MAX_LOGIT} to {MAX_LOGIT}"
-    C = len(logits[0])
-    if not _is_list(targets, len(logits), len(logits)):
-        return f"targets: expected {len(logits)}, one for each row"
+        return _wrong("logits", f"1 to {MAX_ROWS} rows", _count(logits))
+    for row in logits:
+        if not _is_list(row, 2, MAX_CLASSES) or len(row) != len(logits[0]):
+            return _wrong("logits", f"rows of equally many classes, 2 to {MAX_CLASSES}", _count(row))
+    for z in (z for row in logits for z in row):
+        if not _in_range(z, -MAX_LOGIT, MAX_LOGIT):
+            return _wrong("logits", f"numbers from -{MAX_LOGIT} to {MAX_LOGIT}", z)
+    N, C = len(logits), len(logits[0])
+    if not _is_list(targets, N, N):
+        return _wrong("targets", f"{N}, one for each row", _count(targets))
     if not all(_is_index(t, C) for t in targets) and not all(_is_distribution(t, C) for t in targets):
-        return f"targets: expected class indices from 0 to {C - 1}, or rows of {C} probabilities that sum to 1"
-    if not _is_list(names, C, C) or not all(_is_name(name) for name in names):
-        return f"names: expected {C}, each of 1 to {MAX_NAME} printable characters"
-    if not _in_range(state.get("temperature"), 0.05, 20):
-        return "temperature: expected a number from 0.05 to 20"
-    if not _in_range(state.get("label_smoothing"), 0, 1):
-        return "label_smoothing: expected a number from 0 to 1"
+        return _wrong(
+            "targets", f"class indices from 0 to {C - 1}, or rows of {C} probabilities that sum to 1", list(targets)
+        )
+    if not _is_list(names, C, C):
+        return _wrong("names", f"{C}, one for each class", _count(names))
+    for name in names:
+        if not _is_name(name):
+            return _wrong("names", f"1 to {MAX_NAME} printable characters each", name)
+    for option, least, most, expected in _OPTIONS:
+        if not _in_range(state.get(option), least, most):
+            return _wrong(option, expected, state.get(option))
     if state.get("reduction") not in ("mean", "sum"):
-        return "reduction: expected mean or sum"
-    if not _in_range(state.get("rate"), math.ulp(0), 100):
-        return "rate: expected a number above 0, up to 100"
-    if not _is_list(trace, 0, MAX_TRACE) or not all(
-        _in_range(loss, -sys.float_info.max, sys.float_info.max) for loss in trace
-    ):
-        return f"trace: expected at most {MAX_TRACE} numbers"
+        return _wrong("reduction", "mean or sum", state.get("reduction"))
+    if not _is_list(trace, 0, MAX_TRACE):
+        return _wrong("trace", f"at most {MAX_TRACE} numbers", _count(trace))
+    if not all(_in_range(loss, -_LARGEST, _LARGEST) for loss in trace):
+        return _wrong("trace", "finite numbers", list(trace))
     return None
+
+
+def _wrong(name: str, expected: str, got: object) -> str:
+    return f"{name}: expected {expected}, got {reprlib.repr(got)}"
+
+
+def _count(x: Any) -> object:
+    return len(x) if _is_list(x, 0, sys.maxsize) else x
 
 
 def _is_list(x: object, least: int, most: int) -> bool:

@@ -1,8 +1,8 @@
 """Builds page.html, the live page, one file that needs nothing else: python src/crossentropy/explore/build.py [FILE].
 
 `content.py` takes formulas, titles and notes from the lesson; `prerender.mjs` draws the figures of the example, for
-those who run no script; esbuild makes one script of view.mjs and one style of style.css, the font in it. `npm ci` in this
-folder installs esbuild. The same sources give the same bytes, which are committed: the package is built without Node.
+those who run no script; esbuild makes one script of view.mjs and one style of style.css, the font in it. It comes with
+`npm ci` in this folder. The same sources give the same bytes, which are committed: the package is built without Node.
 
 The font is a subset of STIX Two Math; its licence is OFL.txt. It was made by
 
@@ -75,7 +75,7 @@ def build() -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2").render(
+    page: str = environment.get_template("page.html.j2").render(
         policy=Markup(policy),
         script=Markup(script),
         style=Markup(style),
@@ -83,6 +83,7 @@ def build() -> str:
         content=text,
         figures={name: Markup(figure) for name, figure in figures.items()},
     )
+    return page
 
 
 if __name__ == "__main__":

@@ -20,30 +20,35 @@ const isList = (x, least, most) => Array.isArray(x) && least <= x.length && x.le
 const UNPRINTABLE = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/u;
 const isName = (x) => typeof x === "string" && x.trim() !== "" && [...x].length <= MAX_NAME && !UNPRINTABLE.test(x);
 
+const count = (x) => (Array.isArray(x) ? x.length : x);
+const wrong = (name, expected, got) => `${name}: expected ${expected}, got ${String(got).slice(0, 40)}`;
+
 /** What is wrong with a state, in words; null where nothing is. */
 export function validate(state) {
-  if (typeof state !== "object" || state === null) return "state: expected an object";
+  if (typeof state !== "object" || state === null) return wrong("state", "an object", state);
   const { logits, targets, names, temperature, label_smoothing, reduction, rate, trace } = state;
-  if (!isList(logits, 1, MAX_ROWS)) return `logits: expected 1 to ${MAX_ROWS} rows`;
-  if (!logits.every((row) => isList(row, 2, MAX_CLASSES) && row.length === logits[0].length))
-    return `logits: expected rows of equally many classes, 2 to ${MAX_CLASSES}`;
-  if (!logits.flat().every((z) => inRange(z, -MAX_LOGIT, MAX_LOGIT)))
-    return `logits: expected numbers from -${MAX_LOGIT} to ${MAX_LOGIT}`;
-  const C = logits[0].length;
-  if (!isList(targets, logits.length, logits.length)) return `targets: expected ${logits.length}, one for each row`;
+  if (!isList(logits, 1, MAX_ROWS)) return wrong("logits", `1 to ${MAX_ROWS} rows`, count(logits));
+  const uneven = logits.find((row) => !isList(row, 2, MAX_CLASSES) || row.length !== logits[0].length);
+  if (uneven !== undefined)
+    return wrong("logits", `rows of equally many classes, 2 to ${MAX_CLASSES}`, count(uneven));
+  const far = logits.flat().find((z) => !inRange(z, -MAX_LOGIT, MAX_LOGIT));
+  if (far !== undefined) return wrong("logits", `numbers from -${MAX_LOGIT} to ${MAX_LOGIT}`, far);
+  const N = logits.length, C = logits[0].length;
+  if (!isList(targets, N, N)) return wrong("targets", `${N}, one for each row`, count(targets));
   const isIndex = (t) => Number.isInteger(t) && inRange(t, 0, C - 1);
   const isDistribution = (t) =>
     isList(t, C, C) && t.every((q) => inRange(q, 0, 2)) && Math.abs(t.reduce((a, b) => a + b, 0) - 1) <= 1e-6;
   if (!targets.every(isIndex) && !targets.every(isDistribution))
-    return `targets: expected class indices from 0 to ${C - 1}, or rows of ${C} probabilities that sum to 1`;
-  if (!isList(names, C, C) || !names.every(isName))
-    return `names: expected ${C}, each of 1 to ${MAX_NAME} printable characters`;
-  if (!inRange(temperature, 0.05, 20)) return "temperature: expected a number from 0.05 to 20";
-  if (!inRange(label_smoothing, 0, 1)) return "label_smoothing: expected a number from 0 to 1";
-  if (reduction !== "mean" && reduction !== "sum") return "reduction: expected mean or sum";
-  if (!inRange(rate, 0, 100) || rate === 0) return "rate: expected a number above 0, up to 100";
-  if (!isList(trace, 0, MAX_TRACE) || !trace.every(Number.isFinite))
-    return `trace: expected at most ${MAX_TRACE} numbers`;
+    return wrong("targets", `class indices from 0 to ${C - 1}, or rows of ${C} probabilities that sum to 1`, targets);
+  if (!isList(names, C, C)) return wrong("names", `${C}, one for each class`, count(names));
+  if (!names.every(isName))
+    return wrong("names", `1 to ${MAX_NAME} printable characters each`, names.find((name) => !isName(name)));
+  if (!inRange(temperature, 0.05, 20)) return wrong("temperature", "a number from 0.05 to 20", temperature);
+  if (!inRange(label_smoothing, 0, 1)) return wrong("label_smoothing", "a number from 0 to 1", label_smoothing);
+  if (!["mean", "sum"].includes(reduction)) return wrong("reduction", "mean or sum", reduction);
+  if (!inRange(rate, Number.MIN_VALUE, 100)) return wrong("rate", "a number above 0, up to 100", rate);
+  if (!isList(trace, 0, MAX_TRACE)) return wrong("trace", `at most ${MAX_TRACE} numbers`, count(trace));
+  if (!trace.every(Number.isFinite)) return wrong("trace", "finite numbers", trace);
   return null;
 }
 
