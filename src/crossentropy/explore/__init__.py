@@ -5,7 +5,7 @@ import math
 import reprlib
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def data_block(state: Mapping[str, Any]) -> str:
 
 def validate(state: Mapping[str, Any]) -> str | None:
     """What is wrong with a state, in words; None where nothing is. `validate` in state.mjs refuses the same."""
-    logits, targets, names, trace = [state.get(name) for name in ("logits", "targets", "names", "trace")]
+    get: Callable[[str], Any] = state.get
+    logits, targets, names, trace = get("logits"), get("targets"), get("names"), get("trace")
     if not _is_list(logits, 1, MAX_ROWS):
         return _wrong("logits", f"1 to {MAX_ROWS} rows", _count(logits))
     for row in logits:
@@ -77,10 +78,10 @@ def validate(state: Mapping[str, Any]) -> str | None:
         if not _is_name(name):
             return _wrong("names", f"1 to {MAX_NAME} printable characters each", name)
     for option, least, most, expected in _OPTIONS:
-        if not _in_range(state.get(option), least, most):
-            return _wrong(option, expected, state.get(option))
-    if state.get("reduction") not in ("mean", "sum"):
-        return _wrong("reduction", "mean or sum", state.get("reduction"))
+        if not _in_range(get(option), least, most):
+            return _wrong(option, expected, get(option))
+    if get("reduction") not in ("mean", "sum"):
+        return _wrong("reduction", "mean or sum", get("reduction"))
     if not _is_list(trace, 0, MAX_TRACE):
         return _wrong("trace", f"at most {MAX_TRACE} numbers", _count(trace))
     if not all(_in_range(loss, -_LARGEST, _LARGEST) for loss in trace):
