@@ -1,0 +1,37 @@
+// The panel: the formula of the number that has been tapped or focused, and its inputs lit.
+import { show } from "./morph.mjs";
+import { filled } from "./markup.mjs";
+import { origin } from "./origins.mjs";
+
+const panel = document.getElementById("panel");
+let asked; // the path of the number that the panel is about
+
+export function openPanel(button, x, formulas) {
+  asked = button.dataset.name;
+  refreshPanel(x, formulas);
+}
+
+/** Formula and lights anew, after the numbers have changed. */
+export function refreshPanel(x, formulas) {
+  for (const element of document.querySelectorAll(".lit")) element.classList.remove("lit");
+  const found = asked && exists(x) && origin(x, asked);
+  panel.hidden = !found;
+  if (!found) return;
+  show(panel.querySelector("output"), String(filled(x, formulas[found.formula], found.slots)));
+  for (const path of found.lit)
+    for (const element of document.querySelectorAll(`[data-name="${path}"],[data-input="${path}"]`)) element.classList.add("lit");
+}
+
+/** Whether the number is still on the page: rows and classes may have become fewer. */
+const exists = () => document.querySelector(`button[data-name="${asked}"]`) !== null;
+
+function close() {
+  asked = undefined;
+  panel.hidden = true;
+  for (const element of document.querySelectorAll(".lit")) element.classList.remove("lit");
+}
+
+export function startPanel() {
+  panel.querySelector("button").addEventListener("click", close);
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && close());
+}
