@@ -1,0 +1,101 @@
+"""A seeded reader: picks any control that can be reached, and uses it by mouse or by keys."""
+
+import math
+import random
+
+import numpy as np
+from page.oracle import EXAMPLE, State
+from playwright.sync_api import Locator, Page
+
+FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]"
+_LIST = """selector => [...document.querySelectorAll(selector)].map((e, index) => ({
+  index, kind: e.localName === "input" ? e.type : e.localName, control: e.dataset.control || e.id || "",
+  name: e.dataset.name || "", label: e.getAttribute("aria-label") || e.textContent.trim().slice(0, 40),
+  min: e.min, max: e.max,
+  use: !e.disabled && e.tabIndex >= 0 && e.checkVisibility({visibilityProperty: true}) && !e.closest("[inert]"),
+})).filter(e => e.use)"""
+NUMBERS = ["0", "1", "-2.5", "3.25", "0.1", "7", "-12", "40", "1e3", "800", "0.5", "10", "0.05", "2"]
+
+
+def focusable(page: Page) -> list[dict]:
+    return page.evaluate(_LIST, FOCUSABLE)
+
+
+class Reader:
+    def __init__(self, page: Page, seed: int):
+        self.page, self.random = page, random.Random(seed)
+
+    def act(self) -> tuple[dict, str]:
+        """Use one control: which, and how."""
+        elements = focusable(self.page)
+        # Numbers are many and change nothing but the panel: each kind of element gets its share.
+        kind = self.random.choice(sorted({e["kind"] for e in elements}))
+        chosen = self.random.choice([e for e in elements if e["kind"] == kind])
+        return chosen, self.use(chosen)
+
+    def use(self, chosen: dict) -> str:
+        element = self.page.locator(FOCUSABLE).nth(chosen["index"])
+        by_mouse = self.random.random() < 0.5
+        kind = chosen["kind"]
+        if kind == "range":
+            return self._drag(element) if by_mouse else self._keys(element)
+        if kind in ("number", "text"):
+            text = self.random.choice(NUMBERS)
+            element.fill(text)
+            element.press(self.random.choice(["Enter", "Tab"]))
+            return f"type {text}"
+        if kind == "radio":
+            return self._click(element) if by_mouse else self._press(element, "ArrowRight", "ArrowLeft", " ")
+        if kind == "select":
+            options = element.locator("option").evaluate_all("all => all.map(e => e.value)")
+            element.select_option(option := self.random.choice(options))
+            return f"choose {option}"
+        return self._click(element) if by_mouse else self._press(element, "Enter", " ")
+
+    def _click(self, element: Locator) -> str:
+        element.click()
+        return "click"
+
+    def _press(self, element: Locator, *keys: str) -> str:
+        key = self.random.choice(keys)
+        element.focus()
+        self.page.keyboard.press(key)
+        return f"press {key!r}"
+
+    def _keys(self, element: Locator) -> str:
+        pressed = [
+            self._press(element, "ArrowRight", "ArrowLeft", "PageUp", "PageDown", "Home", "End") for _ in range(3)
+        ]
+        return ", ".join(pressed)
+
+    def _drag(self, element: Locator) -> str:
+        element.scroll_into_view_if_needed()
+        box = element.bounding_box()
+        height = box["y"] + box["height"] / 2
+        start, end = (box["x"] + box["width"] * self.random.uniform(0.05, 0.95) for _ in range(2))
+        self.page.mouse.move(start, height)
+        self.page.mouse.down()
+        self.page.mouse.move(end, height, steps=3)
+        self.page.mouse.up()
+        return f"drag to {end - box['x']:.0f} of {box['width']:.0f}"
+
+
+def broken_promise(control: str, before: State, after: State) -> str:
+    """What an action should have done to the state and has not; what a control does is said here once more."""
+    x = before.x
+    if control == "add3":
+        moved = np.subtract(after.logits, before.logits)
+        # The fields refuse what is beyond their range, all of it.
+        return "" if np.allclose(moved, 3, rtol=0, atol=1e-9) or not moved.any() else f"added {moved.tolist()}"
+    if control == "step":
+        expected = x.logits - before.rate * x.dlogits
+        if not np.allclose(after.logits, expected, rtol=1e-12, atol=1e-12):
+            return f"logits {after.logits}, expected {expected.tolist()}"
+        if not after.trace or not math.isclose(after.trace[-1], float(after.x.loss), rel_tol=1e-9):
+            return f"trace {after.trace}, expected {after.x.loss} last"
+    if control == "reset":
+        example = State(EXAMPLE)
+        return "" if after.logits == example.logits and after.targets == example.targets else "is not the example"
+    if control in ("guess-2", "guess-3", "guess-4") or control.startswith("copy"):
+        return "" if after.logits == before.logits else "moved the logits"
+    return ""
