@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from ._notation import latex_words
+from ._latex import latex_words
 from ._step import Cell, Prose, Step, Table, parts_of
 from ._tree import Formula
 

@@ -1,4 +1,4 @@
-"""Numbers as text, and what LaTeX has for characters."""
+"""Numbers as text."""
 
 import math
 
@@ -21,50 +21,3 @@ def number(x: float) -> str:
     else:
         text = f"{x:.3g}"
     return text.replace("-", _MINUS)
-
-
-# Mathematical characters in LaTeX.
-LATEX = {
-    "σ": r"\sigma",
-    "Σ": r"\textstyle\sum",
-    "∂": r"\partial",
-    "ℓ": r"\ell",
-    "δ": r"\delta",
-    "ε": r"\varepsilon",
-    "ζ": r"\zeta",
-    "η": r"\eta",
-    "ι": r"\iota",
-    "τ": r"\tau",
-    "𝐚": r"\mathbf{a}",
-    "𝐲": r"\mathbf{y}",
-    "ŷ": r"\hat{y}",
-    "·": r"\cdot",
-    "∘": r"\circ",
-    "×": r"\times",
-    "−": "-",
-    "′": "'",
-    "²": "^2",
-    "⁴": "^4",
-    "ᵀ": r"^{\mathsf T}",
-    "∞": r"\infty",
-    "≠": r"\neq",
-    "≈": r"\approx",
-    "←": r"\leftarrow",
-    "→": r"\rightarrow",
-    "…": r"\dots",
-    "⋯": r"\cdots",
-    "✗": r"\times",
-}
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "$&#_%"},
-}
-
-
-def latex_words(text: str) -> str:
-    """Plain text in LaTeX: special characters escaped, mathematical ones as mathematics."""
-    return "".join(f"${LATEX[c]}$" if c in LATEX else _SPECIAL.get(c, c) for c in text)
