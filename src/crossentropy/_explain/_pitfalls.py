@@ -159,10 +159,13 @@ def _mark(textbook: float, right: float) -> str:
 
 
 def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
-    """Each formula as a step, with its result in each precision; wrong ones are marked."""
+    """Each formula that fails as a step, with its result in each precision; those that do not are named at the end."""
     rows = [i for i in range(len(x.u)) if x.s[i] != 0]
-    steps = []
+    steps, right = [], []
     for single, double in zip(found[::2], found[1::2], strict=True):
+        if not any((*single.marks, *double.marks)):
+            right.append(single.title)
+            continue
         cells = tuple(
             tuple(
                 cell
@@ -185,12 +188,16 @@ def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
                 Table(columns, tuple(f"row {i}" for i in rows), cells),
             )
         )
-    if not any(mark for pitfall in found for mark in pitfall.marks):
+    if steps and right:
+        steps.append(Step("Right on these numbers", note=f"{'; '.join(right)}."))
+    elif not steps:
+        comparable = any(math.isfinite(value) for pitfall in found for value in pitfall.library)
+        textbook = "the textbook's formulas are right" if comparable else "there is no finite number to compare with"
         steps.append(
             Step(
                 "No pitfall here",
-                note="On these numbers the textbook's formulas are right. Try them on logits far apart or far from 0, "
-                "such as 1000 0 −1000, or 40 0 0 with target 0.",
+                note=f"On these numbers {textbook}. Try them on logits far apart or far from 0, such as 1000 0 −1000, "
+                "or 40 0 0 with target 0.",
             )
         )
     return steps

@@ -40,7 +40,9 @@ class _Numbered:
             head.add_row(Text(step.formula, style="cyan"), Text("\n".join(step.lines)))
             yield Padding(head, _INDENT, expand=False)
         else:
-            yield from (_wrapped(step.formula, options, "cyan"), *(_wrapped(line, options) for line in step.lines))
+            if step.formula:
+                yield _wrapped(step.formula, options, "cyan")
+            yield from (_wrapped(line, options) for line in step.lines)
         if step.table is not None:
             for part in step.table.chunks(options.max_width - 4):
                 yield Padding(_table(part), _INDENT, expand=False)
