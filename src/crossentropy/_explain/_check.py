@@ -63,6 +63,9 @@ def check_gradient(x: LossNumbers) -> Check:
 def check_step(x: LossNumbers, check: Check) -> Step:
     """The check as a step."""
     columns = tuple(x.names[c] for c in check.classes)
+    largest = f"largest difference = {number(check.largest)}"
+    if not np.isfinite(check.gradient - check.differences).any():
+        largest = "no difference: there are no finite numbers to compare"
     rows, cells = [], []
     for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
         rows += [f"row {i}: gradient", "by differences"]
@@ -73,5 +76,5 @@ def check_step(x: LossNumbers, check: Check) -> Step:
         "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
         "of the loss, some 1e−16 of it, divided by h.",
         Table(columns, tuple(rows), tuple(cells)),
-        (f"h = {number(check.step)}", f"largest difference = {number(check.largest)}"),
+        (f"h = {number(check.step)}", largest),
     )

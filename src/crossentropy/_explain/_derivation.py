@@ -11,7 +11,7 @@ from ._notation import bracketed, factor, number, probability, sub
 from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
-from ._tables import MAX_TERMS, symbols_of
+from ._tables import MAX_TERMS, symbols_of, why_none
 
 MAX_CHAIN = 12  # terms of the chain rule that are written out
 
@@ -82,6 +82,8 @@ def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
     symbols = symbols_of(x)
     T, u = symbols.targets, symbols.logits
     i, c = d.row, d.target_class
+    if math.isnan(x.cross[i]):
+        return [Step(f"Derivation for row {i}: none", note=f"The row has no loss: {why_none(x, i)}.")]
     names = tuple(x.names[k] for k in d.classes)
     p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
     rest = number(x.rest[i, c])

@@ -8,7 +8,7 @@ import numpy as np
 from ._notation import bracketed, factor, number, one_plus, probability, sub
 from ._numbers import LossNumbers
 from ._step import Cell, Step
-from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
+from ._tables import MAX_TERMS, elementwise, rows_without, sum_of, symbols_of
 
 
 def steps(x: LossNumbers) -> list[Step]:
@@ -50,6 +50,8 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
             note += " Rows that do not sum to 1 are allowed: their sum appears in the gradient."
         if (x.q < 0)[counted].any():
             note += " Some are negative, and so no probabilities: the loss is what its definition gives for them."
+        if not np.isfinite(x.q[counted]).all():
+            note += " Some are not finite, and so no distribution: their row has no loss."
     yield Step("Targets, as probabilities", "Y", note, table)
     if options.label_smoothing > 0:
         eps = number(options.label_smoothing)
@@ -110,7 +112,8 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
     yield Step(
         "Shifted logits",
         f"{u}_c − m,  m = max {u}",
-        "The largest becomes 0. No exponential can overflow then, and the softmax stays the same.",
+        "The largest becomes 0. No exponential can overflow then, and the softmax stays the same."
+        + rows_without(x, x.shifted),
         table,
         lines,
     )
@@ -124,9 +127,10 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
     sums = tuple(
         f"S{sub(i)} = {sum_of(number(e) for e in x.e[i])} = {one_plus(x.r[i])}"
         for i in rows
-        if len(x.names) <= MAX_TERMS
+        if len(x.names) <= MAX_TERMS and not math.isnan(x.r[i])
     )
-    yield Step("Exponentials and their sum", f"e_c = exp({u}_c − m),  S = Σ e_c", "", table, sums)
+    note = rows_without(x, x.r).strip()
+    yield Step("Exponentials and their sum", f"e_c = exp({u}_c − m),  S = Σ e_c", note, table, sums)
     S = [bracketed(one_plus(r)) for r in x.r]
     table, lines = elementwise(
         x,
@@ -135,10 +139,12 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
         sum_folded=True,
         as_text=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
     )
+    without = rows_without(x, x.p)
+    sums_to_one = "with the sum 1 in each row that has them" if without else "and each row sums to 1"
     yield Step(
         "Softmax",
         f"σ_c = σ({u})_c = e_c/S",
-        "Probabilities: positive, and each row sums to 1.",
+        f"Probabilities: positive, {sums_to_one}.{without}",
         table,
         lines,
     )
@@ -147,7 +153,7 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
         "Minus the logarithm of the probabilities, in nats",
         f"−log σ_c = log S − ({u}_c − m)",
         "Not taken of the rounded probability: log S is log1p(S − 1), with S − 1 summed without the largest class, and "
-        "so has all its digits where a probability rounds to 1 or to 0.",
+        "so has all its digits where a probability rounds to 1 or to 0." + rows_without(x, x.log_p),
         table,
         lines,
     )
@@ -156,6 +162,8 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
 def _losses(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     rows = [i for i in range(len(x.logits)) if x.s[i] != 0]
+    with_loss = [i for i in rows if not math.isnan(x.losses[i])]
+    without = rows_without(x, x.losses)
     skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
     one_hot = symbols.targets == "Y" and bool(x.one_hot[rows].all())
 
@@ -167,8 +175,9 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
         "The cross-entropy of each row",
         f"ℓ = −Σ {symbols.targets}_c·log σ_c",
         ("All terms but the target's are 0: what is left is −log σ of the target. " if one_hot else "")
-        + "A term with factor 0 is 0, whatever the logarithm: 0·∞ too.",
-        lines=(*(f"ℓ{sub(i)} = {terms(i)} = {number(x.cross[i])}" for i in rows), *skipped),
+        + "A term with factor 0 is 0, whatever the logarithm: 0·∞ too."
+        + without,
+        lines=(*(f"ℓ{sub(i)} = {terms(i)} = {number(x.cross[i])}" for i in with_loss), *skipped),
     )
     penalty = np.zeros(len(x.logits))
     if options.z_loss > 0:
@@ -183,7 +192,7 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             + ("; w is the weight of the row's target." if weighted else "."),
             lines=tuple(
                 f"ℓ{sub(i)} = {number(x.cross[i])} + {zeta[i]}·{factor(x.lse[i])}² = {number(x.cross[i] + penalty[i])}"
-                for i in rows
+                for i in with_loss
             ),
         )
     if (x.s[rows] != 1).any():
@@ -192,16 +201,29 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             "ℓ ← s·ℓ",
             "A row of weight 0 does not count, whatever it holds.",
             lines=tuple(
-                f"ℓ{sub(i)} = {number(x.s[i])}·{factor(x.cross[i] + penalty[i])} = {number(x.losses[i])}" for i in rows
+                f"ℓ{sub(i)} = {number(x.s[i])}·{factor(x.cross[i] + penalty[i])} = {number(x.losses[i])}"
+                for i in with_loss
             ),
         )
-    weights = x.s * x.omega
+    yield _reduced(x, rows, without)
+
+
+def _reduced(x: LossNumbers, rows: list[int], without: str) -> Step:
+    """Sum and mean, over the rows that count."""
+    options, weights = x.options, x.s * x.omega
     all_one = bool((weights[rows] == 1).all())
-    lines = [f"L = {sum_of(factor(loss) for loss in x.losses[rows])} = {number(x.total)}"]
+    alone = len(rows) == 1
+
+    def added(terms: Iterable[str], total: float) -> str:
+        return number(total) if alone else f"{sum_of(terms)} = {number(total)}"
+
+    lines = [] if math.isnan(x.total) else [f"L = {added((factor(loss) for loss in x.losses[rows]), x.total)}"]
     if not (all_one or math.isnan(x.total_weight)):
-        lines.append(f"N = {sum_of(number(weights[i]) for i in rows)} = {number(x.total_weight)}")
+        lines.append(f"N = {added((number(weights[i]) for i in rows), x.total_weight)}")
     if math.isnan(x.total_weight):
         lines.append("no mean: some weights are negative, so that their sum may be nearly 0")
+    elif math.isnan(x.total):
+        pass
     elif x.total_weight > 0:
         lines.append(f"mean = {factor(x.total)}/{number(x.total_weight)} = {number(x.mean)}")
     else:
@@ -218,7 +240,15 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             name for name, is_used in (("sample weight", sample), ("class weight of the target", of_class)) if is_used
         ]
         divisor = f"the sum over the rows of the {' times the '.join(names)}"
-    yield Step("Sum and mean", "L = Σ ℓ,  mean = L/N", f"N is {divisor}.", lines=(*lines, chosen))
+    note = f"N is {divisor}."
+    if math.isnan(x.total):
+        note += f" There is no sum and no mean.{without}" if without else " ∞ − ∞ is no number: there is no sum."
+    elif alone and all_one:
+        note = "N is the number of rows that count. Here it is 1, so that sum and mean are that row's loss."
+        lines = []
+    if options.reduction == "none" or not math.isnan(x.total):
+        lines.append(chosen)
+    return Step("Sum and mean", "L = Σ ℓ,  mean = L/N", note, lines=tuple(lines))
 
 
 def _gradient(x: LossNumbers) -> Iterable[Step]:
@@ -230,6 +260,7 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
     if weighted or symbols.scaled:
         formula = f"{'s·' if weighted else ''}({formula}){'·u′' if symbols.scaled else ''}"
     notes = ["The gradient with respect to the logits, not to the model's parameters: those follow by the chain rule."]
+    without = rows_without(x, x.dtotal)
     if not a_is_one:
         zeta = f" + 2ζ·{'w·' if (x.omega != 1).any() else ''}lse" if z_loss else ""
         notes.append(f"Here a = Σ {symbols.targets}{zeta}.")
@@ -237,7 +268,10 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
         slope = "sech²(A/k)" if capped else "1"
         notes.append(f"By the chain rule u′ = {slope}{'/τ' if options.temperature != 1 else ''}.")
     if not z_loss and not capped:
-        notes.append("Each row sums to 0.")
+        notes.append("Each row with a gradient sums to 0." if without else "Each row sums to 0.")
+    same = options.reduction == "mean" and int(counted.sum()) == 1 and x.total_weight == 1
+    if same:
+        notes.append("As N is 1, it is the gradient of the mean too.")
 
     def sum_expression(i: int, c: int) -> str:
         if not counted[i]:
@@ -253,8 +287,8 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
         return f"{factor(x.dtotal[i, c])}/{number(x.total_weight)}" if counted[i] and x.total_weight else ""
 
     table, lines = elementwise(x, x.dtotal, sum_expression, sum_folded=True)
-    yield Step("Gradient of the sum", f"∂L/∂A = {formula}", " ".join(notes), table, lines)
-    if options.reduction == "mean":
+    yield Step("Gradient of the sum", f"∂L/∂A = {formula}", " ".join(notes) + without, table, lines)
+    if options.reduction == "mean" and not same:
         table, lines = elementwise(x, x.dmean, mean_expression, sum_folded=True)
         whole = formula if weighted and not symbols.scaled else f"({formula})"
         note = "The division by N belongs to the mean only."
