@@ -1,12 +1,13 @@
 """The gradient compared with finite differences of the loss."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .._arrays import Array
 from .._call import loss, prepare
+from ._markup import html
 from ._notation import number
 from ._numbers import LossNumbers
 from ._record import Record
@@ -34,6 +35,10 @@ class Check(Record):
     gradient: Array
     differences: Array
     largest: float
+    _of: LossNumbers = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return html([check_step(self._of, self)])
 
 
 def check_gradient(x: LossNumbers) -> Check:
@@ -57,7 +62,7 @@ def check_gradient(x: LossNumbers) -> Check:
             differences /= x.total_weight or math.inf
         distance = np.abs(differences - x.dlogits[:, classes])
     finite = distance[np.isfinite(distance)]
-    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)))
+    return Check(x.shown, h, x.dlogits[:, classes], differences, float(finite.max(initial=0.0)), x)
 
 
 def check_step(x: LossNumbers, check: Check) -> Step:

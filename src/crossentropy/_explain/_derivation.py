@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .._arrays import Array
+from ._markup import html
 from ._notation import bracketed, factor, number, probability, sub
 from ._numbers import LossNumbers
 from ._record import Record
@@ -48,6 +49,11 @@ class Derivation(Record):
     terms: Array
     ratio: Array
     product: Array
+    _of: LossNumbers = field(repr=False)
+
+    @np.errstate(all="ignore")  # as in `explain`
+    def _repr_html_(self) -> str:
+        return html(derivation_steps(self._of, self))
 
 
 def require_index(name: str, index: int, count: int) -> None:
@@ -70,7 +76,7 @@ def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
         ratio = np.where(b == 0, 0.0, b / p)
         terms = np.where(b == 0, 0.0, -b * dlog)
         product = -np.where(ratio[:, None] == 0, 0.0, ratio[:, None] * jacobian).sum(0)
-    return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
+    return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product, x)
 
 
 def _class_and_name(x: LossNumbers, c: int) -> str:

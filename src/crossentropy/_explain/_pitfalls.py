@@ -1,7 +1,7 @@
 """What the formulas of textbooks give on the reader's numbers, compared with the library."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .._arrays import Array
 from .._functional import cross_entropy, cross_entropy_with_grad
+from ._markup import html
 from ._notation import number
 from ._numbers import LossNumbers
 from ._record import Record
@@ -121,7 +122,18 @@ class Pitfall(Record):
     marks: tuple[str, ...]
 
 
-def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
+class Pitfalls(list[Pitfall]):
+    """The pitfalls, each formula in each precision. A notebook shows those that fail."""
+
+    def __init__(self, found: Iterable[Pitfall], x: LossNumbers) -> None:
+        super().__init__(found)
+        self._of = x
+
+    def _repr_html_(self) -> str:
+        return html(pitfall_steps(self._of, self))
+
+
+def find_pitfalls(x: LossNumbers) -> Pitfalls:
     """Evaluate each formula in float32 and float64, on the logits and targets as the options change them."""
     found = []
     counted = x.s != 0
@@ -142,7 +154,7 @@ def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
                 for given, right, counts in zip(textbook, library, counted, strict=True)
             )
             found.append(Pitfall(formula.title, formula.formula, formula.note, dtype, textbook, library, marks))
-    return found
+    return Pitfalls(found, x)
 
 
 def _mark(textbook: float, right: float) -> str:
