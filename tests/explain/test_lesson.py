@@ -220,6 +220,25 @@ def test_html_is_whole_and_escaped():
     assert x.lesson(derivation=True, pitfalls=True, check=True)._repr_html_().startswith("<ol>")
 
 
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        (lambda x: x.derivation(1, 2), {"derivation": True, "row": 1, "target_class": 2}),
+        (lambda x: x.check(), {"check": True}),
+        (lambda x: x.pitfalls(), {"pitfalls": True}),
+    ],
+)
+def test_parts_show_their_steps_in_a_notebook(part, whole):
+    x = ce.explain([[100.0, 0.0, 0.0], [0.1, 2.0, 1.9]], [1, 0], names=NASTY)
+    shown, lesson = part(x)._repr_html_(), x.lesson(**whole)._repr_html_()
+    tags = _Tags()
+    tags.feed(shown)
+    assert tags.open == []
+    steps = shown.removeprefix("<ol>").removesuffix("</ol>")
+    assert steps
+    assert lesson == x._repr_html_().removesuffix("</ol>") + steps + "</ol>"
+
+
 def test_tex_is_whole_and_escaped():
     x = ce.explain(A, [1, 0], names=NASTY, label_smoothing=0.1, softcap=3.0, z_loss=0.1, sample_weight=[1, 0.5])
     fragment = x.lesson(derivation=True, pitfalls=True, check=True).to_tex()

@@ -188,6 +188,18 @@ class TestRecord:
         logits[:] = 0
         np.testing.assert_array_equal(x.logits, A)
 
+    def test_pitfalls_are_a_list(self):
+        found = ce.explain(A, [1, 0]).pitfalls()
+        assert isinstance(found, list)
+        assert len(found) == 10
+        assert found[0].dtype == "float32"
+
+    def test_repr_does_not_hold_the_explanation(self):
+        x = ce.explain(A, [1, 0])
+        for record in (x.derivation(), x.check()):
+            assert "Explanation" not in repr(record)
+            assert set(record.to_dict()) == {f.name for f in dataclasses.fields(record) if f.repr}
+
     def test_to_dict_is_json(self):
         x = ce.explain([[2.0, -math.inf, 0.0], [math.inf, 1.0, 0.0]], [1, 0])
         numbers = json.loads(json.dumps(x.to_dict(), allow_nan=False))

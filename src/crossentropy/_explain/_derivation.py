@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .._arrays import Array
 from . import _formulas as f
 from ._formulas import num, one_plus, probability
+from ._markup import html
 from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
-from ._tables import MAX_TERMS, symbols_of
+from ._tables import MAX_TERMS, symbols_of, why_none
 from ._tree import Formula, Product, Relation, Sum, Symbol, Total, Words, derivative, equal, formula, labelled
 
 MAX_CHAIN = 12  # terms of the chain rule that are written out with their numbers
@@ -51,6 +52,11 @@ class Derivation(Record):
     terms: Array
     ratio: Array
     product: Array
+    _of: LossNumbers = field(repr=False)
+
+    @np.errstate(all="ignore")  # as in `explain`
+    def _repr_html_(self) -> str:
+        return html(derivation_steps(self._of, self))
 
 
 def require_index(name: str, index: int, count: int) -> None:
@@ -73,11 +79,13 @@ def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
         ratio = np.where(b == 0, 0.0, b / p)
         terms = np.where(b == 0, 0.0, -b * dlog)
         product = -np.where(ratio[:, None] == 0, 0.0, ratio[:, None] * jacobian).sum(0)
-    return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product)
+    return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product, x)
 
 
 def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
     """The derivation as steps: once term by term, once with matrices, and on to the loss."""
+    if math.isnan(x.cross[d.row]):
+        return [Step(f"Derivation for row {d.row}: none", note=f"The row has no loss: {why_none(x, d.row)}.")]
     column = d.classes.index(d.target_class)
     derivative_of_row = float(d.product[column]) if math.isfinite(d.product[column]) else float(d.terms.sum())
     return [*_by_terms(x, d, derivative_of_row), *_by_matrices(x, d), *_to_the_loss(x, d, derivative_of_row)]

@@ -10,7 +10,7 @@ from ._check import Check, check_gradient, check_step
 from ._derivation import Derivation, derivation_steps, derive, require_index
 from ._lesson import Lesson
 from ._numbers import LossNumbers
-from ._pitfalls import Pitfall, find_pitfalls, pitfall_steps
+from ._pitfalls import Pitfalls, find_pitfalls, pitfall_steps
 from ._steps import steps
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         Derivation
+            In a notebook it shows its steps.
 
         Raises
         ------
@@ -115,6 +116,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         Check
+            In a notebook it shows both.
 
         Notes
         -----
@@ -130,12 +132,13 @@ class Explanation(LossNumbers):
         """
         return check_gradient(self)
 
-    def pitfalls(self) -> list[Pitfall]:
+    def pitfalls(self) -> Pitfalls:
         """Evaluate the formulas of textbooks on these rows, in float32 and float64.
 
         Returns
         -------
         list of Pitfall
+            In a notebook it shows the formulas that fail.
 
         Examples
         --------
@@ -159,6 +162,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         matplotlib.figure.Figure
+            A notebook shows it.
 
         Raises
         ------

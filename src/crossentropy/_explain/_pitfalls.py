@@ -1,7 +1,7 @@
 """What the formulas of textbooks give on the reader's numbers, compared with the library."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from .._arrays import Array
 from .._functional import cross_entropy, cross_entropy_with_grad
 from . import _formulas as f
 from ._formulas import num
+from ._markup import html
 from ._notation import number
 from ._numbers import LossNumbers
 from ._record import Record
@@ -124,7 +125,18 @@ class Pitfall(Record):
     marks: tuple[str, ...]
 
 
-def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
+class Pitfalls(list[Pitfall]):
+    """The pitfalls, each formula in each precision. A notebook shows those that fail."""
+
+    def __init__(self, found: Iterable[Pitfall], x: LossNumbers) -> None:
+        super().__init__(found)
+        self._of = x
+
+    def _repr_html_(self) -> str:
+        return html(pitfall_steps(self._of, self))
+
+
+def find_pitfalls(x: LossNumbers) -> Pitfalls:
     """Evaluate each formula in float32 and float64, on the logits and targets as the options change them."""
     found = []
     counted = x.s != 0
@@ -145,7 +157,7 @@ def find_pitfalls(x: LossNumbers) -> list[Pitfall]:
                 for given, right, counts in zip(textbook, library, counted, strict=True)
             )
             found.append(Pitfall(formula.title, str(formula.formula), formula.note, dtype, textbook, library, marks))
-    return found
+    return Pitfalls(found, x)
 
 
 def _mark(textbook: float, right: float) -> str:
@@ -166,10 +178,13 @@ def _marked(x: float, mark: str) -> Cell:
 
 
 def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
-    """Each formula as a step, with its result in each precision; wrong ones are marked."""
+    """Each formula that fails as a step, with its result in each precision; those that do not are named at the end."""
     rows = [i for i in range(len(x.u)) if x.s[i] != 0]
-    steps = []
+    steps, right = [], []
     for textbook, single, double in zip(_FORMULAS, found[::2], found[1::2], strict=True):
+        if not any((*single.marks, *double.marks)):
+            right.append(single.title)
+            continue
         cells = tuple(
             tuple(
                 cell
@@ -190,12 +205,16 @@ def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
                 Table(columns, tuple(f"row {i}" for i in rows), cells),
             )
         )
-    if not any(mark for pitfall in found for mark in pitfall.marks):
+    if steps and right:
+        steps.append(Step("Right on these numbers", note=f"{'; '.join(right)}."))
+    elif not steps:
+        comparable = any(math.isfinite(value) for pitfall in found for value in pitfall.library)
+        verdict = "the textbook's formulas are right" if comparable else "there is no finite number to compare with"
         steps.append(
             Step(
                 "No pitfall here",
-                note="On these numbers the textbook's formulas are right. Try them on logits far apart or far from 0, "
-                "such as 1000 0 −1000, or 40 0 0 with target 0.",
+                note=f"On these numbers {verdict}. Try them on logits far apart or far from 0, such as 1000 0 −1000, "
+                "or 40 0 0 with target 0.",
             )
         )
     return steps

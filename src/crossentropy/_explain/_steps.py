@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .._arrays import Array
 from . import _formulas as f
 from ._formulas import num, one_plus, probability
 from ._numbers import LossNumbers
 from ._step import Cell, Step, Table
-from ._tables import MAX_TERMS, elementwise, sum_of, symbols_of
+from ._tables import MAX_TERMS, elementwise, rows_without, sum_of, symbols_of
 from ._tree import (
     Exponential,
     Formula,
@@ -90,6 +91,8 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
             note += " Rows that do not sum to 1 are allowed: their sum appears in the gradient."
         if (x.q < 0)[counted].any():
             note += " Some are negative, and so no probabilities: the loss is what its definition gives for them."
+        if not np.isfinite(x.q[counted]).all():
+            note += " Some are not finite, and so no distribution: their row has no loss."
     yield Step("Targets, as probabilities", (f.Y,), note, table)
     if options.label_smoothing > 0:
         eps = num(options.label_smoothing)
@@ -167,6 +170,7 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
             "Numerator and denominator are divided by ",
             Exponential(f.SHIFT),
             ", which changes no probability. The largest exponent becomes 0: no exponential can overflow then.",
+            rows_without(x, x.shifted),
         ),
         table,
         lines,
@@ -179,9 +183,11 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
         last_column=(f.S, [Cell(one_plus(r)) for r in x.r]),
     )
     e = Symbol("e")
-    sums = tuple(equal(f.S[i], sum_of(num(v) for v in x.e[i]), one_plus(x.r[i])) for i in rows if few)
+    sums = tuple(
+        equal(f.S[i], sum_of(num(v) for v in x.e[i]), one_plus(x.r[i])) for i in rows if few and not math.isnan(x.r[i])
+    )
     exponentials = several(equal(e["c"], Exponential(u["c"] - f.SHIFT)), equal(f.S, Total(e["c"], "c")))
-    yield Step("Exponentials and their sum", (exponentials,), "", table, sums)
+    yield Step("Exponentials and their sum", (exponentials,), rows_without(x, x.r).strip(), table, sums)
     table, lines = elementwise(
         x,
         x.p,
@@ -189,19 +195,16 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
         sum_folded=True,
         as_formula=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
     )
-    note = "Probabilities: positive, and each row sums to 1."
-    if not np.isfinite(x.p).all():
-        note = (
-            "Probabilities: positive, and each row sums to 1, but where a row is NaN: there is no softmax of NaN, of "
-        )
-        note += "+∞, or of −∞ alone."
+    without = rows_without(x, x.p)
+    sums_to_one = "with the sum 1 in each row that has them" if without else "and each row sums to 1"
+    note = f"Probabilities: positive, {sums_to_one}.{without}"
     yield Step("Softmax", (f.softmax_of_exponentials(u),), note, table, lines)
     table, lines = elementwise(x, -x.log_p, lambda i, c: num(math.log1p(x.r[i])) - num(x.shifted[i, c]))
     yield Step(
         "Minus the logarithm of the probabilities, in nats",
         (f.minus_log_softmax(u),),
         "Not taken of the rounded probability: log S is log1p(S − 1), with S − 1 summed without the largest class, and "
-        "so has all its digits where a probability rounds to 1 or to 0.",
+        "so has all its digits where a probability rounds to 1 or to 0." + rows_without(x, x.log_p),
         table,
         lines,
     )
@@ -210,6 +213,8 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
 def _losses(x: LossNumbers) -> Iterable[Step]:
     options, symbols = x.options, symbols_of(x)
     rows = [i for i in range(len(x.logits)) if x.s[i] != 0]
+    with_loss = [i for i in rows if not math.isnan(x.losses[i])]
+    without = rows_without(x, x.losses)
     skipped = tuple(
         several(equal(f.ELL[i], 0), Words(f"as row {i} does not count")) for i in range(len(x.logits)) if x.s[i] == 0
     )
@@ -226,8 +231,9 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             "∘ multiplies element by element, and the product with the column of ones adds up each row. ",
             "All terms but the target's are 0: what is left is −log σ of the target. " if one_hot else "",
             "A term with factor 0 is 0, whatever the logarithm: 0·∞ too.",
+            without,
         ),
-        lines=(*(equal(f.ELL[i], terms(i), num(x.cross[i])) for i in rows), *skipped),
+        lines=(*(equal(f.ELL[i], terms(i), num(x.cross[i])) for i in with_loss), *skipped),
     )
     penalty = np.zeros(len(x.logits))
     if options.z_loss > 0:
@@ -246,7 +252,7 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             + ("; w is the weight of the row's target." if weighted else "."),
             lines=tuple(
                 equal(f.ELL[i], num(x.cross[i]) + zeta[i] * num(x.lse[i]) ** 2, num(x.cross[i] + penalty[i]))
-                for i in rows
+                for i in with_loss
             ),
         )
     if (x.s[rows] != 1).any():
@@ -254,21 +260,29 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             "Sample weights: a changed weight of each row",
             (Relation((f.ELL, Symbol("s") * f.ELL), "←"),),
             "A row of weight 0 does not count, whatever it holds.",
-            lines=tuple(equal(f.ELL[i], num(x.s[i]) * num(x.cross[i] + penalty[i]), num(x.losses[i])) for i in rows),
+            lines=tuple(
+                equal(f.ELL[i], num(x.s[i]) * num(x.cross[i] + penalty[i]), num(x.losses[i])) for i in with_loss
+            ),
         )
-    yield _sum_and_mean(x, rows)
+    yield _sum_and_mean(x, rows, without)
 
 
-def _sum_and_mean(x: LossNumbers, rows: list[int]) -> Step:
+def _sum_and_mean(x: LossNumbers, rows: list[int], without: str) -> Step:
+    """Sum and mean, over the rows that count."""
     weights = x.s * x.omega
     all_one = bool((weights[rows] == 1).all())
-    lines: list[Formula] = [equal(f.L, sum_of(num(loss) for loss in x.losses[rows]), num(x.total))]
-    if len(rows) == 1:
-        lines = [equal(f.L, f.ELL[rows[0]], num(x.total))]
+    alone = len(rows) == 1
+
+    def added(symbol: Formula, terms: Array, total: float) -> Formula:
+        return equal(symbol, *(() if alone else (sum_of(map(num, terms)),)), num(total))
+
+    lines: list[Formula] = [] if math.isnan(x.total) else [added(f.L, x.losses[rows], x.total)]
     if not (all_one or math.isnan(x.total_weight)):
-        lines.append(equal(f.N, sum_of(num(weights[i]) for i in rows), num(x.total_weight)))
+        lines.append(added(f.N, weights[rows], x.total_weight))
     if math.isnan(x.total_weight):
         lines.append(Words("no mean: some weights are negative, so that their sum may be nearly 0"))
+    elif math.isnan(x.total):
+        pass
     elif x.total_weight > 0:
         lines.append(equal(f.MEAN, num(x.total) / num(x.total_weight), num(x.mean)))
     else:
@@ -285,12 +299,15 @@ def _sum_and_mean(x: LossNumbers, rows: list[int]) -> Step:
             name for name, is_used in (("sample weight", sample), ("class weight of the target", of_class)) if is_used
         ]
         divisor = f"the sum over the rows of the {' times the '.join(names)}"
-    return Step(
-        "Sum and mean",
-        (f.sum_of_losses(), f.mean_of_losses()),
-        f"N is {divisor}. The mean is what PyTorch returns unless told otherwise, and this library too.",
-        lines=(*lines, chosen),
-    )
+    note = f"N is {divisor}. The mean is what PyTorch returns unless told otherwise, and this library too."
+    if math.isnan(x.total):
+        note += f" There is no sum and no mean.{without}" if without else " ∞ − ∞ is no number: there is no sum."
+    elif alone and all_one:
+        note += " Here N is 1, so that sum and mean are that row's loss."
+        lines = []
+    if x.options.reduction == "none" or not math.isnan(x.total):
+        lines.append(chosen)
+    return Step("Sum and mean", (f.sum_of_losses(), f.mean_of_losses()), note, lines=tuple(lines))
 
 
 def _gradient(x: LossNumbers) -> Iterable[Step]:
@@ -320,8 +337,13 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
     if symbols.scaled:
         slope = f.SECH(f.A / f.CAP) ** 2 if capped else formula(1)
         notes += [" By the chain rule ", equal(f.SLOPE, slope / f.TAU if options.temperature != 1 else slope), "."]
-    if not z_loss and not capped and np.isfinite(x.dtotal).all():
-        notes.append(" Each row sums to 0.")
+    without = rows_without(x, x.dtotal)
+    if not z_loss and not capped:
+        notes.append(" Each row with a gradient sums to 0." if without else " Each row sums to 0.")
+    same = options.reduction == "mean" and int(counted.sum()) == 1 and x.total_weight == 1
+    if same:
+        notes.append(" As N is 1, it is the gradient of the mean too.")
+    notes.append(without)
 
     def of_sum(i: int, c: int) -> Formula | None:
         if not counted[i]:
@@ -339,7 +361,7 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
 
     table, lines = elementwise(x, x.dtotal, of_sum, sum_folded=True)
     yield Step("Gradient of the sum", (equal(derivative(f.L, f.A), formula_of_sum),), tuple(notes), table, lines)
-    if options.reduction == "mean":
+    if options.reduction == "mean" and not same:
         table, lines = elementwise(x, x.dmean, of_mean, sum_folded=True)
         of_the_mean = equal(derivative(f.MEAN, f.A), formula_of_sum / f.N)
         note = "The division by N belongs to the mean only."

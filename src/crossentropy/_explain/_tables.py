@@ -30,6 +30,32 @@ def symbols_of(x: LossNumbers) -> Symbols:
     return Symbols(scaled, Symbol("u" if scaled else "A"), Symbol("b" if weighted else "Y′" if smoothed else "Y"))
 
 
+def rows_without(x: LossNumbers, values: Array) -> str:
+    """A sentence on the rows in which `values` are NaN, and why; nothing where there are none."""
+    rows: dict[str, list[str]] = {}
+    for i in np.flatnonzero(np.isnan(values).reshape(len(values), -1).any(-1)):
+        rows.setdefault(why_none(x, int(i)), []).append(str(i))
+    return "".join(
+        f" Row {of_reason[0]} has none: {reason}."
+        if len(of_reason) == 1
+        else f" Rows {', '.join(of_reason)} have none: {reason}."
+        for reason, of_reason in rows.items()
+    )
+
+
+def why_none(x: LossNumbers, row: int) -> str:
+    """Why a row has no softmax, or no loss."""
+    logits, q = x.logits[row], x.q[row]
+    reasons = (
+        (np.isnan(logits).any(), "a logit is NaN"),
+        ((logits == math.inf).any(), "a logit is ∞"),
+        ((logits == -math.inf).all(), "every logit is −∞"),
+        (np.isnan(q).any(), "a target is NaN"),
+        (np.isinf(q).any(), "a target is infinite"),
+    )
+    return next((words for holds, words in reasons if holds), "a number on the way is too large")
+
+
 def row_names(x: LossNumbers) -> tuple[str, ...]:
     return tuple(f"row {i}" for i in range(len(x.logits)))
 
@@ -46,8 +72,9 @@ def elementwise(
     """Tabulate a number for each row and class shown.
 
     `expression(i, c)` says what a number is computed from. It stands in the number's cell; where many classes are
-    shown, in a line for the target of each row, and these lines are returned beside the table. `as_formula(i, c)`
-    writes a number otherwise than `num` does. With `sum_folded` the classes that are not shown are added up.
+    shown, in a line for the target of each row, and these lines are returned beside the table. Of NaN it says nothing.
+    `as_formula(i, c)` writes a number otherwise than `num` does. With `sum_folded` the classes that are not shown are
+    added up.
     """
     result = as_formula or (lambda i, c: num(values[i, c]))
     detailed = expression is not None and len(x.shown) <= MAX_DETAILED
@@ -63,7 +90,7 @@ def elementwise(
         row = [
             Cell(
                 result(i, c),
-                expression(i, c) if detailed and expression is not None else None,
+                expression(i, c) if detailed and expression is not None and not math.isnan(values[i, c]) else None,
                 strong=bool(x.s[i] != 0 and x.q[i, c] > 0 and x.q[i, c] == x.q[i].max()),
             )
             for c in x.shown
@@ -75,6 +102,8 @@ def elementwise(
         cells.append(tuple(row))
         if expression is not None and not detailed and x.s[i] != 0:
             c = int(x.target_classes[i])
+            if math.isnan(values[i, c]):
+                continue
             origin = expression(i, c)
             lines.append(labelled(Words(f"row {i}, class {c}"), equal(*filter(None, (origin, result(i, c))))))
     return Table(tuple(columns), row_names(x), tuple(cells)), tuple(lines)
