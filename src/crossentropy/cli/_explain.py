@@ -3,7 +3,7 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 import numpy as np
 import typer
@@ -26,6 +26,11 @@ EXAMPLES = (
 )
 
 
+def _reductions(incomplete: str) -> list[str]:
+    """What a shell completes."""
+    return [name for name in get_args(Reduction) if name.startswith(incomplete)]
+
+
 def explain(
     logits: Annotated[
         str | None,
@@ -46,7 +51,10 @@ def explain(
         typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
     ] = None,
     reduction: Annotated[
-        str, typer.Option(help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum.")
+        str,
+        typer.Option(
+            autocompletion=_reductions, help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum."
+        ),
     ] = "mean",
     label_smoothing: LabelSmoothing = 0.0,
     temperature: Temperature = 1.0,
