@@ -7,24 +7,26 @@ const classes = (x) => x.state.names.map((name, c) => ({ name, c }));
 const examples = (x) => x.state.logits.map((_, i) => i);
 const rowName = (i) => html`<span data-constant>row ${i}</span>`;
 
-/** Which example, its logits and targets, and what follows from them. */
+/** Which example is looked at. */
+function chosen(x) {
+  const option = (i) => html`<label><input type="radio" name="row" data-control="row" value="${i}"
+    ${i === x.row && html`checked`}>${rowName(i)}</label>`;
+  return examples(x).length > 1 && html`<fieldset class="choose"><legend class="unseen">Example</legend>
+    ${examples(x).map(option)}</fieldset>`;
+}
+
+/** Its classes: logits and targets, and what follows from them. */
 function rows(x) {
   const i = x.row;
-  return html`${examples(x).length > 1 && html`<fieldset class="choose"><legend class="unseen">Example</legend>
-    ${examples(x).map((k) => html`<label><input type="radio" name="row" data-control="row" value="${k}"
-      ${k === i && html`checked`}>${rowName(k)}</label>`)}</fieldset>`}
-    ${classes(x).map(({ name, c }) => html`<div class="class" role="group" aria-label="${name}">
-      <label class="name"><input type="radio" name="target" data-control="target[${i}]" value="${c}"
-        ${x.target[i] === c && html`checked`}><span>${name}</span></label>
-      <input type="range" min="-10" max="10" step="0.1" value="${x.state.logits[i][c]}"
-        data-control="logit[${i}][${c}]" aria-label="logit of ${name}, slider">
-      <input type="number" min="-10000" max="10000" step="any" value="${x.state.logits[i][c]}"
-        data-control="logit[${i}][${c}]" data-input="logits[${i}][${c}]" aria-label="logit of ${name}">
-      ${probability(x, i, c)}
-      ${shown(x, `p[${i}][${c}]`, `probability of ${name}`)}
-      ${push(x, i, c)}
-      ${shown(x, `-dlogits[${i}][${c}]`, `push on the logit of ${name}`)}
-    </div>`)}`;
+  return html`${classes(x).map(({ name, c }) => html`<div class="class" role="group" aria-label="${name}">
+    <label class="name"><input type="radio" name="target" data-control="target[${i}]" value="${c}"
+      ${x.target[i] === c && html`checked`}><span>${name}</span></label>
+    <input type="range" min="-10" max="10" step="0.1" value="${x.state.logits[i][c]}"
+      data-control="logit[${i}][${c}]" aria-label="logit of ${name}, slider">
+    <input type="number" min="-10000" max="10000" step="any" value="${x.state.logits[i][c]}"
+      data-control="logit[${i}][${c}]" data-input="logits[${i}][${c}]" aria-label="logit of ${name}">
+    ${probability(x, i, c)} ${shown(x, `p[${i}][${c}]`, `probability of ${name}`)}
+    ${push(x, i, c)} ${shown(x, `-dlogits[${i}][${c}]`, `push on the logit of ${name}`)}</div>`)}`;
 }
 
 function probability(x, i, c) {
@@ -44,7 +46,7 @@ function push(x, i, c) {
 const reduction = (x) => html`${x.state.reduction}`;
 
 /** The loss alone, for the line that stays in sight. */
-const loss = (x) => html`${shown(x, "loss", "loss")} nats`;
+const loss = (x) => html`${shown(x, "loss", "loss")}`;
 
 const PLOT = { left: 34, right: 390, top: 12, bottom: 226 };
 
@@ -97,17 +99,18 @@ function units(x) {
 
 /** The rows' losses head to tail make the sum; the mean is the N-th part of it. */
 function batch(x) {
-  const scale = Number.isFinite(x.total) && x.total > 0 ? 300 / x.total : 0.001;
-  let from = 0;
+  const scale = Number.isFinite(x.total) && x.total > 0 ? 340 / x.total : 0.001;
+  let from = 56;
   const bars = examples(x).map((i) => {
-    const drawn = bar(x, `losses[${i}]`, { from, y: 4, height: 20, scale, kind: i % 2 ? "bar odd" : "bar" });
+    const drawn = bar(x, `losses[${i}]`, { from, y: 2, height: 18, scale, kind: i % 2 ? "bar odd" : "bar" });
     from += Math.max(0, x.losses[i] * scale) || 0;
     return drawn;
   });
-  return html`<svg class="plot batch" viewBox="0 0 302 84" aria-hidden="true">${bars}
-    ${bar(x, "total", { y: 32, height: 20, scale, kind: "bar whole" })}
-    ${bar(x, "mean", { y: 60, height: 20, scale, kind: "bar part" })}</svg>
-    <table><thead><tr><th scope="col">row</th><th scope="col">target</th><th scope="col">its probability</th>
+  const line = (name, y) => html`<text class="quiet" y="${y + 13}">${name}</text>`;
+  return html`<svg class="plot" viewBox="0 0 400 76" aria-hidden="true">${line("rows", 2)} ${bars}
+    ${line("sum", 28)} ${bar(x, "total", { from: 56, y: 28, height: 18, scale, kind: "bar whole" })}
+    ${line("mean", 54)} ${bar(x, "mean", { from: 56, y: 54, height: 18, scale })}</svg>
+    <table><thead><tr><td></td><th scope="col">target</th><th scope="col">its probability</th>
       <th scope="col">loss ℓ</th></tr></thead><tbody>${examples(x).map((i) => html`<tr><th scope="row">${rowName(i)}</th>
       <td>${x.state.names[x.target[i]]}</td><td>${shown(x, `p[${i}][${x.target[i]}]`, `probability of the target, row ${i}`)}</td>
       <td>${shown(x, `losses[${i}]`, `loss of row ${i}`)}</td></tr>`)}</tbody>
@@ -129,16 +132,16 @@ function gradients(x) {
 /** The pushes on one row's logits, head to tail: they come back to where they began. */
 function balance(x) {
   const i = x.row;
-  const scale = 130 / x.reach;
+  const scale = 170 / x.reach;
   let from = 0;
   const lines = classes(x).map(({ name, c }) => {
-    const drawn = html`<text x="-150" y="${c * 22 + 4}" class="quiet" text-anchor="start">${name}</text>
+    const drawn = html`<text x="-200" y="${c * 22 + 4}" class="quiet" text-anchor="start">${name}</text>
       ${arrow(x, `-dlogits[${i}][${c}]`, { from, y: c * 22, scale })}`;
     from += valueOf(x, `-dlogits[${i}][${c}]`) * scale || 0;
     return drawn;
   });
   const height = lines.length * 22;
-  return html`<svg class="plot" viewBox="-150 -12 300 ${height + 8}" role="img" aria-labelledby="balance-caption">
+  return html`<svg class="plot" viewBox="-200 -12 400 ${height + 8}" role="img" aria-labelledby="balance-caption">
     <path class="axis" d="M0 -12V${height - 6}"/>${lines}</svg>`;
 }
 
@@ -152,7 +155,9 @@ function trace(x) {
     <path class="axis" d="M8 4V108H392"/>
     <path class="curve" d="${losses.map((loss, k) => `${k ? "L" : "M"}${X(k)} ${Y(loss)}`)}"/>
     ${losses.map((loss, k) => html`<circle class="dot" cx="${X(k)}" cy="${Y(loss)}" r="3"
-      ${named(x, k < x.state.trace.length ? `state.trace[${k}]` : "loss")}/>`)}</svg>`;
+      ${named(x, k < x.state.trace.length ? `state.trace[${k}]` : "loss")}/>`)}
+    ${written(x, "loss", [X(losses.length - 1) + (losses.length > 1 ? -8 : 8), Math.min(100, Y(x.loss) + 16)],
+      losses.length > 1 ? "end" : "start")}</svg>`;
 }
 
 /** The derivatives of every probability by every logit; one is unfolded. */
@@ -199,7 +204,7 @@ function floor(x) {
   return html`<svg class="plot" viewBox="0 0 302 ${examples(x).length * 28}" aria-hidden="true">
     ${examples(x).map((i) => html`${bar(x, `losses[${i}]`, { y: i * 28 + 4, height: 18, scale })}
       <path class="floor" d="M${x.entropy[i] * scale} ${i * 28}V${i * 28 + 26}"/>`)}</svg>
-    <table><thead><tr><th scope="col">row</th><th scope="col">loss</th><th scope="col">floor H(Y)</th></tr></thead>
+    <table><thead><tr><td></td><th scope="col">loss</th><th scope="col">floor H(Y)</th></tr></thead>
     <tbody>${examples(x).map((i) => html`<tr><th scope="row">${rowName(i)}</th>
     <td>${shown(x, `losses[${i}]`, `loss of row ${i}`)}</td>
     <td>${shown(x, `entropy[${i}]`, `floor of row ${i}`)}</td></tr>`)}</tbody></table>`;
@@ -216,32 +221,10 @@ function soft(x) {
     ${shown(x, `smoothed[${i}][${c}]`)}</label>`)}`;
 }
 
-/** An operation of one formula in one precision: its numbers, marked where it is the one that fails. */
-function result(x, k, dtype, which, index) {
-  const { steps, first, verdict } = x.fails[k].found[dtype][which];
-  const { name, value, mark } = steps[index];
-  const path = `fails[${k}].${dtype}.${which}.${name}`;
-  const paths = Array.isArray(value) ? value.map((_, c) => `${path}[${c}]`) : [path];
-  const isLast = index === steps.length - 1;
-  return html`<td class="${index === first ? "fails" : isLast && (verdict ? "wrong" : "right")}">
-    ${paths.map((at, c) => html`${c > 0 && ", "}${shown(x, at)}`)}
-    ${index === first && html`<strong>${mark}</strong>`}</td>`;
-}
-
-/** The textbook's formula and the stable one, an operation a line. */
-function fails(x, formulas) {
-  return html`${x.fails.map(({ logits, found }, k) => html`<section class="failing"><h3>A = [${logits.join(", ")}]</h3>
-    ${["textbook", "stable"].map((which) => html`<div class="scroll"><table><caption>${which}</caption><thead><tr>
-      <th scope="col">operation</th><th scope="col"><code>float32</code></th><th scope="col"><code>float64</code></th></tr></thead>
-      <tbody>${found.float32[which].steps.map(({ name }, index) => html`<tr>
-        <th scope="row">${filled(x, formulas[`${which}-${name}`], {})}</th>
-        ${["float32", "float64"].map((dtype) => result(x, k, dtype, which, index))}</tr>`)}</tbody></table></div>`)}</section>`)}`;
-}
-
 /** The formula of the loss with temperature and smoothing in it; a changed term is lit. */
 const options = (x, formulas) => html`<div class="${[
   x.state.temperature !== 1 && "hot", x.state.label_smoothing !== 0 && "smooth", x.q.flat().some((q) => q % 1) && "soft",
-].filter(Boolean).join(" ")}">${filled(x, formulas.options, { temperature: "state.temperature", label_smoothing: "state.label_smoothing", C: "state.names.length" })}</div>`;
+].filter(Boolean).join(" ")}">${filled(x, formulas.options, { temperature: "state.temperature", label_smoothing: "state.label_smoothing", C: "C" })}</div>`;
 
 /** A number in the text: $i is the chosen row, $t the class of its target. */
 export function prose(x, path) {
@@ -250,5 +233,5 @@ export function prose(x, path) {
 }
 
 export const figures = {
-  rows, reduction, loss, curve, units, batch, gradients, balance, trace, jacobian, unfolded, product, fails, options, floor, soft,
+  chosen, rows, reduction, loss, curve, units, batch, gradients, balance, trace, jacobian, unfolded, product, options, floor, soft,
 };

@@ -35,7 +35,7 @@ const ORIGINS = {
     return { formula: "total", slots: { losses, value: path }, lit: losses };
   },
   mean: (x, path) => ({
-    formula: "mean-of",
+    formula: "mean",
     slots: { total: "total", N: "total_weight", value: path },
     lit: all(x.losses, (i) => `losses[${i}]`),
   }),
@@ -50,7 +50,7 @@ const ORIGINS = {
     formula: k === c ? "jacobian-same" : "jacobian-other",
     slots: {
       e_k: `e[${i}][${k}]`, e_c: `e[${i}][${c}]`, S: `S[${i}]`,
-      p_k: `p[${i}][${k}]`, p_c: `p[${i}][${c}]`, rest: `rest[${i}][${c}]`, J: path,
+      p_k: `p[${i}][${k}]`, p_c: `p[${i}][${c}]`, rest: `rest[${i}][${c}]`, value: path,
     },
     lit: [`p[${i}][${k}]`, `p[${i}][${c}]`],
   }),

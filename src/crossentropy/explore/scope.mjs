@@ -1,20 +1,5 @@
 // What the figures read: the numbers of the loss, and those that only the page has.
-import { distributions, numbers, pitfalls } from "./loss.mjs";
-
-const FAILING = [
-  [[20, 0, 0], 0],
-  [[1000, 0], 0],
-  [[0, 800], 0],
-];
-
-const byName = ({ steps }) => Object.fromEntries(steps.map(({ name, value }) => [name, value]));
-const failures = FAILING.map(([logits, target]) => {
-  const found = pitfalls(logits, target);
-  const values = Object.entries(found).map(([dtype, { textbook, stable }]) => [
-    dtype, { textbook: byName(textbook), stable: byName(stable) },
-  ]);
-  return { logits, target, found, ...Object.fromEntries(values) };
-});
+import { distributions, numbers } from "./loss.mjs";
 
 /** All that can be shown of a state. */
 export function scope(state) {
@@ -29,12 +14,12 @@ export function scope(state) {
     entry: state.entry ?? [0, 0],
     target,
     total_weight: N,
+    C: state.names.length,
     uniform: Math.log(state.names.length),
     tangent: target.map((t, i) => -1 / x.p[i][t]),
     twice: numbers({ ...state, logits: x.p, temperature: 1 }).losses,
     off_by_one: numbers({ ...state, targets: distributions(state).map((row) => [...row.slice(1), row[0]]) }).losses,
     losses_so_far: [...state.trace, x.loss],
     reach: Math.max(1, Math.ceil(largest)), // the longest arrow that there is room for
-    fails: failures,
   };
 }
