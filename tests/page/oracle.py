@@ -1,10 +1,12 @@
 """What each number of the page must be: read from its address, computed by `explain`, else by mpmath."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from urllib.parse import unquote
 
 import mpmath
@@ -13,6 +15,13 @@ import numpy as np
 import crossentropy as ce
 
 EXAMPLE = "#v1;A=2,1,0.1/0.1,2,1.9;Y=1,0;names=cat,dog,bird;t=1;eps=0;r=mean;rate=1;trace="
+
+
+FAILING = [[20.0, 0.0, 0.0], [1000.0, 0.0], [0.0, 800.0]]  # of the page's section on precision; the target is class 0
+
+
+def _at(value: Any, index: tuple[int, ...]) -> Any:
+    return functools.reduce(lambda inner, k: inner[k], index, value)
 
 
 def _rows(text: str) -> list[list[float]]:
@@ -34,11 +43,13 @@ class State:
         version, *fields = (fragment or EXAMPLE).removeprefix("#").split(";")
         assert version == "v1"
         given = dict(field.split("=", 1) for field in fields)
+        given = {"t": "1", "eps": "0", "r": "mean", "rate": "1", **given}
         self.logits = _rows(given["A"])
         indices = "/" not in given["Y"] and len(given["Y"].split(",")) == len(self.logits)
         soft = _rows(given["Y"])
         self.targets = [int(t) for t in soft[0]] if indices else soft
-        self.names = [unquote(name) for name in given["names"].split(",")]
+        names = given.get("names", ",".join(map(str, range(len(self.logits[0])))))
+        self.names = [unquote(name) for name in names.split(",")]
         self.temperature, self.label_smoothing = float(given["t"]), float(given["eps"])
         self.reduction, self.rate = given["r"], float(given["rate"])
         self.trace = [float(x) for x in given["trace"].split(",")] if given.get("trace") else []
@@ -82,15 +93,16 @@ class State:
         if name.startswith("-"):
             found = self.expected(name[1:])
             return Expected(-found.value, found.term)
-        root, *index = re.findall(r"[A-Za-z_]\w*|(?<=\[)\d+(?=\])", name.removeprefix("state."))
-        index = tuple(map(int, index))
-        rebuilt = ("state." if name.startswith("state.") else "") + root + "".join(f"[{k}]" for k in index)
-        assert rebuilt == name, f"{name}: no path"
-        if name.startswith("state."):
-            value = getattr(self, root)
-            for k in index:
-                value = value[k]
-            return Expected(value, 0.0)
+        *path, root = re.sub(r"\[\d+\]", "", name).split(".")
+        index = tuple(map(int, re.findall(r"\[(\d+)\]", name)))
+        if path == ["state"]:
+            return Expected(_at(getattr(self, root), index), 0.0)
+        if path == ["state", "names"] and root == "length":
+            return Expected(len(self.names), 0.0)
+        if path[:1] == ["fails"]:
+            value = _at(operations(index[0], path[1])[path[2]][root], index[1:])
+            return Expected(value, abs(value))
+        assert path == [], f"{name}: no path"
         return _NAMED[root](self, index) if root in _NAMED else self._of_explanation(root, index)
 
     def _of_explanation(self, root: str, index: tuple[int, ...]) -> Expected:
@@ -111,6 +123,29 @@ class State:
         return 1.0 if self.temperature == 1 else 1 + float(abs(self.x.u[i]).max())
 
 
+@np.errstate(all="ignore")
+def operations(k: int, dtype: str) -> dict[str, dict[str, Any]]:
+    """The textbook's formula and the stable one on `FAILING[k]`, each operation rounded to `dtype`."""
+
+    def rounded(function: Callable[[Any], Any], x: Any) -> Any:
+        return np.asarray(function(np.asarray(x, np.float64))).astype(dtype)
+
+    A = np.array(FAILING[k], dtype)
+    e = rounded(np.exp, A)
+    S = functools.reduce(np.add, e)
+    quotient = e[0] / S
+    log = rounded(np.log, quotient)
+    top = int(A.argmax())
+    shift = A - A[top]
+    f = rounded(np.exp, shift)
+    r = functools.reduce(np.add, np.delete(f, top))
+    log1p = rounded(np.log1p, r)
+    return {
+        "textbook": {"exp": e, "sum": S, "quotient": quotient, "log": log, "loss": -log},
+        "stable": {"max": A[top], "shift": shift, "exp": f, "sum": r, "log1p": log1p, "loss": log1p - shift[0]},
+    }
+
+
 def _bits(state: State, index: tuple[int, ...]) -> Expected:
     nats = state.exact["losses"]
     with mpmath.workdps(60):
@@ -122,7 +157,7 @@ def _perplexity(state: State, index: tuple[int, ...]) -> Expected:
     nats = state.exact["losses"]
     with mpmath.workdps(60):
         mean = nats[index[0]] if index else mpmath.fsum(nats) / len(nats)
-        value = math.inf if mean > 709.78 else float(mpmath.exp(mean))
+        value = float(mpmath.exp(mean))
     return Expected(value, value * (1 + float(mean)) * max(map(state._far, range(len(nats)))))
 
 
@@ -150,6 +185,33 @@ def _product(state: State, index: tuple[int, ...]) -> Expected:
     return Expected(float(d.product[c]), float(abs(terms).max()) * state._far(i))
 
 
+def _uniform(state: State, _: tuple[int, ...]) -> Expected:
+    return Expected(math.log(len(state.names)), 1.0)
+
+
+def _tangent(state: State, index: tuple[int, ...]) -> Expected:
+    (i,) = index
+    value = float(-1 / state.x.p[i, state.x.q[i].argmax()])
+    return Expected(value, abs(value) * state._far(i))
+
+
+def _changed(state: State, index: tuple[int, ...], **changed: Any) -> Expected:
+    other = State(EXAMPLE)
+    other.__dict__.update({**vars(state), **changed})
+    for cached in ("x", "exact"):
+        other.__dict__.pop(cached, None)
+    value = float(other.exact["losses"][index[0]])
+    return Expected(value, abs(value) * max(state._far(index[0]), other._far(index[0])))
+
+
+def _twice(state: State, index: tuple[int, ...]) -> Expected:
+    return _changed(state, index, logits=state.x.p.tolist(), temperature=1.0)
+
+
+def _off_by_one(state: State, index: tuple[int, ...]) -> Expected:
+    return _changed(state, index, targets=np.roll(state.x.q, -1, axis=1).tolist())
+
+
 _NAMED: dict[str, Callable[[State, tuple[int, ...]], Expected]] = {
     "bits": _bits,
     "perplexity": _perplexity,
@@ -157,6 +219,10 @@ _NAMED: dict[str, Callable[[State, tuple[int, ...]], Expected]] = {
     "jacobian": _jacobian,
     "ratio": _ratio,
     "product": _product,
+    "uniform": _uniform,
+    "tangent": _tangent,
+    "twice": _twice,
+    "off_by_one": _off_by_one,
 }
 
 

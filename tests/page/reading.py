@@ -11,11 +11,12 @@ _COLLECT = """() => ({
   fragment: location.hash,
   numbers: [...document.querySelectorAll("[data-name]")].map(e => {
     const box = e instanceof SVGGraphicsElement ? e.getBBox() : e.getBoundingClientRect()
+    // An arrow points away from where its path begins.
+    const back = e instanceof SVGPathElement && e.getTotalLength() && e.getPointAtLength(0).x > box.x + box.width / 2
     return {
       name: e.dataset.name, value: e.dataset.value, text: e.textContent.trim(),
       shape: e.dataset.length !== undefined, length: Number(e.dataset.length), scale: Number(e.dataset.scale),
-      clipped: e.dataset.clipped !== undefined,
-      drawn: Math.max(box.width, box.height), visible: e.checkVisibility(),
+      drawn: back ? -box.width : box.width, visible: e.checkVisibility(), dot: e instanceof SVGCircleElement,
     }
   }),
   fields: [...document.querySelectorAll("input[data-control]")].filter(e => ["number", "range"].includes(e.type))
@@ -42,17 +43,38 @@ def strays(page: Page) -> list[str]:
     return page.evaluate(_STRAYS)
 
 
+# What the sections are about: the numbers that must be there, and the arrows and bars.
+_LEADING = ["p[{i}][{c}]", "-dlogits[{i}][{c}]", "jacobian[{i}][0][{c}]", "-ratio[{i}][{c}]", "product[{i}][{c}]"]
+_OF_ALL = ["loss", "mean", "total", "bits", "perplexity", "uniform"]
+_DRAWN = ["p[{i}][{c}]", "-dlogits[{i}][{c}]"]
+
+
+def missing(seen: dict, state: State) -> list[str]:
+    """The numbers that the page is about and that it does not show, as text or as a shape."""
+    texts = {n["name"] for n in seen["numbers"] if n["visible"] and n["text"]}
+    shapes = {n["name"] for n in seen["numbers"] if n["visible"] and n["shape"]}
+
+    def named(patterns: list[str]) -> set[str]:
+        return {pattern.format(i=state.row, c=c) for pattern in patterns for c in range(len(state.names))}
+
+    losses = {f"losses[{i}]" for i in range(len(state.logits))}
+    return [
+        *sorted({*named(_LEADING), *_OF_ALL, *losses} - texts),
+        *(f"{name}, drawn" for name in sorted({*named(_DRAWN), "total", "mean", *losses} - shapes)),
+    ]
+
+
 def wrong(seen: dict, state: State | None = None) -> list[str]:
     """Every number, text, arrow and field that is not what the address says."""
     state = state or State(seen["fragment"])
-    found = []
+    found = [f"{name} is missing" for name in missing(seen, state)]
     for n in seen["numbers"]:
         expected, shown = state.expected(n["name"]), float(n["value"])
         if not close(shown, expected):
             found.append(f"{n['name']} = {shown!r}, expected {expected.value!r}")
         elif n["shape"]:
-            found += _wrong_shape(n, abs(shown))
-        elif n["text"] != number(shown):
+            found += _wrong_shape(n, shown)
+        elif n["text"] != number(shown) and not (n["dot"] and not n["text"]):
             found.append(f"{n['name']}: text {n['text']!r}, expected {number(shown)!r}")
     for field in seen["fields"]:
         if field["control"].startswith(("logit[", "soft[", "temperature", "label_smoothing", "rate")):
@@ -60,13 +82,14 @@ def wrong(seen: dict, state: State | None = None) -> list[str]:
     return found
 
 
-def _wrong_shape(n: dict, size: float) -> list[str]:
+def _wrong_shape(n: dict, value: float) -> list[str]:
+    """A shape is as long as its number, to a thousandth of a unit; what has no length is not drawn."""
+    length = value * n["scale"] if math.isfinite(value) else 0
     found = []
-    size = size if math.isfinite(size) else math.inf
-    if n["length"] > size * (1 + 1e-9) or (not n["clipped"] and not math.isclose(n["length"], size, rel_tol=1e-9)):
-        found.append(f"{n['name']}: length {n['length']}, expected {size}")
-    if n["visible"] and abs(n["drawn"] - n["length"] * n["scale"]) > 0.51:
-        found.append(f"{n['name']}: drawn {n['drawn']}, expected {n['length'] * n['scale']}")
+    if abs(n["length"] * n["scale"] - length) > 1e-3:
+        found.append(f"{n['name']}: length {n['length']}, expected {value}")
+    if n["visible"] and abs(n["drawn"] - length) > 0.01:
+        found.append(f"{n['name']}: drawn {n['drawn']}, expected {length}")
     return found
 
 

@@ -12,9 +12,9 @@ from page.oracle import EXAMPLE, State
 from page.reading import read, strays, wrong
 
 GROUNDS = ["paper", "card", "lit"]
-TEXTS = ["ink", "muted", "target", "up", "down", "link"]
+TEXTS = ["ink", "muted", "target", "up", "down"]
 MARKS = ["bar", "focus"]
-DECORATION = ["grid"]
+DECORATION = ["line"]
 
 _PALETTE = """() => {
   const probe = document.body.appendChild(document.createElement("i")), found = {}
