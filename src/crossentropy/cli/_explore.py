@@ -96,8 +96,6 @@ def explore(
                 "temperature": temperature,
                 "label_smoothing": label_smoothing,
                 "reduction": reduction.value,
-                "rate": 1,
-                "trace": [],
             }
         ).encode()
     except (IndexError, TypeError, ValueError) as error:

@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import Any
 
 MAX_ROWS, MAX_CLASSES, MAX_LOGIT, MAX_NAME, MAX_TRACE = 8, 10, 10000, 60, 200
+_DEFAULTS = {
+    "temperature": 1,
+    "label_smoothing": 0,
+    "reduction": "mean",
+    "rate": 1,
+    "trace": [],
+    "row": 0,
+    "entry": [0, 0],
+}
 _LARGEST = sys.float_info.max
 _OPTIONS = (
     ("temperature", 0.05, 20, "a number from 0.05 to 20"),
@@ -25,9 +34,9 @@ def page(state: Mapping[str, Any] | None = None) -> str:
     Parameters
     ----------
     state : mapping, optional
-        `logits`, a list of rows; `targets`, class indices or rows of probabilities; `names` of the classes;
-        `temperature`, `label_smoothing`, `reduction` ("mean" or "sum"), the learning `rate`, and `trace`, the loss
-        before each step that was taken.
+        `logits`, a list of rows; `targets`, class indices or rows of probabilities; `names` of the classes. As there
+        is need `temperature`, `label_smoothing`, `reduction` ("mean" or "sum"), the learning `rate`; `trace`, the loss
+        before each step that was taken; the `row` that is looked at, and the `entry` of its Jacobian.
 
     Returns
     -------
@@ -41,6 +50,7 @@ def page(state: Mapping[str, Any] | None = None) -> str:
     html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     if state is None:
         return html
+    state = _DEFAULTS | dict(state)
     problem = validate(state)
     if problem:
         raise ValueError(problem)
@@ -86,6 +96,10 @@ def validate(state: Mapping[str, Any]) -> str | None:
         return _wrong("trace", f"at most {MAX_TRACE} numbers", _count(trace))
     if not all(_in_range(loss, -_LARGEST, _LARGEST) for loss in trace):
         return _wrong("trace", "finite numbers", list(trace))
+    if not _is_index(get("row"), N):
+        return _wrong("row", f"an integer from 0 to {N - 1}", get("row"))
+    if not _is_list(get("entry"), 2, 2) or not all(_is_index(k, C) for k in get("entry")):
+        return _wrong("entry", f"two class indices from 0 to {C - 1}", get("entry"))
     return None
 
 
@@ -105,8 +119,8 @@ def _in_range(x: object, least: float, most: float) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and least <= x <= most
 
 
-def _is_index(t: object, C: int) -> bool:
-    return isinstance(t, int | float) and _in_range(t, 0, C - 1) and float(t).is_integer()
+def _is_index(t: object, count: int) -> bool:
+    return isinstance(t, int | float) and _in_range(t, 0, count - 1) and float(t).is_integer()
 
 
 def _is_distribution(t: Any, C: int) -> bool:

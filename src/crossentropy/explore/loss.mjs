@@ -3,6 +3,8 @@
 
 import { MAX_LOGIT, MAX_TRACE } from "./state.mjs";
 
+const MIN_NORMAL = 2 ** -1022;
+
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const without = (values, index) => values.filter((_, k) => k !== index);
 const indexOfLargest = (values) => values.indexOf(Math.max(...values));
@@ -25,7 +27,7 @@ function numbersOfRow(logits, q, temperature, smoothing) {
   const r = sum(without(e, top)); // the largest, exp 0 = 1, is left out: 1 + r would lose what is small in r
   const S = 1 + r;
   const logS = Math.log1p(r);
-  const p = e.map((value) => value / S);
+  const p = e.map((value) => (value < MIN_NORMAL ? 0 : value / S)); // 0 where the library's is
   const rest = p.map((value, c) => (c === top ? r / S : 1 - value));
   const log_p = shifted.map((value) => value - logS);
   const times = (b, value) => (b === 0 ? 0 : b * value); // a zero coefficient removes its term: 0·∞ too

@@ -12,6 +12,8 @@ export const EXAMPLE = Object.freeze({
   reduction: "mean",
   rate: 1,
   trace: [], // the loss before each step that was taken
+  row: 0, // the row that is looked at
+  entry: [0, 0], // the entry [k, c] of its Jacobian
 });
 
 const inRange = (x, least, most) => Number.isFinite(x) && least <= x && x <= most;
@@ -26,7 +28,7 @@ const wrong = (name, expected, got) => `${name}: expected ${expected}, got ${Str
 /** What is wrong with a state, in words; null where nothing is. */
 export function validate(state) {
   if (typeof state !== "object" || state === null) return wrong("state", "an object", state);
-  const { logits, targets, names, temperature, label_smoothing, reduction, rate, trace } = state;
+  const { logits, targets, names, temperature, label_smoothing, reduction, rate, trace, row, entry } = state;
   if (!isList(logits, 1, MAX_ROWS)) return wrong("logits", `1 to ${MAX_ROWS} rows`, count(logits));
   const uneven = logits.find((row) => !isList(row, 2, MAX_CLASSES) || row.length !== logits[0].length);
   if (uneven !== undefined)
@@ -35,10 +37,10 @@ export function validate(state) {
   if (far !== undefined) return wrong("logits", `numbers from -${MAX_LOGIT} to ${MAX_LOGIT}`, far);
   const N = logits.length, C = logits[0].length;
   if (!isList(targets, N, N)) return wrong("targets", `${N}, one for each row`, count(targets));
-  const isIndex = (t) => Number.isInteger(t) && inRange(t, 0, C - 1);
+  const isIndex = (t, count = C) => Number.isInteger(t) && inRange(t, 0, count - 1);
   const isDistribution = (t) =>
     isList(t, C, C) && t.every((q) => inRange(q, 0, 2)) && Math.abs(t.reduce((a, b) => a + b, 0) - 1) <= 1e-6;
-  if (!targets.every(isIndex) && !targets.every(isDistribution))
+  if (!targets.every((t) => isIndex(t)) && !targets.every(isDistribution))
     return wrong("targets", `class indices from 0 to ${C - 1}, or rows of ${C} probabilities that sum to 1`, targets);
   if (!isList(names, C, C)) return wrong("names", `${C}, one for each class`, count(names));
   if (!names.every(isName))
@@ -49,6 +51,9 @@ export function validate(state) {
   if (!inRange(rate, Number.MIN_VALUE, 100)) return wrong("rate", "a number above 0, up to 100", rate);
   if (!isList(trace, 0, MAX_TRACE)) return wrong("trace", `at most ${MAX_TRACE} numbers`, count(trace));
   if (!trace.every(Number.isFinite)) return wrong("trace", "finite numbers", trace);
+  if (!isIndex(row, N)) return wrong("row", `an integer from 0 to ${N - 1}`, row);
+  if (!isList(entry, 2, 2) || !entry.every((k) => isIndex(k)))
+    return wrong("entry", `two class indices from 0 to ${C - 1}`, entry);
   return null;
 }
 
@@ -67,11 +72,14 @@ export function toFragment(state) {
     `r=${state.reduction}`,
     `rate=${state.rate}`,
     ...(state.trace.length ? [`trace=${row(state.trace)}`] : []),
+    ...(state.row ? [`row=${state.row}`] : []),
+    ...(state.entry.some(Boolean) ? [`entry=${row(state.entry)}`] : []),
   ].join(";");
 }
 
 function readNumber(text) {
-  if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)) throw new SyntaxError(`expected a number, got "${text.slice(0, 20)}"`);
+  if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text))
+    throw new SyntaxError(`expected a number, got "${text.slice(0, 20)}"`);
   return Number(text);
 }
 const readRow = (text) => text.split(",").map(readNumber);
@@ -92,6 +100,8 @@ const PARTS = {
   r: ["reduction", (text) => text],
   rate: ["rate", readNumber],
   trace: ["trace", readRow],
+  row: ["row", readNumber],
+  entry: ["entry", readRow],
 };
 
 function read(text) {
@@ -106,10 +116,9 @@ function read(text) {
     given[PARTS[key][0]] = PARTS[key][1](value);
   }
   if (!given.logits || given.targets === undefined) throw new SyntaxError("expected logits A and targets Y");
-  const { temperature, label_smoothing, reduction, rate, trace } = EXAMPLE;
   const names = given.logits[0].map((_, c) => String(c));
   const targets = readTargets(given.targets, given.logits.length);
-  return { names, temperature, label_smoothing, reduction, rate, trace, ...given, targets };
+  return { ...EXAMPLE, names, ...given, targets };
 }
 
 /** The state that a fragment holds. Without one, or where it is bad, `fallback`; `problem` says what is wrong. */
