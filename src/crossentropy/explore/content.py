@@ -3,6 +3,7 @@
 A formula has slots, which the script fills with numbers. The script itself writes no formula.
 """
 
+import re
 from typing import Any
 
 import crossentropy as ce
@@ -98,7 +99,10 @@ def content(example: dict[str, Any]) -> dict[str, Any]:
     found = {name: by_title[title] for name, title in STEPS.items()}
     titles = {name: step.title.split(": ", 1)[-1] for name, step in found.items()}
     return {
-        "formulas": {name: tree.mathml() for name, tree in {**_shown(), **_origins(), **_operations()}.items()},
+        "formulas": {
+            **{name: _mathml(tree) for name, tree in {**_symbols(), **_operations()}.items()},
+            **{name: _mathml(tree, block=True) for name, tree in {**_shown(), **_origins()}.items()},
+        },
         "live": ["options", *_origins()],  # those with slots, which the script needs
         "titles": {name: title[0].upper() + title[1:] for name, title in titles.items()},
         "notes": {name: html_prose(step.note) for name, step in found.items()},
@@ -112,14 +116,21 @@ E, P, R, LOG1P = map(Symbol, ("e", "p", "r", "log1p"))
 ROW_LOSS = equal(f.ELL["i"], -Total(f.Y["c"] * f.LOG(f.SIGMA["c"]), "c"))
 
 
+def _mathml(tree: Formula, *, block: bool = False) -> str:
+    """MathML without the rows of one child, which are half of it."""
+    return re.sub(r"<mrow>(<m[ino]>[^<]*</m[ino]>)</mrow>", r"\1", tree.mathml(block=block))
+
+
+def _symbols() -> dict[str, Formula]:
+    """Those that stand in a line."""
+    return {"A": f.A, "sigma": f.SIGMA, "push": -derivative(f.L, f.A)}
+
+
 def _shown() -> dict[str, Formula]:
-    """Those that stand in the text."""
+    """Those that stand by themselves."""
     smoothed = (1 - Slot("label_smoothing")) * Marked(f.Y["c"], "soft") + Slot("label_smoothing") / Slot("C")
     scaled = f.A / Slot("temperature")
     return {
-        "A": f.A,
-        "sigma": f.SIGMA,
-        "push": -derivative(f.L, f.A),
         "softmax": f.softmax(f.A),
         "row-loss": f.cross_entropy(f.Y),
         "slope": equal(derivative(-f.LOG(P), P, "d"), -(1 / P)),
