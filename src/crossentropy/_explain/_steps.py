@@ -382,7 +382,7 @@ def _reading(x: LossNumbers) -> Iterable[Step]:
         "loss; the size says how fast. So a step of training goes against the gradient: η, the learning rate, says how "
         "far.",
         lines=(
-            labelled(Words(f"row {i}, {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
+            labelled(Words(f"row {i}, class {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
             Words("raising no other logit lowers the loss as fast"),
         ),
     )
