@@ -26,8 +26,8 @@ def _content(given: Formula) -> str:
             return f"<mtext>{escape(text)}</mtext>"
         case t.Slot(name):
             return f'<mn data-slot="{escape(name)}"></mn>'
-        case t.Arrow(word, back):
-            return f"<mover>{_sign('←' if back else '→')}<mtext>{escape(word)}</mtext></mover>"
+        case t.Arrow(label, back):
+            return f"<mover>{_sign('←' if back else '→')}{_row(label)}</mover>"
         case t.Marked(part, name):
             return f'<mrow data-term="{escape(name)}">{_content(part)}</mrow>'
         case t.Sum():

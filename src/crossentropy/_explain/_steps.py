@@ -40,7 +40,7 @@ def _symbols(x: LossNumbers) -> Step:
         (f.Y, f"{N} × {C}", "targets, as distributions", "y, 𝐲"),
         (f.SIGMA(f.A), f"{N} × {C}", "softmax, probabilities", "𝐚, ŷ, p"),
         (f.H(f.A, f.Y), f"{N} × 1", "cross-entropy of each row", "ℓ, −log p"),
-        (f.L, "a number", "the loss, sum or mean of H", "SCE"),
+        (f.L, "scalar", "the loss, sum or mean of H", "SCE"),
         (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA"),
         (f.IOTA["C"], f"{C} × 1", "a column of ones", "1"),
     )
