@@ -131,7 +131,7 @@ def _by_terms(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Iterab
             equal("k", "c"),
             ". The first case has the form of the sigmoid's derivative: ",
             f.sigmoid(),
-            ". With numbers, shifted as above:",
+            ". In the numbers every exponent is shifted by m, as above; that cancels.",
         ),
         lines=tuple(
             labelled(
@@ -261,7 +261,7 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Ite
         general, numbers = general * f.SLOPE["c"], numbers * num(x.slope[i, c])
     if x.s[i] != 1:
         general, numbers = Symbol("s") * general, num(x.s[i]) * numbers
-    if options.reduction == "mean" and x.total_weight:
+    if options.reduction == "mean" and x.total_weight not in (0, 1):
         general, numbers = general / f.N, numbers / num(x.total_weight)
     if general != of_row:
         yield Step(

@@ -40,7 +40,7 @@ def _symbols(x: LossNumbers) -> Step:
         (f.Y, f"{N} × {C}", "targets, as distributions", "y, 𝐲"),
         (f.SIGMA(f.A), f"{N} × {C}", "softmax, probabilities", "𝐚, ŷ, p"),
         (f.H(f.A, f.Y), f"{N} × 1", "cross-entropy of each row", "ℓ, −log p"),
-        (f.L, "a number", "the loss, sum or mean of H", "SCE"),
+        (f.L, "scalar", "the loss, sum or mean of H", "SCE"),
         (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA"),
         (f.IOTA["C"], f"{C} × 1", "a column of ones", "1"),
     )
@@ -382,7 +382,7 @@ def _reading(x: LossNumbers) -> Iterable[Step]:
         "loss; the size says how fast. So a step of training goes against the gradient: η, the learning rate, says how "
         "far.",
         lines=(
-            labelled(Words(f"row {i}, {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
+            labelled(Words(f"row {i}, class {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
             Words("raising no other logit lowers the loss as fast"),
         ),
     )
