@@ -4,6 +4,7 @@
 #   make test       the tests, all but those of the adapters and the core's own
 #   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
 #   make test-jax   the tests of crossentropy.jax, and optax's own of its losses
+#   make test-page  the tests of the live page, in a browser (Debian: nodejs npm chromium)
 #   make test-core  how much stack the core takes
 #   make test-all   all tests, and the fuzzers for a minute each
 #   make fuzz       generated problems, files and arguments, until interrupted or for FUZZ_SECONDS=…
@@ -20,6 +21,7 @@
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make sanitize-short  the core under ASan and UBSan alone, for half a minute
 #   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json
+#   make page       the live page of crossentropy explore, built from its sources (Debian: nodejs npm)
 #   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
 #   make wheel      the wheel for this Python and this Linux in dist/, tested in an environment without a compiler
 #   make develop    for those who change the library: an editable install in .venv, with what tests and lint need
@@ -27,7 +29,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := pyproject.toml CMakeLists.txt $(shell find src -type f -not -name '*.pyc' -not -name '_core.pyi')
+SOURCES := pyproject.toml CMakeLists.txt $(shell find src -name node_modules -prune -o -type f -not -name '*.pyc' -not -name '_core.pyi' -print)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # The types of the compiled module, where mypy reads them.
 STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; print(c.__file__)')")/_core.pyi" \
@@ -36,9 +38,12 @@ STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; prin
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
+# Tests that need node, most of them a browser too.
+PAGE_TESTS := tests/page $(addprefix tests/explore/,test_build.py test_pitfalls.py test_state.py test_vectors.py)
+EXPLORE := src/crossentropy/explore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint wheel develop clean
+.PHONY: help demo words test test-torch test-jax test-page test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short page docs lint wheel develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -80,6 +85,7 @@ develop: .venv/with-develop
 demo: .venv/with-demo
 	@mkdir -p demo-output
 	$(BIN)/crossentropy explain --names cat,dog,bird --plot demo-output/explain.png
+	$(BIN)/crossentropy explore -o demo-output/explore.html
 	$(BIN)/python examples/digits.py demo-output
 	$(BIN)/crossentropy eval --hidden demo-output/hidden.npy --head demo-output/head.npy demo-output/targets.npy
 
@@ -89,7 +95,7 @@ words: .venv/with-demo
 	  --bias words-output/bias.npy words-output/targets.npy
 
 test: .venv/with-test
-	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS) $(PAGE_TESTS))
 
 # PyTorch's test cases change settings of other tests: they have a process of their own.
 test-torch: .venv/with-test-torch
@@ -99,10 +105,13 @@ test-torch: .venv/with-test-torch
 test-jax: .venv/with-test-jax
 	$(BIN)/python -m pytest $(JAX_TESTS)
 
+test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
+	$(BIN)/python -m pytest $(PAGE_TESTS)
+
 test-core: build/lint/built
 	build/lint/stack
 
-test-all: test test-torch test-jax test-core sanitize-short
+test-all: test test-torch test-jax test-page test-core sanitize-short
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz
@@ -117,7 +126,7 @@ fuzz-readers fuzz-arguments: fuzz-%:
 coverage: .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
 	@mkdir -p build/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
+	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS) $(PAGE_TESTS))
 	$(BIN)/coverage run -m pytest -q $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/coverage run -m pytest -q $(JAX_TESTS)
 	$(BIN)/coverage combine -q
@@ -163,6 +172,16 @@ sanitize: .venv/with-sanitize
 sanitize-short: .venv/with-sanitize
 	tests/core/sanitize.sh $(abspath $(BIN)) 10 address,undefined
 
+# What builds the page, as package-lock.json has it.
+$(EXPLORE)/node_modules/.package-lock.json: $(EXPLORE)/package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+	 { echo "the live page needs node and npm: sudo apt install nodejs npm"; exit 1; } >&2
+	cd $(EXPLORE) && npm ci --loglevel=error
+	@touch $@
+
+page: .venv/with-docs $(EXPLORE)/node_modules/.package-lock.json
+	$(BIN)/python $(EXPLORE)/build.py
+
 docs: .venv/with-docs
 	$(BIN)/python docs/build.py
 
@@ -192,4 +211,4 @@ wheel: .venv/with-wheel
 	  exec /bin/sh tests/installed.sh
 
 clean:
-	rm -rf .venv build dist demo-output words-output src/crossentropy/_core.pyi
+	rm -rf .venv build dist demo-output words-output src/crossentropy/_core.pyi $(EXPLORE)/node_modules

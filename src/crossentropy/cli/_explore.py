@@ -105,7 +105,7 @@ def explore(
         return
     with whole(output) as file:
         write_all(file, memoryview(html))
-    tell(f"wrote {output}")
+    tell(f"wrote {output}: open it in a browser")
 
 
 def _serve(html: bytes, *, browser: bool) -> None:
