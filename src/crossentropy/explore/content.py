@@ -101,7 +101,7 @@ def content(example: dict[str, Any]) -> dict[str, Any]:
     return {
         "formulas": {
             **{name: _mathml(tree) for name, tree in {**_symbols(), **_operations()}.items()},
-            **{name: _mathml(tree, block=True) for name, tree in {**_shown(), **_origins()}.items()},
+            **{name: _sides(tree) for name, tree in {**_shown(), **_origins()}.items()},
         },
         "live": ["options", *_origins()],  # those with slots, which the script needs
         "titles": {name: title[0].upper() + title[1:] for name, title in titles.items()},
@@ -116,9 +116,18 @@ E, P, R, LOG1P = map(Symbol, ("e", "p", "r", "log1p"))
 ROW_LOSS = equal(f.ELL["i"], -Total(f.Y["c"] * f.LOG(f.SIGMA["c"]), "c"))
 
 
-def _mathml(tree: Formula, *, block: bool = False) -> str:
+def _mathml(tree: Formula) -> str:
     """MathML without the rows of one child, which are half of it."""
-    return re.sub(r"<mrow>(<m[ino]>[^<]*</m[ino]>)</mrow>", r"\1", tree.mathml(block=block))
+    return re.sub(r"<mrow>(<m[ino]>[^<]*</m[ino]>)</mrow>", r"\1", tree.mathml())
+
+
+def _sides(tree: Formula) -> str:
+    """A formula that stands by itself: an element for each side but the first, so that it can be broken there."""
+    if not isinstance(tree, Relation):
+        return _mathml(tree)
+    first, *others = (_mathml(side) for side in (Relation(tree.sides[:2], tree.sign), *tree.sides[2:]))
+    sign = f"<math><mo>{tree.sign}</mo>"
+    return " ".join((first, *(other.replace("<math>", sign, 1) for other in others)))
 
 
 def _symbols() -> dict[str, Formula]:

@@ -1,6 +1,6 @@
 // The figures: each a function of the numbers `x`, which hold the state as `x.state`.
 import { number } from "./format.mjs";
-import { arrow, bar, filled, html, named, shown, valueOf, written } from "./markup.mjs";
+import { arrow, bar, filled, fine, html, named, shown, valueOf, written } from "./markup.mjs";
 import { origin } from "./origins.mjs";
 
 const classes = (x) => x.state.names.map((name, c) => ({ name, c }));
@@ -30,11 +30,11 @@ function rows(x) {
 }
 
 function probability(x, i, c) {
-  const at = 100 * x.q[i][c];
+  const at = fine(100 * x.smoothed[i][c]);
   return html`<svg class="probability" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true">
     <rect class="track" width="100" height="16"/>
     ${bar(x, `p[${i}][${c}]`, { y: 3, height: 10, scale: 100 })}
-    <path class="target" data-input="q[${i}][${c}]" d="M${at} 0V16"/></svg>`;
+    <path class="target" data-input="smoothed[${i}][${c}]" d="M${at} 0V16"/></svg>`;
 }
 
 /** The push on a logit, on a scale that all rows share. */
@@ -145,19 +145,21 @@ function balance(x) {
     <path class="axis" d="M0 -12V${height - 6}"/>${lines}</svg>`;
 }
 
-/** The loss before each step, and the one now. */
+/** The loss before each step, the one now, and where the next steps would lead. */
 function trace(x) {
   const losses = x.losses_so_far;
-  const highest = Math.max(...losses.filter(Number.isFinite), 1e-300);
-  const X = (k) => 8 + (384 * k) / Math.max(1, losses.length - 1);
+  const now = losses.length - 1;
+  const all = [...losses, ...x.losses_ahead];
+  const highest = Math.max(...all.filter(Number.isFinite), 1e-300);
+  const X = (k) => 8 + (384 * k) / (all.length - 1);
   const Y = (loss) => 108 - (100 * Math.min(loss, highest)) / highest;
+  const line = (from, to) => all.slice(from, to).map((loss, k) => `${k ? "L" : "M"}${fine(X(from + k))} ${fine(Y(loss))}`);
   return html`<svg class="plot" viewBox="0 0 400 116" role="img" aria-labelledby="trace-caption">
-    <path class="axis" d="M8 4V108H392"/>
-    <path class="curve" d="${losses.map((loss, k) => `${k ? "L" : "M"}${X(k)} ${Y(loss)}`)}"/>
-    ${losses.map((loss, k) => html`<circle class="dot" cx="${X(k)}" cy="${Y(loss)}" r="3"
-      ${named(x, k < x.state.trace.length ? `state.trace[${k}]` : "loss")}/>`)}
-    ${written(x, "loss", [X(losses.length - 1) + (losses.length > 1 ? -8 : 8), Math.min(100, Y(x.loss) + 16)],
-      losses.length > 1 ? "end" : "start")}</svg>`;
+    <path class="axis" d="M8 4V108H392"/><path class="ahead" d="${line(now)}"/>
+    <path class="curve" d="${line(0, losses.length)}"/>
+    ${losses.map((loss, k) => html`<circle class="dot" cx="${fine(X(k))}" cy="${fine(Y(loss))}" r="3"
+      ${named(x, k < now ? `state.trace[${k}]` : "loss")}/>`)}
+    ${written(x, "loss", [fine(X(now)) + 8, fine(Math.max(12, Y(x.loss) - 6))])}</svg>`;
 }
 
 /** The derivatives of every probability by every logit; one is unfolded. */
@@ -168,7 +170,7 @@ function jacobian(x) {
   const cell = (k, c) => {
     const path = `jacobian[${i}][${k}][${c}]`;
     const chosen = k === chosenK && c === chosenC;
-    return html`<td><button type="button" class="n" data-control="entry" data-entry="${k},${c}" aria-pressed="${chosen}"
+    return html`<td><button type="button" data-control="entry" data-entry="${k},${c}" aria-pressed="${chosen}"
       ${named(x, path)} aria-label="probability of ${name(k)} by logit of ${name(c)}: ${number(valueOf(x, path))}"
       >${number(valueOf(x, path))}</button></td>`;
   };

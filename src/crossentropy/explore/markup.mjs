@@ -37,13 +37,13 @@ export const named = (x, path) => html`data-name="${path}" data-value="${valueOf
 /** A number; one with a label can be asked where it comes from. */
 export const shown = (x, path, label) =>
   label
-    ? html`<button type="button" class="n" ${named(x, path)} aria-label="${label}: ${number(valueOf(x, path))}"
+    ? html`<button type="button" ${named(x, path)} aria-label="${label}: ${number(valueOf(x, path))}"
         >${number(valueOf(x, path))}</button>`
-    : html`<span class="n" ${named(x, path)}>${number(valueOf(x, path))}</span>`;
+    : html`<span ${named(x, path)}>${number(valueOf(x, path))}</span>`;
 
 /** A number in a drawing. */
 export const written = (x, path, at, anchor = "start") =>
-  html`<text class="n" x="${at[0]}" y="${at[1]}" text-anchor="${anchor}" ${named(x, path)}
+  html`<text x="${at[0]}" y="${at[1]}" text-anchor="${anchor}" ${named(x, path)}
     >${number(valueOf(x, path))}</text>`;
 
 /** A bar from `from`, as long as its number. */
@@ -64,7 +64,7 @@ export function arrow(x, path, { from = 0, y, scale, size = 5 }) {
     data-scale="${scale}" d="M${fine(from)} ${y - 1.5}h${body}v${1.5 - size}l${head} ${size}l${-head} ${size}v${1.5 - size}h${-body}z"/>`;
 }
 
-const slotOf = (x, path) => part(html`<mn class="n" ${named(x, path)}>${number(valueOf(x, path))}</mn>`);
+const slotOf = (x, path) => part(html`<mn ${named(x, path)}>${number(valueOf(x, path))}</mn>`);
 
 /** A formula, its slots filled with numbers; a slot of several holds their sum. */
 export const filled = (x, formula, slots) =>

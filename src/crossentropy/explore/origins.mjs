@@ -7,7 +7,7 @@ function gradient(x, kind, i, c, divided, path) {
   return {
     formula: `${kind}${scaled}-${divided ? "mean" : "sum"}`,
     slots: { p: `p[${i}][${c}]`, y: `smoothed[${i}][${c}]`, temperature: "state.temperature", N: "total_weight", value: path },
-    lit: [`p[${i}][${c}]`, `q[${i}][${c}]`, `smoothed[${i}][${c}]`],
+    lit: [`p[${i}][${c}]`, `smoothed[${i}][${c}]`],
   };
 }
 
@@ -27,7 +27,7 @@ const ORIGINS = {
     const p = `p[${i}][${t}]`;
     const isOneHot = x.smoothed[i][t] === 1;
     return isOneHot
-      ? { formula: "losses-one-hot", slots: { p, value: path }, lit: [p, `q[${i}][${t}]`] }
+      ? { formula: "losses-one-hot", slots: { p, value: path }, lit: [p, `smoothed[${i}][${t}]`] }
       : { formula: "losses", slots: { value: path }, lit: all(x.p[i], (k) => `p[${i}][${k}]`) };
   },
   total: (x, path) => {

@@ -14,8 +14,8 @@ export function openPanel(button, x, formulas) {
 /** Formula and lights anew, after the numbers have changed. */
 export function refreshPanel(x, formulas) {
   for (const element of document.querySelectorAll(".lit")) element.classList.remove("lit");
-  const found = asked && exists(x) && origin(x, asked);
-  panel.hidden = !found;
+  const found = asked && exists() && origin(x, asked);
+  panel.hidden = !found || isUnfolded();
   if (!found) return;
   show(panel.querySelector("output"), String(filled(x, formulas[found.formula], found.slots)));
   for (const path of found.lit)
@@ -24,6 +24,9 @@ export function refreshPanel(x, formulas) {
 
 /** Whether the number is still on the page: rows and classes may have become fewer. */
 const exists = () => document.querySelector(`button[data-name="${asked}"]`) !== null;
+
+/** Whether the formula stands with its figure already. */
+const isUnfolded = () => document.querySelector(`button[data-name="${asked}"][aria-pressed="true"]`) !== null;
 
 function close() {
   asked = undefined;
