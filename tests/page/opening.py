@@ -52,8 +52,9 @@ class Opener:
             page.clock.install()
         page.goto(address + fragment)
         if options.get("java_script_enabled", True):
-            settle(page)
-            assert page.evaluate("document.documentElement.dataset.ready") == "1"
+            page.wait_for_selector("[data-ready='1']", state="attached")
+            if clock:
+                settle(page)
         return page
 
     def check(self) -> None:
@@ -66,7 +67,4 @@ class Opener:
 
 def settle(page: Page) -> None:
     """Let the page do what it has put off."""
-    if page.evaluate("typeof setTimeout.clock") != "undefined":
-        page.clock.run_for(1000)
-    else:
-        page.wait_for_timeout(1000)
+    page.clock.run_for(1000)

@@ -83,8 +83,10 @@ class State:
                 u = [mpmath.mpf(v) / mpmath.mpf(self.temperature) for v in z]
                 eps = mpmath.mpf(self.label_smoothing)
                 b = [(1 - eps) * mpmath.mpf(float(v)) + eps / len(u) for v in q]
-                lse = max(u) + mpmath.log(mpmath.fsum(mpmath.exp(v - max(u)) for v in u))
-                losses.append(mpmath.fsum(bc * (lse - uc) for bc, uc in zip(b, u, strict=True)))
+                top = u.index(max(u))
+                r = mpmath.fsum(mpmath.exp(v - u[top]) for c, v in enumerate(u) if c != top)
+                losses.append(mpmath.fsum(bc * (u[top] - v) for bc, v in zip(b, u, strict=True)))
+                losses[-1] += mpmath.fsum(b) * mpmath.log1p(r)
                 floors.append(-mpmath.fsum(bc * mpmath.log(bc) for bc in b if bc > 0))
             return {"losses": losses, "entropy": floors}
 
@@ -97,8 +99,6 @@ class State:
         index = tuple(map(int, re.findall(r"\[(\d+)\]", name)))
         if path == ["state"]:
             return Expected(_at(getattr(self, root), index), 0.0)
-        if path == ["state", "names"] and root == "length":
-            return Expected(len(self.names), 0.0)
         if path[:1] == ["fails"]:
             value = _at(operations(index[0], path[1])[path[2]][root], index[1:])
             return Expected(value, abs(value))
@@ -189,9 +189,14 @@ def _uniform(state: State, _: tuple[int, ...]) -> Expected:
     return Expected(math.log(len(state.names)), 1.0)
 
 
+def _classes(state: State, _: tuple[int, ...]) -> Expected:
+    return Expected(len(state.names), 0.0)
+
+
 def _tangent(state: State, index: tuple[int, ...]) -> Expected:
     (i,) = index
-    value = float(-1 / state.x.p[i, state.x.q[i].argmax()])
+    with np.errstate(divide="ignore"):
+        value = float(-1 / state.x.p[i, state.x.q[i].argmax()])
     return Expected(value, abs(value) * state._far(i))
 
 
@@ -219,6 +224,7 @@ _NAMED: dict[str, Callable[[State, tuple[int, ...]], Expected]] = {
     "jacobian": _jacobian,
     "ratio": _ratio,
     "product": _product,
+    "C": _classes,
     "uniform": _uniform,
     "tangent": _tangent,
     "twice": _twice,

@@ -1,5 +1,6 @@
 """What the page shows, read from its document and compared with the oracle."""
 
+import itertools
 import math
 
 from page.oracle import State, close
@@ -16,7 +17,8 @@ _COLLECT = """() => ({
     return {
       name: e.dataset.name, value: e.dataset.value, text: e.textContent.trim(),
       shape: e.dataset.length !== undefined, length: Number(e.dataset.length), scale: Number(e.dataset.scale),
-      drawn: back ? -box.width : box.width, visible: e.checkVisibility(), dot: e instanceof SVGCircleElement,
+      drawn: back ? -box.width : box.width, visible: e.checkVisibility(),
+      figure: e.closest("[data-figure]")?.dataset.figure, dot: e instanceof SVGCircleElement,
     }
   }),
   fields: [...document.querySelectorAll("input[data-control]")].filter(e => ["number", "range"].includes(e.type))
@@ -43,31 +45,45 @@ def strays(page: Page) -> list[str]:
     return page.evaluate(_STRAYS)
 
 
-# What the sections are about: the numbers that must be there, and the arrows and bars.
-_LEADING = ["p[{i}][{c}]", "-dlogits[{i}][{c}]", "jacobian[{i}][0][{c}]", "-ratio[{i}][{c}]", "product[{i}][{c}]"]
-_OF_ALL = ["loss", "mean", "total", "bits", "perplexity", "uniform"]
-_DRAWN = ["p[{i}][{c}]", "-dlogits[{i}][{c}]"]
+# What the figures are about: for each class, row or once; as text, and as a bar or an arrow.
+_TEXTS = {
+    "rows": ["p[{i}][{c}]", "-dlogits[{i}][{c}]"],
+    "loss": ["loss"],
+    "units": ["mean", "bits", "perplexity"],
+    "batch": ["losses[{n}]", "total", "mean", "total_weight"],
+    "gradients": ["dtotal[{i}][{c}]", "dmean[{i}][{c}]"],
+    "jacobian": ["jacobian[{i}][{c}][{k}]"],
+    "product": ["-ratio[{i}][{c}]", "product[{i}][{c}]", "p[{i}][{c}]", "smoothed[{i}][{c}]"],
+    "soft": ["q[{i}][{c}]", "smoothed[{i}][{c}]"],
+    "floor": ["losses[{n}]", "entropy[{n}]"],
+}
+_SHAPES = {
+    "rows": ["p[{i}][{c}]", "-dlogits[{i}][{c}]"],
+    "batch": ["losses[{n}]", "total", "mean"],
+    "balance": ["-dlogits[{i}][{c}]"],
+    "floor": ["losses[{n}]"],
+}
 
 
 def missing(seen: dict, state: State) -> list[str]:
-    """The numbers that the page is about and that it does not show, as text or as a shape."""
-    texts = {n["name"] for n in seen["numbers"] if n["visible"] and n["text"]}
-    shapes = {n["name"] for n in seen["numbers"] if n["visible"] and n["shape"]}
-
-    def named(patterns: list[str]) -> set[str]:
-        return {pattern.format(i=state.row, c=c) for pattern in patterns for c in range(len(state.names))}
-
-    losses = {f"losses[{i}]" for i in range(len(state.logits))}
-    return [
-        *sorted({*named(_LEADING), *_OF_ALL, *losses} - texts),
-        *(f"{name}, drawn" for name in sorted({*named(_DRAWN), "total", "mean", *losses} - shapes)),
-    ]
+    """The numbers that the figures are about and do not show."""
+    N, C = len(state.logits), len(state.names)
+    found = []
+    for kind, figures in (("text", _TEXTS), ("shape", _SHAPES)):
+        for figure, patterns in figures.items():
+            there = {n["name"] for n in seen["numbers"] if n["figure"] == figure and n["visible"] and n[kind]}
+            needed = {
+                pattern.format(i=state.row, n=n, c=c, k=k)
+                for pattern, n, c, k in itertools.product(patterns, range(N), range(C), range(C))
+            }
+            found += [f"{figure}: no {kind} {name}" for name in sorted(needed - there)]
+    return found
 
 
 def wrong(seen: dict, state: State | None = None) -> list[str]:
     """Every number, text, arrow and field that is not what the address says."""
     state = state or State(seen["fragment"])
-    found = [f"{name} is missing" for name in missing(seen, state)]
+    found = missing(seen, state)
     for n in seen["numbers"]:
         expected, shown = state.expected(n["name"]), float(n["value"])
         if not close(shown, expected):

@@ -22,7 +22,6 @@ def open_all(page):
         element.click()
     for control in ("guess-2", "guess-3", "guess-4"):
         page.locator(f"[data-control={control}]").first.click()
-    settle(page)
 
 
 def test_axe(open_page, layout):
@@ -32,30 +31,33 @@ def test_axe(open_page, layout):
     reader = Reader(page, 1)
     for _ in range(8):
         reader.act()
-    settle(page)
+    page.wait_for_timeout(1000)  # what the page puts off; axe itself needs a clock that runs
     assert violations(page) == []
+
+
+_AT = """selector => [
+  [...document.querySelectorAll(selector)].indexOf(document.activeElement),
+  document.activeElement.outerHTML.slice(0, 200),
+]"""
 
 
 def test_every_focusable_element_is_reached_named_and_used(open_page):
     page = open_page(BUSY)
     open_all(page)
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    reached, at = set(), f"[...document.querySelectorAll({FOCUSABLE!r})].indexOf(document.activeElement)"
-    for _ in range(1000):
+    settle(page)
+    page.evaluate("getSelection().removeAllRanges(), document.activeElement.blur()")
+    reached, others = [], set()
+    while reached.count(reached[0] if reached else None) < 2:
         page.keyboard.press("Tab")
-        index = page.evaluate(at)
-        if index in reached:
-            break
-        reached.add(index)
-    radios = (
-        "e => e.type === 'radio' ? [...document.getElementsByName(e.name)].some(r => r.checked) && !e.checked : false"
-    )
-    missed = [
-        e
-        for e in focusable(page)
-        if e["index"] not in reached and not page.locator(FOCUSABLE).nth(e["index"]).evaluate(radios)
-    ]
-    assert missed == []
+        index, markup = page.evaluate(_AT, FOCUSABLE)
+        if index >= 0:
+            reached.append(index)
+        elif not markup.startswith("<body"):
+            others.add(markup)
+    assert others == set()  # a browser stops at what scrolls, too
+    radios = """e => e.type === "radio" && !e.checked && [...document.getElementsByName(e.name)].some(r => r.checked)"""
+    elements = [e for e in focusable(page) if e["index"] not in reached]
+    assert [e for e in elements if not page.locator(FOCUSABLE).nth(e["index"]).evaluate(radios)] == []
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     nameless = [
         node["role"]["value"]

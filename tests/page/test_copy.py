@@ -34,7 +34,7 @@ def page(request, open_page):
 def copied(page, what):
     page.evaluate("navigator.clipboard.writeText('nothing')")
     page.locator(f"[data-control=copy-{what}]").click()
-    page.wait_for_function("document.getElementById('status').textContent.includes('copied')")
+    page.locator("#status", has_text="copied").wait_for(state="attached")
     return page.evaluate("navigator.clipboard.readText()")
 
 
@@ -116,7 +116,7 @@ def test_svg(page):
 
 def test_without_a_clipboard_the_text_is_selected(open_page):
     page = open_page()
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')) }")
     for what in ("numpy", "torch", "latex", "link", "svg"):
         page.locator(f"[data-control=copy-{what}]").click()
         settle(page)

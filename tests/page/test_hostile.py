@@ -8,7 +8,7 @@ from page.reading import read, wrong
 
 from crossentropy import explore
 
-GOOD = {"A": "3,1,0", "Y": "2", "names": "a,b,c", "t": "1", "eps": "0", "r": "mean", "rate": "1", "trace": ""}
+GOOD = {"A": "3,1,0", "Y": "2", "names": "a,b,c", "t": "1", "eps": "0", "r": "mean", "rate": "1"}
 
 
 def fragment(version="v1", **changed):
@@ -92,7 +92,7 @@ def test_names_are_text(open_page):
 
 
 def test_hostile_data_block(open_page, tmp_path):
-    names = ["</script><script>document.title = 'run'</script>", "<!-- <script>", "\u2028\u2029 '\"&"]
+    names = ["</script><script>document.title = 'run'</script>", "<!-- <script>", "\\u003c '\"&"]
     state = {
         "logits": [[0.5, -1.25, 30.0]],
         "targets": [2],
@@ -111,3 +111,5 @@ def test_hostile_data_block(open_page, tmp_path):
     assert names[0] in page.locator("body").inner_text()
     shown = State(fragment(A="0.5,-1.25,30", Y="2", names=encoded(names), t="0.5", eps="0.1", r="sum", rate="2"))
     assert wrong(read(page), shown) == []
+    with pytest.raises(ValueError, match="names: expected"):
+        explore.page({**state, "names": ["a", "b", "\u2028"]})

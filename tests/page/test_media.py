@@ -122,7 +122,7 @@ def test_without_script(open_page):
 
 
 def test_written_file(open_page, tmp_path):
-    command = ["explore", "-o", "page.html", "--logits", "[[3, -1], [0.5, 2]]", "--targets", "1,0", "--names", "no,yes"]
+    command = ["explore", "-o", "page.html", "--logits", "3 -1; 0.5 2", "--targets", "1 0", "--names", "no,yes"]
     subprocess.run([sys.executable, "-m", "crossentropy", *command], cwd=tmp_path, check=True, capture_output=True)
     page = open_page(file=tmp_path / "page.html")
     shown = State("#v1;A=3,-1/0.5,2;Y=1,0;names=no,yes;t=1;eps=0;r=mean;rate=1;trace=")

@@ -32,10 +32,11 @@ def test_actions(open_page, layout):
         found += filter(None, [broken_promise(chosen["control"], before, after)])
         assert found == [], f"after {told[-3:]}\n{seen['fragment']}"
         before = after
+    page.keyboard.press("Escape")  # closes the panel
+    settle(page)
+    shown = {n["name"]: n["value"] for n in read(page)["numbers"]}
     page.reload()
     settle(page)
     again = read(page)
     assert again["fragment"] == seen["fragment"]
-    assert sorted((n["name"], n["value"]) for n in again["numbers"]) == sorted(
-        (n["name"], n["value"]) for n in seen["numbers"]
-    )
+    assert {n["name"]: n["value"] for n in again["numbers"]} == shown
