@@ -359,7 +359,7 @@ class TestHelp:
                     has_default = parameter.required or parameter.default is not None or "default" in parameter.help
                     assert has_default, parameter.name
 
-    @pytest.mark.parametrize("name", ["", "eval", "explain", "info"])
+    @pytest.mark.parametrize("name", ["", "eval", "explain", "explore", "info"])
     def test_it_reads_well(self, tmp_path, name):
         words = [name] if name else []
         shown = run(*words, "--help", cwd=tmp_path)
@@ -391,13 +391,14 @@ class TestHelp:
         complete_words crossentropy eval --reduction s
         complete_words crossentropy explain --reduction ""
         complete_words crossentropy explain --reduction n
+        complete_words crossentropy explore --reduction ""
         complete_words crossentropy eval logits
         """
         environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
         done = run("-c", script, cwd=tmp_path, command=["bash"], env=environment)
         registered, *completed = done.stdout.splitlines()
         assert "-o default" in registered, done.stderr  # bash completes names of files where there is nothing else
-        assert completed == ["eval", "--temperature", "sum", "mean sum none", "none", ""]
+        assert completed == ["eval", "--temperature", "sum", "mean sum none", "none", "mean sum", ""]
 
     def test_every_example_runs(self, files):
         examples = []
@@ -414,9 +415,13 @@ class TestHelp:
         assert len(examples) > 38
         np.save(files / "targets.npy", np.abs(np.load(files / "targets.npy")) % 7)
         for example in examples:
+            explores = example[:1] == ["explore"]
+            if explores and not {"-o", "--output"} & set(example):
+                example += ["-o", "page.html"]  # it would serve the page until Ctrl-C
             done = run(*example, cwd=files)
             assert done.returncode == 0, (example, done.stderr)
-            assert done.stdout
+            assert done.stdout or (explores and (files / "page.html").exists())
+            (files / "page.html").unlink(missing_ok=True)
 
     def test_version_and_info(self, tmp_path):
         assert run("--version", cwd=tmp_path).stdout.strip() == ce.__version__
