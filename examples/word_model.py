@@ -1,11 +1,14 @@
-"""A next-word model of the docstrings in Python's standard library, trained with the linear head.
+"""A model of words
+================
+
+A next-word model of the docstrings in Python's standard library, trained with the linear head::
 
     python examples/word_model.py [FOLDER] [--epochs N]
 
 About 400 000 words of text and a vocabulary of some 12 000, from the Python that runs it. The last words are embedded
 and mixed into a hidden state; the head tells from it which word comes next. Held-out text is scored before training and
 then every 50 steps; the best model is kept. Writes hidden.npy, head.npy, bias.npy and targets.npy of the held-out text
-and perplexity.png into FOLDER (words-output by default); score them with
+and perplexity.png into FOLDER (words-output by default); score them with::
 
     crossentropy eval --hidden FOLDER/hidden.npy --head FOLDER/head.npy --bias FOLDER/bias.npy FOLDER/targets.npy
 """
