@@ -39,11 +39,13 @@ training, held_out = [], []
 print(f"training on {split} digits")
 for _ in track(range(300), "training", disable=not terminal, console=Console(stderr=True)):
     loss, gradients = ce.linear_cross_entropy_with_grad(x, weights, t, wrt=["classifier"])
-    velocity = 0.9 * velocity - 0.5 * gradients.classifier
-    weights += velocity
     training.append(loss)
     held_out.append(ce.linear_cross_entropy(x_held_out, weights, t_held_out))
-print(f"training loss {training[0]:.4f} -> {training[-1]:.4f} nats, held out {held_out[-1]:.4f}")
+    velocity = 0.9 * velocity - 0.5 * gradients.classifier
+    weights += velocity
+training.append(ce.linear_cross_entropy(x, weights, t))
+held_out.append(ce.linear_cross_entropy(x_held_out, weights, t_held_out))
+print(f"training loss {training[0]:.4f} -> {training[-1]:.4f} nats, held out {held_out[0]:.4f} -> {held_out[-1]:.4f}")
 
 np.save(folder / "hidden.npy", x_held_out)
 np.save(folder / "head.npy", weights)

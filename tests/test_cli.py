@@ -389,13 +389,15 @@ class TestHelp:
         complete_words crossentropy ev
         complete_words crossentropy eval --temp
         complete_words crossentropy eval --reduction s
+        complete_words crossentropy explain --reduction ""
+        complete_words crossentropy explain --reduction n
         complete_words crossentropy eval logits
         """
         environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
         done = run("-c", script, cwd=tmp_path, command=["bash"], env=environment)
         registered, *completed = done.stdout.splitlines()
         assert "-o default" in registered, done.stderr  # bash completes names of files where there is nothing else
-        assert completed == ["eval", "--temperature", "sum", ""]
+        assert completed == ["eval", "--temperature", "sum", "mean sum none", "none", ""]
 
     def test_every_example_runs(self, files):
         examples = []

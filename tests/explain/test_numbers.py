@@ -78,10 +78,10 @@ def test_rows_that_do_not_count():
     assert (x.dlogits[1:] == 0).all()
     assert x.mean == pytest.approx(math.log1p(math.exp(1)), rel=1e-15)
     text = str(x.lesson(derivation=True, row=1, check=True, pitfalls=True))
-    assert "ℓ₁ = 0, as row 1 does not count" in text
+    assert "ℓ₁ = 0,  as row 1 does not count" in text
     nothing = ce.explain(A, [-100, -100])
     assert nothing.mean == nothing.total_weight == 0
-    assert "mean = 0, as nothing counts" in str(nothing)
+    assert "mean = 0,  as nothing counts" in str(nothing)
 
 
 def test_one_row_in_one_dimension():
@@ -187,6 +187,18 @@ class TestRecord:
         x = ce.explain(logits, [1, 0])
         logits[:] = 0
         np.testing.assert_array_equal(x.logits, A)
+
+    def test_pitfalls_are_a_list(self):
+        found = ce.explain(A, [1, 0]).pitfalls()
+        assert isinstance(found, list)
+        assert len(found) == 10
+        assert found[0].dtype == "float32"
+
+    def test_repr_does_not_hold_the_explanation(self):
+        x = ce.explain(A, [1, 0])
+        for record in (x.derivation(), x.check()):
+            assert "Explanation" not in repr(record)
+            assert set(record.to_dict()) == {f.name for f in dataclasses.fields(record) if f.repr}
 
     def test_to_dict_is_json(self):
         x = ce.explain([[2.0, -math.inf, 0.0], [math.inf, 1.0, 0.0]], [1, 0])

@@ -79,6 +79,13 @@ def test_same_bytes_every_time(x, tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_notebook_shows_it(x, tmp_path):
+    with matplotlib.rc_context({"font.size": 20}):
+        shown = x.plot(tmp_path / "a.png")
+        assert isinstance(shown, matplotlib.figure.Figure)
+        assert shown._repr_png_() == (tmp_path / "a.png").read_bytes()
+
+
 def test_leaves_matplotlib_as_it_was(x, tmp_path):
     before = dict(matplotlib.rcParams)
     x.plot(tmp_path / "a.png")

@@ -16,7 +16,7 @@ import crossentropy as ce
 from crossentropy._explain._check import Check
 from crossentropy._explain._derivation import Derivation
 from crossentropy._explain._lesson import Lesson
-from crossentropy._explain._pitfalls import Pitfall
+from crossentropy._explain._pitfalls import Pitfall, Pitfalls
 from crossentropy._options import LossOptions, Reduction
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def test_explain(tmp_path: Path) -> None:
     assert_type(explanation.derivation().ratio, Array)
     assert_type(explanation.check(), Check)
     assert_type(explanation.check().largest, float)
-    assert_type(explanation.pitfalls(), list[Pitfall])
+    assert_type(explanation.pitfalls(), Pitfalls)
+    assert_type(list(explanation.pitfalls()), list[Pitfall])
     assert_type(ce.explain([[1000.0, 0]], [0]).pitfalls()[0].marks, tuple[str, ...])
     assert_type(explanation.lesson(derivation=True, check=True, pitfalls=True), Lesson)
     assert_type(explanation.to_tex(), str)

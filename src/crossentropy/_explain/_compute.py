@@ -133,7 +133,7 @@ def explain(
     shifted = u - m[:, None]
     e = np.exp(shifted)
     top = np.arange(C) == u.argmax(-1)[:, None]
-    r = np.where(top, 0.0, e).sum(-1)
+    r = np.where(top & ~np.isnan(e), 0.0, e).sum(-1)
     return Explanation(
         names=printable_names,
         shown=_shown(p, q),

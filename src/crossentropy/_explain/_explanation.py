@@ -10,7 +10,7 @@ from ._check import Check, check_gradient, check_step
 from ._derivation import Derivation, derivation_steps, derive, require_index
 from ._lesson import Lesson
 from ._numbers import LossNumbers
-from ._pitfalls import Pitfall, find_pitfalls, pitfall_steps
+from ._pitfalls import Pitfalls, find_pitfalls, pitfall_steps
 from ._steps import steps
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Explanation(LossNumbers):
     --------
     >>> import crossentropy as ce
     >>> explanation = ce.explain([[2.0, 1.0, 0.1]], [1], names=["cat", "dog", "bird"])
-    >>> print(explanation.lesson().steps[6].lines[0])
+    >>> print(explanation.lesson().steps[8].lines[0])
     ℓ₀ = 0·0.4170 + 1·1.4170 + 0·2.3170 = 1.4170
     >>> explanation.to_dict()["losses"] == explanation.losses.tolist()
     True
@@ -93,6 +93,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         Derivation
+            In a notebook it shows its steps.
 
         Raises
         ------
@@ -115,6 +116,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         Check
+            In a notebook it shows both.
 
         Notes
         -----
@@ -130,12 +132,13 @@ class Explanation(LossNumbers):
         """
         return check_gradient(self)
 
-    def pitfalls(self) -> list[Pitfall]:
+    def pitfalls(self) -> Pitfalls:
         """Evaluate the formulas of textbooks on these rows, in float32 and float64.
 
         Returns
         -------
         list of Pitfall
+            In a notebook it shows the formulas that fail.
 
         Examples
         --------
@@ -159,6 +162,7 @@ class Explanation(LossNumbers):
         Returns
         -------
         matplotlib.figure.Figure
+            A notebook shows it.
 
         Raises
         ------
@@ -214,7 +218,7 @@ class Explanation(LossNumbers):
         --------
         >>> import crossentropy as ce
         >>> print(ce.explain([[2.0, 1.0, 0.1]], [1]).lesson(check=True))  # doctest: +ELLIPSIS
-        1. Logits
+        1. The symbols, and the way from the logits to the loss and back
         ...
            −log σ_c = log S − (A_c − m)
         ...

@@ -18,10 +18,18 @@ from ._notation import number
 from ._numbers import LossNumbers
 
 MAX_BARS = 4  # the rows that are drawn side by side
+_DPI = 120
 _SUFFIXES = (".png", ".svg", ".pdf")
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "crossentropy", "hatch.linewidth": 0.6, "font.size": 9, "axes.titlesize": 10}
 _HATCHES = ("", "////", "....", "xxxx")
 _MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily: readable without colour vision
+
+
+class _Shown(Figure):
+    """A figure that a notebook shows, as it does one of pyplot's."""
+
+    def _repr_png_(self) -> bytes:
+        return _as_bytes(self, "png", {"Software": None}).getvalue()
 
 
 @np.errstate(all="ignore")  # as in `explain`
@@ -30,7 +38,7 @@ def draw(x: LossNumbers, row: int) -> Figure:
     first = min(max(0, row - MAX_BARS + 1), max(0, len(x.logits) - MAX_BARS))
     rows = list(range(first, min(first + MAX_BARS, len(x.logits))))
     with context("default"), matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 6.5), layout="constrained")
+        figure = _Shown(figsize=(11, 6.5), dpi=_DPI, layout="constrained")
         grid = figure.add_gridspec(2, 3)
         logits, probabilities, curve = (figure.add_subplot(grid[0, i]) for i in range(3))
         gradient, jacobian = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2])
@@ -50,6 +58,7 @@ def draw(x: LossNumbers, row: int) -> Figure:
             parts.append(f"{len(x.shown)} of {len(x.names):,} classes")
         figure.suptitle(", ".join(parts))
         figure.draw_without_rendering()  # the layout, while the style is in force
+        figure.set_layout_engine("none")  # computed again it would change a little
     return figure
 
 
@@ -59,11 +68,16 @@ def save(figure: Figure, path: Path) -> None:
     if suffix not in _SUFFIXES:
         raise ValueError(f"plot: expected a file name that ends in {', '.join(_SUFFIXES)}, got {str(path)!r}")
     undated = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[suffix]
-    memory = io.BytesIO()
-    with context("default"), matplotlib.rc_context(_STYLE):
-        figure.savefig(memory, format=suffix[1:], dpi=120, metadata=undated)
+    memory = _as_bytes(figure, suffix[1:], undated)
     with whole(path) as file:
         write_all(file, memory.getbuffer())
+
+
+def _as_bytes(figure: Figure, form: str, metadata: dict[str, None]) -> io.BytesIO:
+    memory = io.BytesIO()
+    with context("default"), matplotlib.rc_context(_STYLE):
+        figure.savefig(memory, format=form, dpi=_DPI, metadata=metadata)
+    return memory
 
 
 def _shade(place: int, count: int) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as lists, for JSON. Numbers that are not finite become "NaN", "Infinity" or "-Infinity"."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
 
 
 def _plain(value: Any) -> Any:

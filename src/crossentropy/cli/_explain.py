@@ -3,7 +3,7 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast, get_args
 
 import numpy as np
 import typer
@@ -16,14 +16,40 @@ from .._options import Reduction
 from ._files import check_outputs, fail, load, show, tell
 from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer
 
-WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
+
+class Example(NamedTuple):
+    """Numbers to begin with, and the class whose derivative is shown, if one is."""
+
+    logits: str
+    targets: str
+    of_class: int | None = None
+
+
+# The second and third differ in the target alone. For the third logit the term that is left of the loss is one of
+# another class (k ≠ c) in `first`, and that of the class itself (k = c) in `last`.
+PRESETS = {
+    "worked": Example("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0"),
+    "first": Example("2 1 -1", "1 0 0", of_class=2),
+    "last": Example("2 1 -1", "0 0 1", of_class=2),
+}
+WORKED_EXAMPLE = PRESETS["worked"]
 EXAMPLES = (
     "crossentropy explain",
+    "crossentropy explain --example first",
     'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird',
     "crossentropy explain --derivation --row 1 --class 2 --check",
     'crossentropy explain --logits "1000 0 -1000; 40 0 0" --targets "1 0" --pitfalls',
     "crossentropy explain --plot explain.png",
 )
+
+
+def _reductions(incomplete: str) -> list[str]:
+    """What a shell completes."""
+    return [name for name in get_args(Reduction) if name.startswith(incomplete)]
+
+
+def _presets(incomplete: str) -> list[str]:
+    return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def explain(
@@ -41,12 +67,23 @@ def explain(
             'worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
         ),
     ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=_presets,
+            help="Numbers to begin with: worked, the default; or first or last, one row derived for its third logit, "
+            "its target the first class or the last, e.g. --example first.",
+        ),
+    ] = None,
     names: Annotated[
         str | None,
         typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
     ] = None,
     reduction: Annotated[
-        str, typer.Option(help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum.")
+        str,
+        typer.Option(
+            autocompletion=_reductions, help="Which loss is differentiated: mean, sum or none, e.g. --reduction sum."
+        ),
     ] = "mean",
     label_smoothing: LabelSmoothing = 0.0,
     temperature: Temperature = 1.0,
@@ -98,13 +135,24 @@ def explain(
     """
     if (logits is None) != (targets is None):
         one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
-        fail(None, f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
+        fail(
+            None,
+            f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE.logits}" --targets "{WORKED_EXAMPLE.targets}"',
+        )
+    if example is not None and example not in PRESETS:
+        fail(None, f"--example: expected {', '.join(PRESETS)}, got {example!r}")
+    if example is not None and logits is not None:
+        fail(None, "--example and --logits: expected one of them")
+    preset = PRESETS[example or "worked"]
+    if logits is None and preset.of_class is not None:
+        derivation = True
+        of_class = preset.of_class if of_class is None else of_class
     if as_json and as_tex:
         fail(None, "--json and --tex: expected one of them")
     given = (logits, targets, class_weight, sample_weight)
     check_outputs([plot], [Path(words) for words in given if words and words.endswith(".npy")])
-    A = _matrix("logits", logits if logits is not None else WORKED_EXAMPLE[0])
-    Y = _matrix("targets", targets if targets is not None else WORKED_EXAMPLE[1])
+    A = _matrix("logits", logits if logits is not None else preset.logits)
+    Y = _matrix("targets", targets if targets is not None else preset.targets)
     try:
         x = explain_rows(
             A,
@@ -173,7 +221,7 @@ def _matrix(name: str, given: str) -> Array:
     lengths = sorted({len(line) for line in rows})
     if len(lengths) > 1 or lengths == [0]:
         got = f"rows of {' and '.join(map(str, lengths))}" if len(lengths) > 1 else "none"
-        fail(None, f'{name}: expected rows of equally many numbers, as in "{WORKED_EXAMPLE[0]}", got {got}')
+        fail(None, f'{name}: expected rows of equally many numbers, as in "{WORKED_EXAMPLE.logits}", got {got}')
     for number_type in (int, float):
         try:
             array = np.array([[number_type(word) for word in line] for line in rows])
