@@ -38,7 +38,6 @@ templates_path = [str(HERE / "templates")]
 autodoc_mock_imports = ["torch", "jax", "jaxlib", "crossentropy.jax._rules"]  # the adapters need no framework here
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "crossentropy"
@@ -64,7 +63,6 @@ sphinx_gallery_conf = {
     "filename_pattern": "digits",  # the words take minutes
     "reset_argv": "render.arguments",
     "download_all_examples": False,
-    "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1e9,
     "write_computation_times": False,
