@@ -33,6 +33,8 @@ import crossentropy as ce
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+# sphinx_gallery_thumbnail_path = 'docs/words.png'
+
 CONTEXT, EMBEDDING, WIDTH, BATCH, EVERY = 6, 64, 128, 1024, 50
 Model = dict[str, np.ndarray]
 
@@ -189,6 +191,12 @@ def main() -> None:
     figure.savefig(arguments.folder / "perplexity.png", dpi=120)
     print(f"wrote {arguments.folder}/hidden.npy, head.npy, bias.npy, targets.npy, perplexity.png")
 
+
+# %%
+# What it draws:
+#
+# .. image:: /docs/words.png
+#    :alt: Perplexity of held-out text against steps of training
 
 if __name__ == "__main__":
     main()

@@ -206,7 +206,14 @@ def test_examples_show_what_they_print_and_draw():
     digits = read(SITE / "docs" / "examples" / "digits.html")
     assert re.search(r"training loss 2\.3026 -(&gt;|>) 0\.\d+ nats", digits.text)
     assert any("sphx_glr_digits" in load for load in digits.loads)
-    assert "def with_whole_logits" in re.sub(r"<[^>]+>", "", read(SITE / "docs" / "examples" / "word_model.html").text)
+    words = read(SITE / "docs" / "examples" / "word_model.html")
+    assert "def with_whole_logits" in re.sub(r"<[^>]+>", "", words.text)
+    assert any(load.endswith("words.png") for load in words.loads)
+    thumbnails = [load for load in read(SITE / "docs" / "examples" / "index.html").loads if "_thumb" in load]
+    assert len(thumbnails) == 2
+    assert not any("no_image" in load for load in thumbnails)
+    for page in (digits, words):
+        assert "sphinx_gallery" not in page.text
 
 
 def test_no_page_names_a_place_on_the_machine_that_built_it():
