@@ -9,10 +9,9 @@ The font is a subset of STIX Two Math; its licence is OFL.txt. It was made by
     npm pack @fontsource/stix-two-math@5.3.0 && tar xzf fontsource-stix-two-math-5.3.0.tgz
     pip install fonttools==4.68.0 brotli==1.2.1
     pyftsubset package/files/stix-two-math-latin-400-normal.woff2 --no-hinting --layout-features= --flavor=woff2 \
-      --output-file=stix-two-math.woff2 --unicodes=20-7E,A0,AC,B0-B3,B7,B9,D7,F7,391-3C9,3F5,2013,2016,2020,2026,\
-      2032,2033,2061-2064,2070,2074-2079,207B,2080-2089,1D40,210E,2113,2190,2192,21A6,2200,2202,2207,2208,220F,2211,\
-      2212,2215,2218,2219,221A,221D,221E,2225,2248,2260,2264,2265,2299,22A4,22C5,22EE,22EF,22F1,27E8,27E9,\
-      1D400-1D467,1D6E5,1D6F4,1D6FA,1D6FC-1D71B
+      --output-file=stix-two-math.woff2 --unicodes=20-7E,A0,AC,B0-B3,B7,B9,D7,F7,394,3A3,3B1-3C9,3F5,2013,2016,2026,\
+      2032,2033,2061-2064,2070,2074-2079,207B,2080-2089,1D40,210E,2113,2190,2192,2202,2207,2208,2211,2212,2218,221A,\
+      221E,2248,2260,2264,2265,2299,22C5,22EE,22EF,22F1,1D41A-1D433,1D434-1D467,1D6FC-1D714
 """
 
 import base64
