@@ -82,6 +82,22 @@ def test_options_reach_the_library():
     assert found == x.to_dict()
 
 
+@pytest.mark.parametrize(("example", "targets", "surviving"), [("first", [1, 0, 0], 0), ("last", [0, 0, 1], 2)])
+def test_presets_are_derived_for_the_third_logit(example, targets, surviving):
+    x = ce.explain([[2.0, 1.0, -1.0]], [targets])
+    found = numbers("--example", example)
+    assert found.pop("derivation") == x.derivation(0, 2).to_dict()
+    assert found == x.to_dict()
+    text = run("--example", example).stdout
+    p = np.exp(-1) / np.exp([2.0, 1.0, -1.0]).sum()
+    terms = {int(k): (delta, value) for k, delta, value in re.findall(r"k = (\d):  −\d·\(([01]) − .*\) = (\S+)", text)}
+    assert {k: value for k, (_, value) in terms.items() if value != "0"} == {
+        surviving: f"{p - targets[2]:.4f}".replace("-", "−")
+    }
+    assert {k: delta for k, (delta, _) in terms.items()} == {0: "0", 1: "0", 2: "1"}
+    assert "Derivation for row 0, class 1" in run("--example", example, "--class", "1").stdout
+
+
 def test_negative_probabilities():
     done = run("--logits", "2 1 0.1", "--targets", "1.2 -0.2 0")
     assert done.returncode == 0
@@ -138,6 +154,8 @@ def test_quiet(tmp_path):
         (["--names", "cat,dog"], "names: expected 3, one for each class, got 2"),
         (["--reduction", "avg"], "reduction: expected 'mean', 'sum' or 'none', got 'avg'"),
         (["--derivation", "--row", "2"], "row: expected an integer in [0, 2), got 2"),
+        (["--example", "third"], "--example: expected worked, first, last, got 'third'"),
+        (["--example", "last", "--logits", "1 2", "--targets", "0"], "--example and --logits: expected one of them"),
         (["--class", "3"], "class: expected an integer in [0, 3), got 3"),
         (["--temperature", "0"], "temperature: expected"),
         (["--temperature", "hot"], "--temperature: expected a number, got 'hot' ("),

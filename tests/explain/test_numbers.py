@@ -78,10 +78,10 @@ def test_rows_that_do_not_count():
     assert (x.dlogits[1:] == 0).all()
     assert x.mean == pytest.approx(math.log1p(math.exp(1)), rel=1e-15)
     text = str(x.lesson(derivation=True, row=1, check=True, pitfalls=True))
-    assert "ℓ₁ = 0, as row 1 does not count" in text
+    assert "ℓ₁ = 0,  as row 1 does not count" in text
     nothing = ce.explain(A, [-100, -100])
     assert nothing.mean == nothing.total_weight == 0
-    assert "mean = 0, as nothing counts" in str(nothing)
+    assert "mean = 0,  as nothing counts" in str(nothing)
 
 
 def test_one_row_in_one_dimension():

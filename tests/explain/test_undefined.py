@@ -2,11 +2,13 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import crossentropy as ce
+from crossentropy._explain._step import plain
 
 inf, nan = math.inf, math.nan
 FINE = [2.0, 1.0, 0.1]
@@ -22,7 +24,7 @@ OPTIONS = [{}, {"reduction": "sum"}, {"reduction": "none", "z_loss": 0.1, "sampl
 
 
 def steps_of(lesson):
-    return {step.title: step for step in lesson.steps}
+    return {step.title: SimpleNamespace(note=plain(step.note), lines=step.lines) for step in lesson.steps}
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,12 @@ import numpy as np
 
 from .._arrays import Array
 from .._call import loss, prepare
+from ._formulas import A, L, num
 from ._markup import html
-from ._notation import number
 from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
+from ._tree import Bracketed, Formula, Relation, Symbol, Words, derivative, equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +69,23 @@ def check_gradient(x: LossNumbers) -> Check:
 def check_step(x: LossNumbers, check: Check) -> Step:
     """The check as a step."""
     columns = tuple(x.names[c] for c in check.classes)
-    largest = f"largest difference = {number(check.largest)}"
+    largest: Formula = equal(Words("largest difference"), num(check.largest))
     if not np.isfinite(check.gradient - check.differences).any():
-        largest = "no difference: there are no finite numbers to compare"
+        largest = Words("no difference: there are no finite numbers to compare")
     rows, cells = [], []
     for i, (gradient, differences) in enumerate(zip(check.gradient, check.differences, strict=True)):
         rows += [f"row {i}: gradient", "by differences"]
-        cells += [tuple(Cell(number(v)) for v in values) for values in (gradient, differences)]
+        cells += [tuple(Cell(num(v)) for v in values) for values in (gradient, differences)]
+    h = Symbol("h")
+    differences_of = L(A - 2 * h) - 8 * L(A - h) + 8 * L(A + h) - L(A + 2 * h)
     return Step(
         "Check: the gradient by differences of the loss",
-        "∂L/∂A ≈ [L(A − 2h) − 8·L(A − h) + 8·L(A + h) − L(A + 2h)]/(12·h)",
-        "One logit is moved at a time, and the loss computed anew. The formula errs by about h⁴, and by the rounding "
-        "of the loss, some 1e−16 of it, divided by h.",
+        (Relation((derivative(L, A), Bracketed(differences_of) / (12 * h)), "≈"),),
+        (
+            "One logit is moved at a time, and the loss computed anew. The formula errs by about ",
+            h**4,
+            ", and by the rounding of the loss, some 1e−16 of it, divided by h.",
+        ),
         Table(columns, tuple(rows), tuple(cells)),
-        (f"h = {number(check.step)}", largest),
+        (equal(h, num(check.step)), largest),
     )

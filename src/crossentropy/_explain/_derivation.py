@@ -1,20 +1,23 @@
 """The gradient of one row, derived step by step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .._arrays import Array
+from . import _formulas as f
+from ._formulas import num, one_plus, probability
 from ._markup import html
-from ._notation import bracketed, factor, number, probability, sub
 from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
 from ._tables import MAX_TERMS, symbols_of, why_none
+from ._tree import Formula, Product, Relation, Sum, Symbol, Total, Words, derivative, equal, formula, labelled
 
-MAX_CHAIN = 12  # terms of the chain rule that are written out
+MAX_CHAIN = 12  # terms of the chain rule that are written out with their numbers
+MAX_WRITTEN = 3  # classes of formulas that are written out
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,108 +82,191 @@ def derive(x: LossNumbers, row: int, target_class: int | None) -> Derivation:
     return Derivation(row, c, classes, p, b, jacobian[columns], dlog, terms, ratio[columns], product, x)
 
 
+def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
+    """The derivation as steps: once term by term, once with matrices, and on to the loss."""
+    if math.isnan(x.cross[d.row]):
+        return [Step(f"Derivation for row {d.row}: none", note=f"The row has no loss: {why_none(x, d.row)}.")]
+    column = d.classes.index(d.target_class)
+    derivative_of_row = float(d.product[column]) if math.isfinite(d.product[column]) else float(d.terms.sum())
+    return [*_by_terms(x, d, derivative_of_row), *_by_matrices(x, d), *_to_the_loss(x, d, derivative_of_row)]
+
+
 def _class_and_name(x: LossNumbers, c: int) -> str:
     return f"c = {c}" + (f", {x.names[c]}" if x.names[c] != str(c) else "")
 
 
-def derivation_steps(x: LossNumbers, d: Derivation) -> list[Step]:
-    """The derivation as steps, the chain rule term by term."""
-    symbols = symbols_of(x)
-    T, u = symbols.targets, symbols.logits
+def _few(classes: Sequence[int], c: int) -> list[int]:
+    """The classes of formulas that are written out: some of many, c among them."""
+    return sorted({*[k for k in classes if k != c][: MAX_WRITTEN - 1], c})
+
+
+def _by_terms(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Iterable[Step]:
+    T, u = symbols_of(x).targets, symbols_of(x).logits
     i, c = d.row, d.target_class
-    if math.isnan(x.cross[i]):
-        return [Step(f"Derivation for row {i}: none", note=f"The row has no loss: {why_none(x, i)}.")]
-    names = tuple(x.names[k] for k in d.classes)
-    p = {k: bracketed(probability(x.p[i, k], x.rest[i, k])) for k in d.classes}
-    rest = number(x.rest[i, c])
-    column = d.classes.index(c)
-    B = number(x.B[i])
-
-    def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
-        return tuple(Cell(number(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
-
-    cases = [
-        f"k = {k} = c:  σ{sub(c)}·(1 − σ{sub(c)}) = {p[c]}·{rest} = {number(d.jacobian[column, column])}"
-        if k == c
-        else f"k = {k} ≠ c:  −σ{sub(c)}·σ{sub(k)} = −{p[c]}·{p[k]} = {number(d.jacobian[j, column])}"
-        for j, k in enumerate(d.classes)
-    ]
+    p = {k: probability(x.p[i, k], x.rest[i, k]) for k in d.classes}
+    rest, S = num(x.rest[i, c]), one_plus(x.r[i])
+    e = {k: num(x.e[i, k]) for k in d.classes}
+    few = _few(d.classes, c)
+    written = "" if len(few) == len(x.names) else f" Written out for {len(few)} of {len(x.names):,} classes."
+    yield Step(
+        f"Derivation for row {i}, class {c}: the loss is a sum, and so is its derivative",
+        (f.derivative_of_terms(u, T),),
+        f"Each term is differentiated alone. The targets do not depend on the logits: each stands before the "
+        f"derivative. Here {_class_and_name(x, c)}.{written}",
+        lines=(f.terms_of_loss(T, few), f.derivative_of_row(u, T, few, c)),
+    )
+    yield Step(
+        f"Row {i}: the derivative of a logarithm, by the chain rule",
+        (f.derivative_of_log(), f.chain_through_softmax(u)),
+        ("The chain goes through ", f.SIGMA["k"], ", whose logarithm it is, whichever logit is moved."),
+    )
+    yield Step(
+        f"Row {i}: the derivative of the softmax, by the quotient rule, in two cases",
+        (f.quotient_rule(u, same=True), f.quotient_rule(u, same=False)),
+        (
+            u["c"],
+            " stands in ",
+            f.sum_of_exponentials(u),
+            " always, in the numerator only if ",
+            equal("k", "c"),
+            ". The first case has the form of the sigmoid's derivative: ",
+            f.sigmoid(),
+            ". In the numbers every exponent is shifted by m, as above; that cancels.",
+        ),
+        lines=tuple(
+            labelled(
+                equal("k", k, "c") if k == c else Relation((equal("k", k), formula("c")), "≠"),
+                equal(
+                    (e[c] * S - e[c] * e[c]) / S**2 if k == c else (0 * S - e[k] * e[c]) / S**2,
+                    p[c] * rest if k == c else -(p[k] * p[c]),
+                    num(d.jacobian[j, d.classes.index(c)]),
+                ),
+            )
+            for j, k in enumerate(d.classes)
+        ),
+    )
+    yield Step(
+        f"Row {i}: divided by the softmax",
+        (f.derivative_of_log_softmax(u),),
+        "The division cancels a factor: this is why softmax and logarithm belong together.",
+        lines=tuple(
+            equal(
+                derivative(f.LOG(f.SIGMA[k]), u[c]),
+                num(d.jacobian[j, d.classes.index(c)]) / p[k],
+                *((1 - p[c],) if k == c else ()),
+                num(d.dlog[k]),
+            )
+            for j, k in enumerate(d.classes)
+            if x.p[i, k] > 0
+        ),
+    )
     with_term = [k for k in range(len(x.names)) if len(x.names) <= MAX_TERMS or d.b[k] != 0]
-    chain = [
-        f"k = {k}:  −{factor(d.b[k])}·" + (f"(1 − {p[c]})" if k == c else f"(0 − {p[c]})") + f" = {number(d.terms[k])}"
+    chain: list[Formula] = [
+        labelled(
+            equal("k", k), equal(-(num(d.b[k]) * Sum(((False, formula(int(k == c))), (True, p[c])))), num(d.terms[k]))
+        )
         for k in with_term[:MAX_CHAIN]
     ]
     if len(with_term) > MAX_CHAIN:
-        chain.append(f"… and {len(with_term) - MAX_CHAIN:,} terms more")
-    derivative = float(d.product[column]) if math.isfinite(d.product[column]) else float(d.terms.sum())
+        chain.append(Words(f"… and {len(with_term) - MAX_CHAIN:,} terms more"))
+    sums_to_one = abs(x.B[i] - 1) < 1e-12
+    yield Step(
+        f"Row {i}: the terms put together",
+        (f.combined(u, T), *((f.gradient_of_row(u, T),) if sums_to_one else ())),
+        (f.DELTA["kc"], " is 1 if ", equal("k", "c"), ", else 0. ", _about_the_sum(x, i, T)),
+        lines=(
+            *chain,
+            equal(Words("sum"), num(d.terms.sum())),
+            equal(f.SIGMA[c] * Total(T) - T[c], p[c] * num(x.B[i]) - num(d.b[c]), num(derivative_of_row)),
+        ),
+    )
+
+
+def _about_the_sum(x: LossNumbers, i: int, T: Formula) -> str:
+    B = num(x.B[i])
+    if abs(x.B[i] - 1) < 1e-12:
+        return f"The targets of this row sum to 1: the result is σ − {T}."
+    return f"The targets of this row sum to {B}, so {B} stands before σ."
+
+
+def _by_matrices(x: LossNumbers, d: Derivation) -> Iterable[Step]:
+    T, u = symbols_of(x).targets, symbols_of(x).logits
+    i, c = d.row, d.target_class
+    names = tuple(x.names[k] for k in d.classes)
+    few = list(range(len(x.names))) if len(x.names) < MAX_WRITTEN else list(range(MAX_WRITTEN))
+    for_few = "" if len(few) == len(x.names) else f" Written out as for {len(few)} classes."
+
+    def row_of(values: Iterable[float]) -> tuple[Cell, ...]:
+        return tuple(Cell(num(value), strong=k == c) for k, value in zip(d.classes, values, strict=True))
+
+    yield Step(
+        f"Row {i} once more, with matrices: a vector by a vector",
+        (f.softmax_as_vector(u, few),),
+        "Every output depends on every input, as S has them all. So the derivative of the vector 𝐚 by the vector of "
+        f"the logits is a matrix; that of a number by a vector is a vector.{for_few}",
+    )
+    yield Step(
+        f"Row {i}: the Jacobian",
+        (f.jacobian(u, few),),
+        "All derivatives of the softmax: σ·(1 − σ) on the diagonal, minus the product of two elsewhere. It is "
+        f"symmetric, and every column sums to 0 over all classes.{for_few}",
+        Table(names, names, tuple(row_of(row) for row in d.jacobian)),
+    )
+    yield Step(
+        f"Row {i}: the derivative of the loss by the softmax",
+        (f.loss_by_softmax(few),),
+        (
+            "A number by a vector: a vector, here a row. ",
+            f"𝐲 is the row of {T}. " if T != f.Y else "𝐲 is the row of the targets. ",
+            "Of a one-hot row only one entry is not 0. ",
+            "Where σ = 0 the quotient does not exist, but the result does." if (x.p[i] == 0).any() else "",
+        ),
+        Table(names, (derivative(f.ELL, f.a),), (row_of(-d.ratio),)),
+    )
     shown = list(d.classes)
     b = d.b[shown]
-    closed_form = f"(Σ {T})·σ{sub(c)} − {T}{sub(c)} = {factor(x.B[i])}·{p[c]} − {factor(d.b[c])}"
-    table = Table(
-        names,
-        (f"{T}/σ", f"−({T}/σ)ᵀJ", f"(Σ {T})·σ − {T}"),
-        (row_of(d.ratio), row_of(d.product), row_of((x.B[i] - b) * d.p[shown] - b * x.rest[i, shown])),
-    )
-    sums_to_one = abs(x.B[i] - 1) < 1e-12
-    return [
-        Step(
-            f"Derivation for row {i}: the derivative of the softmax has two cases",
-            f"∂σ_k/∂{u}_c = σ_c·(1 − σ_c)  if k = c,  −σ_c·σ_k  if k ≠ c",
-            f"σ_k = e_k/S, and {u}_c stands in S always, in e_k only if k = c: the quotient rule gives two cases. Here "
-            + _class_and_name(x, c)
-            + ".",
-            lines=tuple(cases),
+    yield Step(
+        f"Row {i}: the row times the Jacobian",
+        f.row_times_jacobian(u, few),
+        (
+            "Each entry of the product is a sum over the classes, and in each of its terms a factor cancels. ",
+            _about_the_sum(x, i, T),
         ),
-        Step(
-            f"Row {i}: the Jacobian",
-            f"J_kc = ∂σ_k/∂{u}_c",
-            "All of these derivatives: symmetric, and every column sums to 0 over all classes.",
-            Table(names, names, tuple(row_of(row) for row in d.jacobian)),
-        ),
-        Step(
-            f"Row {i}: the chain rule, term by term",
-            f"∂ℓ/∂{u}_c = −Σ {T}_k·∂log σ_k/∂{u}_c,  ∂log σ_k/∂{u}_c = J_kc/σ_k = (1 if k = c, else 0) − σ_c",
-            "The division by σ_k cancels: this is why softmax and logarithm belong together. The terms add up to "
-            "σ_c − Y_c wherever the targets sum to 1.",
-            lines=(
-                *chain,
-                f"sum = {number(d.terms.sum())}",
-                f"{closed_form} = {number(derivative)}",
+        Table(
+            names,
+            (
+                Product((derivative(f.ELL, f.a), f.J), ""),
+                Total(T) * f.SIGMA - T,
             ),
+            (row_of(d.product), row_of((x.B[i] - b) * d.p[shown] - b * x.rest[i, shown])),
         ),
-        Step(
-            f"Row {i}: the same as a product of matrices",
-            f"∂ℓ/∂{u} = −({T}/σ)ᵀ J = (Σ {T})·σ({u}) − {T}",
-            f"The targets of this row sum to {B}"
-            + (": the result is σ − Y." if sums_to_one and T == "Y" else f", so {B} stands before σ.")
-            + (" Where σ = 0 the quotient does not exist, the result does." if (d.p[shown] == 0).any() else ""),
-            table,
-        ),
-        *_to_the_loss(x, d, derivative),
-    ]
+    )
 
 
-def _to_the_loss(x: LossNumbers, d: Derivation, derivative: float) -> Iterable[Step]:
+def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Iterable[Step]:
     """The step from the derivative of the row's cross-entropy to that of the loss, with all its options."""
     i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
-    p = bracketed(probability(x.p[i, c], x.rest[i, c]))
-    text, formula = factor(derivative), f"∂ℓ/∂{symbols.logits}_c"
     if x.s[i] == 0:
-        yield Step(f"Row {i} does not count", "0", "Its loss and its gradient are 0.")
+        yield Step(
+            f"Row {i} does not count", (equal(derivative(f.LOSS, f.A["c"]), 0),), "Its loss and its gradient are 0."
+        )
         return
+    of_row = derivative(f.ELL, symbols.logits["c"])
+    general, numbers = of_row, num(derivative_of_row)
     if options.z_loss > 0:
-        weight = "w·" if x.omega[i] != 1 else ""
-        text, formula = f"({text} + {factor(x.a[i] - x.B[i])}·{p})", f"({formula} + 2ζ·{weight}lse·σ_c)"
+        factor = 2 * f.ZETA * Symbol("w") if x.omega[i] != 1 else 2 * f.ZETA
+        general = general + factor * f.LSE * f.SIGMA["c"]
+        numbers = numbers + num(x.a[i] - x.B[i]) * probability(x.p[i, c], x.rest[i, c])
     if symbols.scaled:
-        text, formula = f"{text}·{number(x.slope[i, c])}", f"{formula}·u′_c"
+        general, numbers = general * f.SLOPE["c"], numbers * num(x.slope[i, c])
     if x.s[i] != 1:
-        text, formula = f"{number(x.s[i])}·{text}", f"s·{formula}"
-    if options.reduction == "mean" and x.total_weight:
-        text, formula = f"{text}/{number(x.total_weight)}", f"{formula}/N"
-    if formula != f"∂ℓ/∂{symbols.logits}_c":
+        general, numbers = Symbol("s") * general, num(x.s[i]) * numbers
+    if options.reduction == "mean" and x.total_weight not in (0, 1):
+        general, numbers = general / f.N, numbers / num(x.total_weight)
+    if general != of_row:
         yield Step(
             f"Row {i}: from its derivative to that of the loss",
-            f"∂loss/∂A_c = {formula}",
+            (equal(derivative(f.LOSS, f.A["c"]), general),),
             f"As in the gradient above, at row {i} and {_class_and_name(x, c)}.",
-            lines=(f"{text} = {number(x.dlogits[i, c])}",),
+            lines=(equal(numbers, num(x.dlogits[i, c])),),
         )

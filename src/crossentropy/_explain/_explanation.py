@@ -74,7 +74,7 @@ class Explanation(LossNumbers):
     --------
     >>> import crossentropy as ce
     >>> explanation = ce.explain([[2.0, 1.0, 0.1]], [1], names=["cat", "dog", "bird"])
-    >>> print(explanation.lesson().steps[6].lines[0])
+    >>> print(explanation.lesson().steps[8].lines[0])
     ℓ₀ = 0·0.4170 + 1·1.4170 + 0·2.3170 = 1.4170
     >>> explanation.to_dict()["losses"] == explanation.losses.tolist()
     True
@@ -218,7 +218,7 @@ class Explanation(LossNumbers):
         --------
         >>> import crossentropy as ce
         >>> print(ce.explain([[2.0, 1.0, 0.1]], [1]).lesson(check=True))  # doctest: +ELLIPSIS
-        1. Logits
+        1. The symbols, and the way from the logits to the loss and back
         ...
            −log σ_c = log S − (A_c − m)
         ...

@@ -9,18 +9,21 @@ import numpy as np
 
 from .._arrays import Array
 from .._functional import cross_entropy, cross_entropy_with_grad
+from . import _formulas as f
+from ._formulas import num
 from ._markup import html
 from ._notation import number
 from ._numbers import LossNumbers
 from ._record import Record
 from ._step import Cell, Step, Table
+from ._tree import Exponential, Formula, Total, Words
 
 DTYPES = ("float32", "float64")
 
 
 class _Formula(NamedTuple):
     title: str
-    formula: str
+    formula: Formula
     note: str
     compute: Callable[[Array, Array], Array]  # from the logits u and the coefficients b, the loss of each row
     of_gradient: bool = False  # the gradient in its place, to be shown at the target
@@ -60,34 +63,34 @@ def _softmax_minus_one_hot(A: Array, Y: Array) -> Array:
 _FORMULAS = (
     _Formula(
         "The logarithm of a softmax without the shift",
-        "−Σ Y_c·log(exp(A_c)/Σ exp(A))",
+        -Total(f.Y["c"] * f.LOG(Exponential(f.A["c"]) / Total(Exponential(f.A)))),
         "exp overflows for logits above 88 in float32, 709 in float64: ∞/∞ is NaN. Below −87 and −708 it underflows, "
         "and log 0 is −∞.",
         _log_of_softmax,
     ),
     _Formula(
         "The logarithm of a sum without the shift",
-        "Σ Y_c·(log Σ exp(A) − A_c)",
+        Total(f.Y["c"] * (f.LOG(Total(Exponential(f.A))) - f.A["c"])),
         "The sum overflows where a logit is large, and is 0 where all are very negative.",
         _log_of_sum,
     ),
     _Formula(
         "The logarithm of a sum, shifted",
-        "Σ Y_c·(log Σ exp(A − m) − (A_c − m))",
+        Total(f.Y["c"] * (f.LOG(Total(Exponential(f.A - f.SHIFT))) - (f.A["c"] - f.SHIFT))),
         "The largest exponential is 1: whatever is smaller than half the spacing of the numbers there is lost in "
         "1 + r, and a confident row's loss is 0. log1p(r) keeps it.",
         _log_of_shifted_sum,
     ),
     _Formula(
         "One-hot targets times the logarithm",
-        "−Σ Y_c·log σ(A)_c",
+        -Total(f.Y["c"] * f.LOG(f.SIGMA(f.A)["c"])),
         "Shifted, and still: a probability that underflows gives log 0 = −∞, and 0·∞ is NaN, though the class is not "
         "the target.",
         _one_hot_times_log,
     ),
     _Formula(
         "Softmax minus one-hot, at the target",
-        "σ(A)_t − Y_t",
+        f.SIGMA(f.A)["t"] - f.Y["t"],
         "A probability that rounds to 1 leaves a gradient of 0 at the target: the row teaches nothing more. −r/(1 + r) "
         "is that difference, with all its digits.",
         _softmax_minus_one_hot,
@@ -153,7 +156,7 @@ def find_pitfalls(x: LossNumbers) -> Pitfalls:
                 _mark(float(given), float(right)) if counts else ""
                 for given, right, counts in zip(textbook, library, counted, strict=True)
             )
-            found.append(Pitfall(formula.title, formula.formula, formula.note, dtype, textbook, library, marks))
+            found.append(Pitfall(formula.title, str(formula.formula), formula.note, dtype, textbook, library, marks))
     return Pitfalls(found, x)
 
 
@@ -170,11 +173,15 @@ def _mark(textbook: float, right: float) -> str:
     return "digits" if abs(textbook - right) > 1e-3 * abs(right) else ""
 
 
+def _marked(x: float, mark: str) -> Cell:
+    return Cell(Words(f"✗ {number(x)}"), strong=True) if mark else Cell(num(x))
+
+
 def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
     """Each formula that fails as a step, with its result in each precision; those that do not are named at the end."""
     rows = [i for i in range(len(x.u)) if x.s[i] != 0]
     steps, right = [], []
-    for single, double in zip(found[::2], found[1::2], strict=True):
+    for textbook, single, double in zip(_FORMULAS, found[::2], found[1::2], strict=True):
         if not any((*single.marks, *double.marks)):
             right.append(single.title)
             continue
@@ -183,10 +190,8 @@ def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
                 cell
                 for pitfall in (single, double)
                 for cell in (
-                    Cell(
-                        ("✗ " if pitfall.marks[i] else "") + number(pitfall.textbook[i]), strong=bool(pitfall.marks[i])
-                    ),
-                    Cell(number(pitfall.library[i])),
+                    _marked(pitfall.textbook[i], pitfall.marks[i]),
+                    Cell(num(pitfall.library[i])),
                 )
             )
             for i in rows
@@ -195,7 +200,7 @@ def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
         steps.append(
             Step(
                 f"Pitfall: {single.title[0].lower()}{single.title[1:]}",
-                single.formula,
+                (textbook.formula,),
                 single.note,
                 Table(columns, tuple(f"row {i}" for i in rows), cells),
             )
@@ -204,11 +209,11 @@ def pitfall_steps(x: LossNumbers, found: list[Pitfall]) -> list[Step]:
         steps.append(Step("Right on these numbers", note=f"{'; '.join(right)}."))
     elif not steps:
         comparable = any(math.isfinite(value) for pitfall in found for value in pitfall.library)
-        textbook = "the textbook's formulas are right" if comparable else "there is no finite number to compare with"
+        verdict = "the textbook's formulas are right" if comparable else "there is no finite number to compare with"
         steps.append(
             Step(
                 "No pitfall here",
-                note=f"On these numbers {textbook}. Try them on logits far apart or far from 0, such as 1000 0 −1000, "
+                note=f"On these numbers {verdict}. Try them on logits far apart or far from 0, such as 1000 0 −1000, "
                 "or 40 0 0 with target 0.",
             )
         )

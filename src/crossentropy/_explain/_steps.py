@@ -5,15 +5,56 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ._notation import bracketed, factor, number, one_plus, probability, sub
+from .._arrays import Array
+from . import _formulas as f
+from ._formulas import num, one_plus, probability
 from ._numbers import LossNumbers
-from ._step import Cell, Step
+from ._step import Cell, Step, Table
 from ._tables import MAX_TERMS, elementwise, rows_without, sum_of, symbols_of
+from ._tree import (
+    Exponential,
+    Formula,
+    Product,
+    Relation,
+    Symbol,
+    Total,
+    Words,
+    derivative,
+    equal,
+    formula,
+    labelled,
+    several,
+)
 
 
 def steps(x: LossNumbers) -> list[Step]:
     """From the logits to the gradient."""
-    return [*_logits_and_targets(x), *_softmax(x), *_losses(x), *_gradient(x)]
+    return [_symbols(x), *_logits_and_targets(x), *_softmax(x), *_losses(x), *_gradient(x)]
+
+
+def _symbols(x: LossNumbers) -> Step:
+    """What the letters mean, and what is computed from what."""
+    N, C = x.logits.shape
+    symbols = (
+        (f.A, f"{N} × {C}", "logits, the model's scores", "z"),
+        (f.Y, f"{N} × {C}", "targets, as distributions", "y, 𝐲"),
+        (f.SIGMA(f.A), f"{N} × {C}", "softmax, probabilities", "𝐚, ŷ, p"),
+        (f.H(f.A, f.Y), f"{N} × 1", "cross-entropy of each row", "ℓ, −log p"),
+        (f.L, "a number", "the loss, sum or mean of H", "SCE"),
+        (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA"),
+        (f.IOTA["C"], f"{C} × 1", "a column of ones", "1"),
+    )
+    return Step(
+        "The symbols, and the way from the logits to the loss and back",
+        note=f"There are N = {N} rows, one for each example, and C = {C} classes, both counted from 0 as in code; "
+        "textbooks count from 1. The loss is computed from left to right, the gradient from right to left.",
+        table=Table(
+            ("shape", "what it is", "also called"),
+            tuple(symbol for symbol, *_ in symbols),
+            tuple(tuple(Cell(Words(text)) for text in texts) for _, *texts in symbols),
+        ),
+        lines=(f.drawing(N, C),),
+    )
 
 
 def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
@@ -29,7 +70,7 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
     else:
         ignored = np.full(N, False) if options.ignore_index is None else x.targets == options.ignore_index
         target = ["ignored" if skip else x.names[t] for t, skip in zip(x.targets, ignored, strict=True)]
-    table, _ = elementwise(x, x.logits, last_column=("target", [Cell(name, words=True) for name in target]))
+    table, _ = elementwise(x, x.logits, last_column=("target", [Cell(Words(name)) for name in target]))
     folded_note = (
         f" Of {C:,} classes the likeliest and the targets are shown; the others are added up where they have a sum."
         if x.folded
@@ -37,9 +78,9 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
     )
     yield Step(
         "Logits",
-        "A",
-        "What the model returns: a row for each example, a column for each class, counted from 0. They may be any "
-        "numbers, and are no probabilities." + folded_note,
+        (f.A,),
+        "What the model returns: a row for each example, a column for each class. They may be any numbers, and are no "
+        "probabilities." + folded_note,
         table,
     )
     table, _ = elementwise(x, x.q, sum_folded=True)
@@ -52,25 +93,25 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
             note += " Some are negative, and so no probabilities: the loss is what its definition gives for them."
         if not np.isfinite(x.q[counted]).all():
             note += " Some are not finite, and so no distribution: their row has no loss."
-    yield Step("Targets, as probabilities", "Y", note, table)
+    yield Step("Targets, as probabilities", (f.Y,), note, table)
     if options.label_smoothing > 0:
-        eps = number(options.label_smoothing)
+        eps = num(options.label_smoothing)
         table, lines = elementwise(
-            x, x.smoothed, lambda i, c: f"(1 − {eps})·{factor(x.q[i, c])} + {eps}/{C}", sum_folded=True
+            x, x.smoothed, lambda i, c: (1 - eps) * num(x.q[i, c]) + eps / formula(C), sum_folded=True
         )
         yield Step(
             "Label smoothing: a changed target distribution",
-            "Y′_c = (1 − ε)·Y_c + ε/C",
+            (equal(Symbol("Y′")["c"], (1 - f.EPSILON) * f.Y["c"] + f.EPSILON / f.C),),
             "A part ε of each target is spread evenly over the classes, so that no logit is driven to infinity.",
             table,
             lines,
         )
-    if symbols.targets == "b":
-        before = "Y′" if options.label_smoothing > 0 else "Y"
-        table, lines = elementwise(x, x.b, lambda i, c: f"{number(x.w[c])}·{factor(x.smoothed[i, c])}", sum_folded=True)
+    if symbols.targets == Symbol("b"):
+        before = Symbol("Y′" if options.label_smoothing > 0 else "Y")
+        table, lines = elementwise(x, x.b, lambda i, c: num(x.w[c]) * num(x.smoothed[i, c]), sum_folded=True)
         yield Step(
             "Class weights: a changed weight of each class",
-            f"b_c = w_c·{before}_c",
+            (equal(symbols.targets["c"], Symbol("w")["c"] * before["c"]),),
             "Each class's part of the loss is multiplied by its weight; b need not sum to 1.",
             table,
             lines,
@@ -82,76 +123,86 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
 def _scale(x: LossNumbers) -> Step:
     k, tau = x.options.softcap, x.options.temperature
     if k == math.inf:
-        formula, title = "u_c = A_c/τ", "Temperature: a changed scale"
+        title = "Temperature: a changed scale"
         note = "A temperature above 1 makes the probabilities more even, one below 1 makes them more extreme."
     elif tau == 1:
-        formula, title = "u_c = k·tanh(A_c/k)", "Soft cap: a changed scale"
+        title = "Soft cap: a changed scale"
         note = "Small logits stay nearly as they are, large ones approach k and never pass it."
     else:
-        formula, title = "u_c = k·tanh(A_c/k)/τ", "Soft cap and temperature: a changed scale"
+        title = "Soft cap and temperature: a changed scale"
         note = "Large logits approach the cap k and never pass it; then the temperature divides."
 
-    def expression(i: int, c: int) -> str:
-        A = factor(x.logits[i, c])
-        if k == math.inf:
-            return f"{A}/{number(tau)}"
-        return f"{number(k)}·tanh({A}/{number(k)})" + (f"/{number(tau)}" if tau != 1 else "")
+    def scaled(A: Formula, cap: Formula, temperature: Formula) -> Formula:
+        capped = A if k == math.inf else cap * f.TANH(A / cap)
+        return capped / temperature if tau != 1 else capped
 
-    return Step(title, formula, note, *elementwise(x, x.u, expression))
+    table, lines = elementwise(x, x.u, lambda i, c: scaled(num(x.logits[i, c]), num(k), num(tau)))
+    return Step(title, (equal(Symbol("u")["c"], scaled(f.A["c"], f.CAP, f.TAU)),), note, table, lines)
 
 
 def _softmax(x: LossNumbers) -> Iterable[Step]:
     u = symbols_of(x).logits
     rows = range(len(x.logits))
+    few = len(x.names) <= MAX_TERMS
+
+    def definition(i: int) -> Formula:
+        c = int(x.target_classes[i])
+        exponentials = [Exponential(num(v)) for v in x.u[i]]
+        return equal(f.SIGMA(u)[c], exponentials[c] / sum_of(exponentials), probability(x.p[i, c], x.rest[i, c]))
+
+    yield Step(
+        "From logits to probabilities, by the definition",
+        (f.softmax(u),),
+        "The exponential makes every number positive, the division makes each row sum to 1. Below, the probability of "
+        "the target of each row. Computed like this it overflows for large logits: hence the next steps.",
+        lines=tuple(definition(i) for i in rows if few and x.s[i] != 0 and np.isfinite(x.p[i]).all()),
+    )
     table, lines = elementwise(
         x,
         x.shifted,
-        lambda i, c: f"{number(x.u[i, c])} − {factor(x.m[i])}",
-        last_column=("m", [Cell(number(m)) for m in x.m]),
+        lambda i, c: num(x.u[i, c]) - num(x.m[i]),
+        last_column=(f.SHIFT, [Cell(num(m)) for m in x.m]),
     )
     yield Step(
         "Shifted logits",
-        f"{u}_c − m,  m = max {u}",
-        "The largest becomes 0. No exponential can overflow then, and the softmax stays the same."
-        + rows_without(x, x.shifted),
+        (f.shifted_softmax(u),),
+        (
+            "Numerator and denominator are divided by ",
+            Exponential(f.SHIFT),
+            ", which changes no probability. The largest exponent becomes 0: no exponential can overflow then.",
+            rows_without(x, x.shifted),
+        ),
         table,
         lines,
     )
     table, _ = elementwise(
         x,
         x.e,
-        lambda i, c: f"exp({number(x.shifted[i, c])})",
+        lambda i, c: Exponential(num(x.shifted[i, c])),
         sum_folded=True,
-        last_column=("S", [Cell(one_plus(r)) for r in x.r]),
+        last_column=(f.S, [Cell(one_plus(r)) for r in x.r]),
     )
+    e = Symbol("e")
     sums = tuple(
-        f"S{sub(i)} = {sum_of(number(e) for e in x.e[i])} = {one_plus(x.r[i])}"
-        for i in rows
-        if len(x.names) <= MAX_TERMS and not math.isnan(x.r[i])
+        equal(f.S[i], sum_of(num(v) for v in x.e[i]), one_plus(x.r[i])) for i in rows if few and not math.isnan(x.r[i])
     )
-    note = rows_without(x, x.r).strip()
-    yield Step("Exponentials and their sum", f"e_c = exp({u}_c − m),  S = Σ e_c", note, table, sums)
-    S = [bracketed(one_plus(r)) for r in x.r]
+    exponentials = several(equal(e["c"], Exponential(u["c"] - f.SHIFT)), equal(f.S, Total(e["c"], "c")))
+    yield Step("Exponentials and their sum", (exponentials,), rows_without(x, x.r).strip(), table, sums)
     table, lines = elementwise(
         x,
         x.p,
-        lambda i, c: f"{number(x.e[i, c])}/{S[i]}",
+        lambda i, c: num(x.e[i, c]) / one_plus(x.r[i]),
         sum_folded=True,
-        as_text=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
+        as_formula=lambda i, c: probability(x.p[i, c], x.rest[i, c]),
     )
     without = rows_without(x, x.p)
     sums_to_one = "with the sum 1 in each row that has them" if without else "and each row sums to 1"
-    yield Step(
-        "Softmax",
-        f"σ_c = σ({u})_c = e_c/S",
-        f"Probabilities: positive, {sums_to_one}.{without}",
-        table,
-        lines,
-    )
-    table, lines = elementwise(x, -x.log_p, lambda i, c: f"{number(math.log1p(x.r[i]))} − {factor(x.shifted[i, c])}")
+    note = f"Probabilities: positive, {sums_to_one}.{without}"
+    yield Step("Softmax", (f.softmax_of_exponentials(u),), note, table, lines)
+    table, lines = elementwise(x, -x.log_p, lambda i, c: num(math.log1p(x.r[i])) - num(x.shifted[i, c]))
     yield Step(
         "Minus the logarithm of the probabilities, in nats",
-        f"−log σ_c = log S − ({u}_c − m)",
+        (f.minus_log_softmax(u),),
         "Not taken of the rounded probability: log S is log1p(S − 1), with S − 1 summed without the largest class, and "
         "so has all its digits where a probability rounds to 1 or to 0." + rows_without(x, x.log_p),
         table,
@@ -164,75 +215,83 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
     rows = [i for i in range(len(x.logits)) if x.s[i] != 0]
     with_loss = [i for i in rows if not math.isnan(x.losses[i])]
     without = rows_without(x, x.losses)
-    skipped = tuple(f"ℓ{sub(i)} = 0, as row {i} does not count" for i in range(len(x.logits)) if x.s[i] == 0)
-    one_hot = symbols.targets == "Y" and bool(x.one_hot[rows].all())
+    skipped = tuple(
+        several(equal(f.ELL[i], 0), Words(f"as row {i} does not count")) for i in range(len(x.logits)) if x.s[i] == 0
+    )
+    one_hot = symbols.targets == f.Y and bool(x.one_hot[rows].all())
 
-    def terms(i: int) -> str:
+    def terms(i: int) -> Formula:
         classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(x.b[i])
-        return sum_of(f"{factor(x.b[i, c])}·{factor(-x.log_p[i, c])}" for c in classes)
+        return sum_of(num(x.b[i, c]) * num(-x.log_p[i, c]) for c in classes)
 
     yield Step(
         "The cross-entropy of each row",
-        f"ℓ = −Σ {symbols.targets}_c·log σ_c",
-        ("All terms but the target's are 0: what is left is −log σ of the target. " if one_hot else "")
-        + "A term with factor 0 is 0, whatever the logarithm: 0·∞ too."
-        + without,
-        lines=(*(f"ℓ{sub(i)} = {terms(i)} = {number(x.cross[i])}" for i in with_loss), *skipped),
+        (f.cross_entropies(symbols.logits, symbols.targets), f.cross_entropy(symbols.targets)),
+        (
+            "∘ multiplies element by element, and the product with the column of ones adds up each row. ",
+            "All terms but the target's are 0: what is left is −log σ of the target. " if one_hot else "",
+            "A term with factor 0 is 0, whatever the logarithm: 0·∞ too.",
+            without,
+        ),
+        lines=(*(equal(f.ELL[i], terms(i), num(x.cross[i])) for i in with_loss), *skipped),
     )
     penalty = np.zeros(len(x.logits))
     if options.z_loss > 0:
         weighted = bool((x.omega != 1).any())
         with np.errstate(over="ignore"):
             penalty = options.z_loss * x.omega * x.lse**2
-        zeta = [f"{number(options.z_loss)}" + (f"·{number(omega)}" if weighted else "") for omega in x.omega]
+        zeta = [num(options.z_loss) * num(omega) if weighted else num(options.z_loss) for omega in x.omega]
+        factor = f.ZETA * Symbol("w") if weighted else f.ZETA
         yield Step(
             "z-loss: a penalty added",
-            "ℓ ← ℓ + ζ·" + ("w·" if weighted else "") + "lse²,  lse = m + log S",
+            (
+                Relation((f.ELL, f.ELL + factor * f.LSE**2), "←"),
+                equal(f.LSE, f.SHIFT + f.LOG(f.S)),
+            ),
             "It keeps the log-sum-exp near 0, where rounding is smallest"
             + ("; w is the weight of the row's target." if weighted else "."),
             lines=tuple(
-                f"ℓ{sub(i)} = {number(x.cross[i])} + {zeta[i]}·{factor(x.lse[i])}² = {number(x.cross[i] + penalty[i])}"
+                equal(f.ELL[i], num(x.cross[i]) + zeta[i] * num(x.lse[i]) ** 2, num(x.cross[i] + penalty[i]))
                 for i in with_loss
             ),
         )
     if (x.s[rows] != 1).any():
         yield Step(
             "Sample weights: a changed weight of each row",
-            "ℓ ← s·ℓ",
+            (Relation((f.ELL, Symbol("s") * f.ELL), "←"),),
             "A row of weight 0 does not count, whatever it holds.",
             lines=tuple(
-                f"ℓ{sub(i)} = {number(x.s[i])}·{factor(x.cross[i] + penalty[i])} = {number(x.losses[i])}"
-                for i in with_loss
+                equal(f.ELL[i], num(x.s[i]) * num(x.cross[i] + penalty[i]), num(x.losses[i])) for i in with_loss
             ),
         )
-    yield _reduced(x, rows, without)
+    yield _sum_and_mean(x, rows, without)
 
 
-def _reduced(x: LossNumbers, rows: list[int], without: str) -> Step:
+def _sum_and_mean(x: LossNumbers, rows: list[int], without: str) -> Step:
     """Sum and mean, over the rows that count."""
-    options, weights = x.options, x.s * x.omega
+    weights = x.s * x.omega
     all_one = bool((weights[rows] == 1).all())
     alone = len(rows) == 1
 
-    def added(terms: Iterable[str], total: float) -> str:
-        return number(total) if alone else f"{sum_of(terms)} = {number(total)}"
+    def added(symbol: Formula, terms: Array, total: float) -> Formula:
+        return equal(symbol, *(() if alone else (sum_of(map(num, terms)),)), num(total))
 
-    lines = [] if math.isnan(x.total) else [f"L = {added((factor(loss) for loss in x.losses[rows]), x.total)}"]
+    lines: list[Formula] = [] if math.isnan(x.total) else [added(f.L, x.losses[rows], x.total)]
     if not (all_one or math.isnan(x.total_weight)):
-        lines.append(f"N = {added((number(weights[i]) for i in rows), x.total_weight)}")
+        lines.append(added(f.N, weights[rows], x.total_weight))
     if math.isnan(x.total_weight):
-        lines.append("no mean: some weights are negative, so that their sum may be nearly 0")
+        lines.append(Words("no mean: some weights are negative, so that their sum may be nearly 0"))
     elif math.isnan(x.total):
         pass
     elif x.total_weight > 0:
-        lines.append(f"mean = {factor(x.total)}/{number(x.total_weight)} = {number(x.mean)}")
+        lines.append(equal(f.MEAN, num(x.total) / num(x.total_weight), num(x.mean)))
     else:
-        lines.append("mean = 0, as nothing counts")
+        lines.append(several(equal(f.MEAN, 0), Words("as nothing counts")))
     chosen = {
-        "mean": f"loss = mean = {number(x.mean)} nats",
-        "sum": f"loss = L = {number(x.total)} nats",
-        "none": "loss = ℓ, one for each row",
-    }[options.reduction]
+        "mean": equal(f.LOSS, f.MEAN, Product((num(x.mean), Words("nats")), "")),
+        "sum": equal(f.LOSS, f.L, Product((num(x.total), Words("nats")), "")),
+        "none": several(equal(f.LOSS, f.ELL), Words("one for each row")),
+    }[x.options.reduction]
     divisor = "the number of rows that count"
     if not all_one:
         sample, of_class = bool((x.s[rows] != 1).any()), bool((x.omega[rows] != 1).any())
@@ -240,15 +299,15 @@ def _reduced(x: LossNumbers, rows: list[int], without: str) -> Step:
             name for name, is_used in (("sample weight", sample), ("class weight of the target", of_class)) if is_used
         ]
         divisor = f"the sum over the rows of the {' times the '.join(names)}"
-    note = f"N is {divisor}."
+    note = f"N is {divisor}. The mean is what PyTorch returns unless told otherwise, and this library too."
     if math.isnan(x.total):
         note += f" There is no sum and no mean.{without}" if without else " ∞ − ∞ is no number: there is no sum."
     elif alone and all_one:
-        note = "N is the number of rows that count. Here it is 1, so that sum and mean are that row's loss."
+        note += " Here N is 1, so that sum and mean are that row's loss."
         lines = []
-    if options.reduction == "none" or not math.isnan(x.total):
+    if x.options.reduction == "none" or not math.isnan(x.total):
         lines.append(chosen)
-    return Step("Sum and mean", "L = Σ ℓ,  mean = L/N", note, lines=tuple(lines))
+    return Step("Sum and mean", (f.sum_of_losses(), f.mean_of_losses()), note, lines=tuple(lines))
 
 
 def _gradient(x: LossNumbers) -> Iterable[Step]:
@@ -256,40 +315,74 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
     counted = x.s != 0
     z_loss, capped, weighted = options.z_loss > 0, options.softcap < math.inf, bool((x.s[counted] != 1).any())
     a_is_one = not z_loss and bool((np.abs(x.B[counted] - 1) < 1e-12).all())
-    formula = f"{'' if a_is_one else 'a·'}σ({symbols.logits}) − {symbols.targets}"
-    if weighted or symbols.scaled:
-        formula = f"{'s·' if weighted else ''}({formula}){'·u′' if symbols.scaled else ''}"
-    notes = ["The gradient with respect to the logits, not to the model's parameters: those follow by the chain rule."]
-    without = rows_without(x, x.dtotal)
+
+    def whole(a: Formula | None, p: Formula, target: Formula, weight: Formula | None, slope: Formula | None) -> Formula:
+        """`a·p − target`, times the row's weight and the slope where there are such."""
+        result = (p if a is None else a * p) - target
+        result = result if weight is None else weight * result
+        return result if slope is None else result * slope
+
+    a, s = Symbol("a"), Symbol("s")
+    formula_of_sum = whole(
+        *(None if a_is_one else a, f.SIGMA(symbols.logits), symbols.targets),
+        *(s if weighted else None, f.SLOPE if symbols.scaled else None),
+    )
+    notes: list[str | Formula] = [
+        "The gradient with respect to the logits, not to the model's parameters: those follow by the chain rule."
+    ]
     if not a_is_one:
-        zeta = f" + 2ζ·{'w·' if (x.omega != 1).any() else ''}lse" if z_loss else ""
-        notes.append(f"Here a = Σ {symbols.targets}{zeta}.")
+        factor = 2 * f.ZETA * Symbol("w") if (x.omega != 1).any() else 2 * f.ZETA
+        sum_of_targets = Total(symbols.targets)
+        notes += [" Here ", equal(a, sum_of_targets + factor * f.LSE if z_loss else sum_of_targets), "."]
     if symbols.scaled:
-        slope = "sech²(A/k)" if capped else "1"
-        notes.append(f"By the chain rule u′ = {slope}{'/τ' if options.temperature != 1 else ''}.")
+        slope = f.SECH(f.A / f.CAP) ** 2 if capped else formula(1)
+        notes += [" By the chain rule ", equal(f.SLOPE, slope / f.TAU if options.temperature != 1 else slope), "."]
+    without = rows_without(x, x.dtotal)
     if not z_loss and not capped:
-        notes.append("Each row with a gradient sums to 0." if without else "Each row sums to 0.")
+        notes.append(" Each row with a gradient sums to 0." if without else " Each row sums to 0.")
     same = options.reduction == "mean" and int(counted.sum()) == 1 and x.total_weight == 1
     if same:
-        notes.append("As N is 1, it is the gradient of the mean too.")
+        notes.append(" As N is 1, it is the gradient of the mean too.")
+    notes.append(without)
 
-    def sum_expression(i: int, c: int) -> str:
+    def of_sum(i: int, c: int) -> Formula | None:
         if not counted[i]:
-            return ""
-        text = bracketed(probability(x.p[i, c], x.rest[i, c]))
-        text = f"{'' if a_is_one else f'{factor(x.a[i])}·'}{text} − {factor(x.b[i, c])}"
-        if weighted or symbols.scaled:
-            text = f"{f'{number(x.s[i])}·' if weighted else ''}({text})"
-            text += f"·{number(x.slope[i, c])}" if symbols.scaled else ""
-        return text
+            return None
+        return whole(
+            None if a_is_one else num(x.a[i]),
+            probability(x.p[i, c], x.rest[i, c]),
+            num(x.b[i, c]),
+            num(x.s[i]) if weighted else None,
+            num(x.slope[i, c]) if symbols.scaled else None,
+        )
 
-    def mean_expression(i: int, c: int) -> str:
-        return f"{factor(x.dtotal[i, c])}/{number(x.total_weight)}" if counted[i] and x.total_weight else ""
+    def of_mean(i: int, c: int) -> Formula | None:
+        return num(x.dtotal[i, c]) / num(x.total_weight) if counted[i] and x.total_weight else None
 
-    table, lines = elementwise(x, x.dtotal, sum_expression, sum_folded=True)
-    yield Step("Gradient of the sum", f"∂L/∂A = {formula}", " ".join(notes) + without, table, lines)
+    table, lines = elementwise(x, x.dtotal, of_sum, sum_folded=True)
+    yield Step("Gradient of the sum", (equal(derivative(f.L, f.A), formula_of_sum),), tuple(notes), table, lines)
     if options.reduction == "mean" and not same:
-        table, lines = elementwise(x, x.dmean, mean_expression, sum_folded=True)
-        whole = formula if weighted and not symbols.scaled else f"({formula})"
+        table, lines = elementwise(x, x.dmean, of_mean, sum_folded=True)
+        of_the_mean = equal(derivative(f.MEAN, f.A), formula_of_sum / f.N)
         note = "The division by N belongs to the mean only."
-        yield Step("Gradient of the mean", f"{whole}/N", note, table, lines)
+        yield Step("Gradient of the mean", (of_the_mean,), note, table, lines)
+    yield from _reading(x)
+
+
+def _reading(x: LossNumbers) -> Iterable[Step]:
+    """What the gradient tells, on its most negative entry."""
+    finite = np.where(np.isfinite(x.dlogits), x.dlogits, 0)
+    i, c = divmod(int(finite.argmin()), len(x.names))
+    if finite[i, c] >= 0:
+        return
+    yield Step(
+        "Reading the gradient",
+        (Relation((f.A, f.A - f.ETA * derivative(f.LOSS, f.A)), "←"),),
+        "A negative entry means that raising this logit lowers the loss, a positive one that raising it raises the "
+        "loss; the size says how fast. So a step of training goes against the gradient: η, the learning rate, says how "
+        "far.",
+        lines=(
+            labelled(Words(f"row {i}, class {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
+            Words("raising no other logit lowers the loss as fast"),
+        ),
+    )

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .._arrays import Array
-from ._notation import number
+from ._formulas import num
 from ._numbers import LossNumbers
 from ._step import Cell, Table
+from ._tree import Formula, Sum, Symbol, Words, equal, labelled
 
 MAX_DETAILED = 8  # where more classes are shown, only one cell a row shows what it is computed from
 MAX_TERMS = 8
@@ -19,14 +20,14 @@ class Symbols(NamedTuple):
     """The symbols of logits and targets in the formulas, which depend on the options."""
 
     scaled: bool  # by soft cap or temperature, so that the softmax is taken of u, not of the logits A
-    logits: str
-    targets: str
+    logits: Formula
+    targets: Formula
 
 
 def symbols_of(x: LossNumbers) -> Symbols:
     scaled = x.options.temperature != 1 or x.options.softcap < math.inf
     weighted, smoothed = bool((x.w != 1).any()), x.options.label_smoothing > 0
-    return Symbols(scaled, "u" if scaled else "A", "b" if weighted else "Y′" if smoothed else "Y")
+    return Symbols(scaled, Symbol("u" if scaled else "A"), Symbol("b" if weighted else "Y′" if smoothed else "Y"))
 
 
 def rows_without(x: LossNumbers, values: Array) -> str:
@@ -62,22 +63,22 @@ def row_names(x: LossNumbers) -> tuple[str, ...]:
 def elementwise(
     x: LossNumbers,
     values: Array,
-    expression: Callable[[int, int], str] | None = None,
+    expression: Callable[[int, int], Formula | None] | None = None,
     *,
     sum_folded: bool = False,
-    last_column: tuple[str, Sequence[Cell]] | None = None,
-    as_text: Callable[[int, int], str] | None = None,
-) -> tuple[Table, tuple[str, ...]]:
+    last_column: tuple[str | Formula, Sequence[Cell]] | None = None,
+    as_formula: Callable[[int, int], Formula] | None = None,
+) -> tuple[Table, tuple[Formula, ...]]:
     """Tabulate a number for each row and class shown.
 
     `expression(i, c)` says what a number is computed from. It stands in the number's cell; where many classes are
     shown, in a line for the target of each row, and these lines are returned beside the table. Of NaN it says nothing.
-    `as_text(i, c)` writes a number otherwise than `number` does. With `sum_folded` the classes that are not shown are
+    `as_formula(i, c)` writes a number otherwise than `num` does. With `sum_folded` the classes that are not shown are
     added up.
     """
-    result = as_text or (lambda i, c: number(values[i, c]))
+    result = as_formula or (lambda i, c: num(values[i, c]))
     detailed = expression is not None and len(x.shown) <= MAX_DETAILED
-    columns = [x.names[c] for c in x.shown]
+    columns: list[str | Formula] = [x.names[c] for c in x.shown]
     if x.folded:
         columns.append(f"{x.folded:,} others")
     if last_column is not None:
@@ -89,13 +90,13 @@ def elementwise(
         row = [
             Cell(
                 result(i, c),
-                expression(i, c) if detailed and expression is not None and not math.isnan(values[i, c]) else "",
+                expression(i, c) if detailed and expression is not None and not math.isnan(values[i, c]) else None,
                 strong=bool(x.s[i] != 0 and x.q[i, c] > 0 and x.q[i, c] == x.q[i].max()),
             )
             for c in x.shown
         ]
         if x.folded:
-            row.append(Cell(number(values[i, folded].sum()) if sum_folded else "…"))
+            row.append(Cell(num(values[i, folded].sum()) if sum_folded else Words("…")))
         if last_column is not None:
             row.append(last_column[1][i])
         cells.append(tuple(row))
@@ -103,13 +104,14 @@ def elementwise(
             c = int(x.target_classes[i])
             if math.isnan(values[i, c]):
                 continue
-            lines.append(f"row {i}, class {c}: {expression(i, c)} = {result(i, c)}")
+            origin = expression(i, c)
+            lines.append(labelled(Words(f"row {i}, class {c}"), equal(*filter(None, (origin, result(i, c))))))
     return Table(tuple(columns), row_names(x), tuple(cells)), tuple(lines)
 
 
-def sum_of(terms: Iterable[str]) -> str:
+def sum_of(terms: Iterable[Formula]) -> Formula:
     """The terms with plus signs; of many only the first."""
     shown = list(terms)
     if len(shown) > MAX_TERMS:
-        shown = [*shown[: MAX_TERMS - 1], "…"]
-    return " + ".join(shown) if shown else "0"
+        shown = [*shown[: MAX_TERMS - 1], Words("…")]
+    return Sum(tuple((False, term) for term in shown)) if shown else num(0)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, NamedTuple, cast, get_args
 
 import typer
 
@@ -10,11 +10,29 @@ from .._explain import Explanation
 from .._explain import explain as explain_rows
 from .._options import Reduction
 from ._files import check_outputs, fail, show, tell
-from ._given import WORKED_EXAMPLE, read
+from ._given import read
 from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer
 
+
+class Example(NamedTuple):
+    """Numbers to begin with, and the class whose derivative is shown, if one is."""
+
+    logits: str
+    targets: str
+    of_class: int | None = None
+
+
+# The second and third differ in the target alone. For the third logit the term that is left of the loss is one of
+# another class (k ≠ c) in `first`, and that of the class itself (k = c) in `last`.
+PRESETS = {
+    "worked": Example("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0"),
+    "first": Example("2 1 -1", "1 0 0", of_class=2),
+    "last": Example("2 1 -1", "0 0 1", of_class=2),
+}
+WORKED_EXAMPLE = PRESETS["worked"]
 EXAMPLES = (
     "crossentropy explain",
+    "crossentropy explain --example first",
     'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "dog cat" --names cat,dog,bird',
     "crossentropy explain --logits logits.npy --targets targets.npy --rows 3:8",
     "crossentropy explain --derivation --row 1 --class 2 --check",
@@ -26,6 +44,10 @@ EXAMPLES = (
 def _reductions(incomplete: str) -> list[str]:
     """What a shell completes."""
     return [name for name in get_args(Reduction) if name.startswith(incomplete)]
+
+
+def _presets(incomplete: str) -> list[str]:
+    return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def explain(
@@ -48,6 +70,14 @@ def explain(
         typer.Option(
             help="The rows of logits, targets and sample weights that are explained, 3, 3:8, :8 or 3:, named from 0 "
             "as in logits[3:8]; by default all, e.g. --rows 1:2."
+        ),
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=_presets,
+            help="Numbers to begin with: worked, the default; or first or last, one row derived for its third logit, "
+            "its target the first class or the last, e.g. --example first.",
         ),
     ] = None,
     names: Annotated[
@@ -110,11 +140,22 @@ def explain(
     """
     if (logits is None) != (targets is None):
         one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
-        fail(None, f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
+        fail(
+            None,
+            f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE.logits}" --targets "{WORKED_EXAMPLE.targets}"',
+        )
+    if example is not None and example not in PRESETS:
+        fail(None, f"--example: expected {', '.join(PRESETS)}, got {example!r}")
+    if example is not None and logits is not None:
+        fail(None, "--example and --logits: expected one of them")
+    preset = PRESETS[example or "worked"]
+    if logits is None and preset.of_class is not None:
+        derivation = True
+        of_class = preset.of_class if of_class is None else of_class
     if as_json and as_tex:
         fail(None, "--json and --tex: expected one of them")
     if logits is None or targets is None:
-        logits, targets = WORKED_EXAMPLE
+        logits, targets = preset.logits, preset.targets
     given = {"logits": logits, "targets": targets, "class_weight": class_weight, "sample_weight": sample_weight}
     check_outputs([plot], [Path(words) for words in given.values() if words and words.endswith(".npy")])
     class_names = None if names is None else names.split(",")

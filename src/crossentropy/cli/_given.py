@@ -14,8 +14,6 @@ from .._explain._inputs import refuse_many
 from .._stored import Stored
 from ._files import fail, load
 
-WORKED_EXAMPLE = ("2.0 1.0 0.1; 0.1 2.0 1.9", "1 0")
-
 
 def read(given: Mapping[str, str | None], names: Sequence[str] | None, rows: str | None) -> tuple[dict[str, Any], int]:
     """Read logits, targets and weights, of what has rows the chosen ones; and tell the number of the first."""
@@ -96,7 +94,7 @@ def numbers(name: str, text: str) -> Array:
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1 or lengths == [0]:
         got = f"rows of {' and '.join(map(str, lengths))}" if len(lengths) > 1 else "none"
-        raise ValueError(f'{name}: expected rows of equally many numbers, as in "{WORKED_EXAMPLE[0]}", got {got}')
+        raise ValueError(f'{name}: expected rows of equally many numbers, as in "2.0 1.0 0.1; 0.1 2.0 1.9", got {got}')
     for number_type in (int, float):
         try:
             array = np.array([[number_type(word) for word in row] for row in rows])
