@@ -20,6 +20,8 @@
 #   make sanitize   the core under ASan, UBSan and TSan, driven by generated problems, and the lines that these reach
 #   make sanitize-short  the core under ASan and UBSan alone, for half a minute
 #   make docs       fills README.md and the pages of docs/ with what the library computes and docs/results.json
+#   make site       the pages, the API and the examples as a site: build/site/index.html
+#   make test-site  that site built without a warning; its links, its formulas, what it loads
 #   make lint       ruff, mypy, clang-format, and the core without compiler warnings, each of its headers alone
 #   make wheel      the wheel for this Python and this Linux in dist/, tested in an environment without a compiler
 #   make develop    for those who change the library: an editable install in .venv, with what tests and lint need
@@ -36,9 +38,11 @@ STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; prin
 # Tests that need an adapter's framework.
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
+# Tests that `make test` leaves out: those, and those of the built site.
+OTHER_TESTS := $(TORCH_TESTS) $(JAX_TESTS) tests/site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs lint wheel develop clean
+.PHONY: help demo words test test-torch test-jax test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short docs site test-site lint wheel develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -89,7 +93,7 @@ words: .venv/with-demo
 	  --bias words-output/bias.npy words-output/targets.npy
 
 test: .venv/with-test
-	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(OTHER_TESTS))
 
 # PyTorch's test cases change settings of other tests: they have a process of their own.
 test-torch: .venv/with-test-torch
@@ -102,7 +106,7 @@ test-jax: .venv/with-test-jax
 test-core: build/lint/built
 	build/lint/stack
 
-test-all: test test-torch test-jax test-core sanitize-short
+test-all: test test-torch test-jax test-core test-site sanitize-short
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz
@@ -117,7 +121,7 @@ fuzz-readers fuzz-arguments: fuzz-%:
 coverage: .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
 	@mkdir -p build/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(TORCH_TESTS) $(JAX_TESTS))
+	$(BIN)/coverage run -m pytest -q tests $(addprefix --ignore ,$(OTHER_TESTS))
 	$(BIN)/coverage run -m pytest -q $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/coverage run -m pytest -q $(JAX_TESTS)
 	$(BIN)/coverage combine -q
@@ -166,6 +170,15 @@ sanitize-short: .venv/with-sanitize
 docs: .venv/with-docs
 	$(BIN)/python docs/build.py
 
+# Everything anew: what an earlier build has left would hide a page that is gone.
+site: .venv/with-site
+	rm -rf build/site docs/api docs/examples
+	$(BIN)/python -m sphinx -qEW --keep-going -c docs -d build/site-doctrees . build/site
+	@echo "the site is build/site/index.html"
+
+test-site: site
+	$(BIN)/python -m pytest tests/site
+
 lint: .venv/with-lint build/lint/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -192,4 +205,4 @@ wheel: .venv/with-wheel
 	  exec /bin/sh tests/installed.sh
 
 clean:
-	rm -rf .venv build dist demo-output words-output src/crossentropy/_core.pyi
+	rm -rf .venv build dist demo-output words-output docs/api docs/examples src/crossentropy/_core.pyi

@@ -4,7 +4,8 @@
 
 Writes README.md, a page of docs/ for each other .md.j2, and their pictures, into FOLDER, by default the project's. In a
 template, `run` shows a command with its output (or the steps of it whose titles begin so), `python` shows code with its
-output, `number` writes a number as the lesson does; `results` is results.json, `figures` are the functions of it.
+output, `number` writes a number as the lesson does; `f` are the lesson's formulas, `m` and `M` write one in a line or
+as a block; `results` is results.json, `figures` are the functions of it.
 """
 
 import contextlib
@@ -21,8 +22,9 @@ import jinja2
 import numpy as np
 
 import crossentropy as ce
-from crossentropy._explain import Explanation
+from crossentropy._explain import Explanation, _formulas
 from crossentropy._explain._notation import number
+from crossentropy._explain._tree import Formula
 from crossentropy._head import MAX_LOGITS_BYTES
 
 HERE = Path(__file__).parent
@@ -42,9 +44,9 @@ def run(command: str, *titles: str) -> str:
     output = "\n".join(line.rstrip() for line in (done.stdout + done.stderr).splitlines())
     if titles:
         steps = re.split(r"(?m)^(?=\d+\. )", output)
-        output = "\n".join(step for title in titles for step in steps if re.match(rf"\d+\. {title}", step))
-        output = output.replace("\n\n\n", "\n\n")
-        assert output, f"{command}: no step {titles}"
+        chosen = [step.strip() for title in titles for step in steps if re.match(rf"\d+\. {title}", step)]
+        assert len(chosen) == len(titles), f"{command}: steps {titles}"
+        output = "\n\n".join(["⋮", *chosen, "⋮"])
     return _block("console", f"$ {command}\n{output}")
 
 
@@ -57,6 +59,11 @@ def python(code: str) -> str:
         except Exception as error:
             print(f"{type(error).__name__}: {error}")
     return f"{_block('python', code)}\n\n{_block('text', printed.getvalue())}"
+
+
+def block_formula(formula: Formula) -> str:
+    """A formula in a paragraph of its own."""
+    return f"$$\n{formula.tex()}\n$$"
 
 
 def build(root: Path) -> list[Path]:
@@ -72,6 +79,7 @@ def build(root: Path) -> list[Path]:
 
     pages = []
     names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
+    names |= {"f": _formulas, "m": lambda formula: f"${formula.tex()}$", "M": block_formula}
     names |= {"figures": figures, "results": figures.RESULTS, "default_mebibytes": MAX_LOGITS_BYTES >> 20}
     figures.draw_speed(folder / "speed.png")
     for template in sorted(HERE.glob("*.md.j2")):

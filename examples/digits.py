@@ -1,4 +1,7 @@
-"""A softmax classifier trained on scikit-learn's handwritten digits.
+"""A classifier of digits
+======================
+
+A softmax classifier trained on scikit-learn's handwritten digits::
 
     python examples/digits.py [FOLDER]
 

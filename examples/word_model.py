@@ -1,11 +1,14 @@
-"""A next-word model of the docstrings in Python's standard library, trained with the linear head.
+"""A model of words
+================
+
+A next-word model of the docstrings in Python's standard library, trained with the linear head::
 
     python examples/word_model.py [FOLDER] [--epochs N]
 
 About 400 000 words of text and a vocabulary of some 12 000, from the Python that runs it. The last words are embedded
 and mixed into a hidden state; the head tells from it which word comes next. Held-out text is scored before training and
 then every 50 steps; the best model is kept. Writes hidden.npy, head.npy, bias.npy and targets.npy of the held-out text
-and perplexity.png into FOLDER (words-output by default); score them with
+and perplexity.png into FOLDER (words-output by default); score them with::
 
     crossentropy eval --hidden FOLDER/hidden.npy --head FOLDER/head.npy --bias FOLDER/bias.npy FOLDER/targets.npy
 """
@@ -29,6 +32,8 @@ import crossentropy as ce
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+# sphinx_gallery_thumbnail_path = 'docs/words.png'
 
 CONTEXT, EMBEDDING, WIDTH, BATCH, EVERY = 6, 64, 128, 1024, 50
 Model = dict[str, np.ndarray]
@@ -186,6 +191,12 @@ def main() -> None:
     figure.savefig(arguments.folder / "perplexity.png", dpi=120)
     print(f"wrote {arguments.folder}/hidden.npy, head.npy, bias.npy, targets.npy, perplexity.png")
 
+
+# %%
+# What it draws:
+#
+# .. image:: /docs/words.png
+#    :alt: Perplexity of held-out text against steps of training
 
 if __name__ == "__main__":
     main()

@@ -66,6 +66,62 @@ def test_code(page):
         np.testing.assert_allclose(names["dlogits"], shown, atol=5e-5)
 
 
+CHAPTER = ROOT / "docs" / "the-loss.md"
+
+
+def defined_in_the_chapter(name):
+    (code,) = re.findall(rf"```python\n(class {name}:.*?\n)\n\n\S", CHAPTER.read_text(), re.S)
+    names = {"np": np}
+    exec(code, names)
+    assert len(re.findall(r"(?m)^ .*\S", code)) <= 12
+    return names[name]()
+
+
+@pytest.mark.parametrize("spread", [1.0, 20.0, 300.0])
+def test_the_class_of_the_chapter_is_right(spread, rng):
+    loss = defined_in_the_chapter("CrossEntropyLoss")
+    for classes in (2, 3, 50):
+        A = rng.normal(0, spread, (7, classes))
+        one_hot = np.eye(classes)[rng.integers(0, classes, 7)]
+        one_hot[0] = np.eye(classes)[A[0].argmax()]  # confident, and right
+        soft = rng.dirichlet(np.ones(classes), 7)
+        for Y in (one_hot, one_hot.astype(int), soft):
+            expected, dlogits = ce.reference.cross_entropy_with_grad(A, Y)
+            assert loss.forward(A, Y) == pytest.approx(expected, rel=1e-13, abs=1e-300)
+            np.testing.assert_allclose(loss.backward(), dlogits, rtol=1e-11, atol=1e-17)
+
+
+def test_the_class_of_the_chapter_keeps_the_digits_of_a_confident_row():
+    loss, A, Y = defined_in_the_chapter("CrossEntropyLoss"), np.array([[50.0, 0.0, -800.0]]), np.array([[1, 0, 0]])
+    assert loss.forward(A, Y) == pytest.approx(np.exp(-50), rel=1e-14)
+    assert loss.backward()[0, 0] == pytest.approx(-np.exp(-50), rel=1e-14)
+    assert loss.forward(np.array([[-np.inf, 0.0]]), np.array([[0, 1]])) == 0
+
+
+def test_the_naive_class_of_the_chapter_breaks():
+    loss, A, Y = defined_in_the_chapter("Naive"), np.array([[2.0, 1.0, 0.1]]), np.array([[0, 1, 0]])
+    assert loss.forward(A, Y) == pytest.approx(ce.cross_entropy(A, Y), rel=1e-12)
+    np.testing.assert_allclose(loss.backward(), ce.cross_entropy_with_grad(A, Y)[1], atol=1e-15)
+    with pytest.raises(TypeError, match="not callable"):
+        loss.forward(A, Y)
+
+
+def test_the_chapter():
+    page, template = CHAPTER.read_text(), CHAPTER.with_suffix(".md.j2").read_text()
+    typed = re.sub(r"(?s)\{\{.*?\}\}|\{%.*?%\}", "", template)
+    assert "$" not in typed.replace("begins with `$`", ""), "a formula that comes from no tree"
+    blocks = re.findall(r"(?s)```console\n\$ (.*?)\n(.*?)```", page)
+    excerpts = [(command, title) for command, text in blocks for title in re.findall(r"(?m)^\d+\. (.*)$", text)]
+    assert len(excerpts) > 20
+    assert len(set(excerpts)) == len(excerpts), "an excerpt twice"
+    for _, text in blocks:
+        assert text.startswith("⋮\n") or not re.match(r"\d+\. ", text), "an excerpt is marked as one"
+    assert re.findall(r"(?m)^\*\*(\d)\. ", page) == list("123456")
+    assert page.count("<summary>Answer</summary>") == 6
+    for reference in ("11-785", "https://www.youtube.com/watch?v=rf4WF-5y8uY", "*Deep Learning*, MIT Press"):
+        assert reference in page
+
+
 def test_demo(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "digits.py", tmp_path], capture_output=True, text=True, cwd=tmp_path

@@ -38,8 +38,9 @@ def cross_entropy_hvp(
 
     Parameters
     ----------
-    logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, \
-    reduction
+    logits, targets, axis, class_weight, sample_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction
         As for `cross_entropy`; 'none' gives each row the Hessian of its own loss.
     v : array_like of the logits' shape
         The vector, real numbers.
@@ -128,8 +129,9 @@ def cross_entropy_hessian_diagonal(
 
     Parameters
     ----------
-    logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, \
-    reduction
+    logits, targets, axis, class_weight, sample_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction
         As for `cross_entropy`; 'none' gives each row the diagonal of its own loss's Hessian.
 
     Returns

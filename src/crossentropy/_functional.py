@@ -198,8 +198,9 @@ def cross_entropy_with_grad(
 
     Parameters
     ----------
-    logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, \
-    reduction, num_threads
+    logits, targets, axis, class_weight, sample_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
     grad_output : float, or for reduction 'none' also an array of the logits' shape without the class axis
         The upstream gradient: the gradient is multiplied by it before it is rounded to the logits' dtype. Rows that

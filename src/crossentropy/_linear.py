@@ -173,8 +173,9 @@ def linear_cross_entropy_with_grad(
 
     Parameters
     ----------
-    hidden, classifier, targets, bias, class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, \
-    temperature, reduction, num_threads, max_logits_bytes
+    hidden, classifier, targets, bias, class_weight, sample_weight
+        As for `linear_cross_entropy`.
+    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
         As for `linear_cross_entropy`.
     grad_output : float, or for reduction 'none' also an array with one number a row
         The upstream gradient. Each row is multiplied by it before rows are added up.

@@ -192,7 +192,7 @@ class _Tags(html.parser.HTMLParser):
         self.open, self.seen, self.text = [], set(), []
 
     def handle_starttag(self, tag, attributes):
-        assert attributes in ([], [("display", "block")], [("width", "1em")])
+        assert attributes in ([], [("display", "block")], [("width", "1em")], [("width", "0.17em")])
         self.seen.add(tag)
         if tag != "br":
             self.open.append(tag)

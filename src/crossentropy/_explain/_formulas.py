@@ -12,9 +12,11 @@ from ._tree import (
     Formula,
     Matrix,
     Number,
+    Operand,
     Product,
     Quotient,
     Relation,
+    Several,
     Sum,
     Symbol,
     Total,
@@ -36,6 +38,21 @@ SLOPE = Symbol("u′")
 EPSILON, ZETA, TAU, CAP, ETA = Symbol("ε"), Symbol("ζ"), Symbol("τ"), Symbol("k"), Symbol("η")
 
 
+def symbol(name: str) -> Formula:
+    """A letter that stands for itself."""
+    return Symbol(name)
+
+
+def exponential(exponent: Operand) -> Formula:
+    """Euler's number to a power."""
+    return Exponential(formula(exponent))
+
+
+def of_logits(loss: Formula) -> Formula:
+    """The derivative by the logits."""
+    return derivative(loss, A)
+
+
 def num(x: float) -> Formula:
     """A number, written as `number` writes it."""
     return Number(number(x))
@@ -54,17 +71,20 @@ def one_plus(r: float) -> Formula:
 # Forward.
 
 
-def drawing(rows: int, classes: int) -> Formula:
+def drawing(rows: int | str, classes: int | str) -> Formula:
     """What is computed from what, its shape, and the way back."""
-    empty = Words("")
-    of_logits, of_losses, of_loss = (Words(text) for text in (f"{rows} × {classes}", f"{rows} × 1", "a number"))
+    nothing, scalar = Words(""), Words("scalar")
+    of_logits, of_losses = (Product((formula(rows), formula(columns)), "×") for columns in (classes, 1))
+    cross_entropy, reduction = Arrow(-(Y * LOG(SIGMA))), Arrow(Words("sum, mean"))
+    of_softmax, of_cross_entropy = Arrow(J, back=True), Arrow(-(Y / SIGMA), back=True)
+    of_reduction = Arrow(Several((formula(1), 1 / N)), back=True)
     return Matrix(
         (
-            (A, Arrow("softmax"), SIGMA(A), Arrow("−Y·log"), H, Arrow("sum, mean"), L),
-            (of_logits, empty, of_logits, empty, of_losses, empty, of_loss),
+            (A, Arrow(Words("softmax")), SIGMA(A), cross_entropy, H, reduction, L),
+            (of_logits, nothing, of_logits, nothing, of_losses, nothing, scalar),
             (
-                *(derivative(L, A), Arrow("Jacobian", back=True), derivative(L, SIGMA), Arrow("−Y/σ", back=True)),
-                *(derivative(L, H), Arrow("1, 1/N", back=True), formula(1)),
+                *(derivative(L, A), of_softmax, derivative(L, SIGMA), of_cross_entropy),
+                *(derivative(L, H), of_reduction, formula(1)),
             ),
         ),
         brackets=False,

@@ -64,8 +64,8 @@ def latex(given: Formula) -> str:
             return rf"\text{{{latex_words(text)}}}"
         case t.Slot(name):
             return rf"\text{{{latex_words(f'{{{name}}}')}}}"
-        case t.Arrow(word, back):
-            return rf"\x{'left' if back else 'right'}arrow{{\text{{{latex_words(word)}}}}}"
+        case t.Arrow(label, back):
+            return rf"\x{'left' if back else 'right'}arrow{{{latex(label)}}}"
         case t.Marked(part):
             return latex(part)
         case t.Sum():

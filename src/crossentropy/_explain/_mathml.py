@@ -26,8 +26,8 @@ def _content(given: Formula) -> str:
             return f"<mtext>{escape(text)}</mtext>"
         case t.Slot(name):
             return f'<mn data-slot="{escape(name)}"></mn>'
-        case t.Arrow(word, back):
-            return f"<mover>{_sign('←' if back else '→')}<mtext>{escape(word)}</mtext></mover>"
+        case t.Arrow(label, back):
+            return f"<mover>{_sign('←' if back else '→')}{_row(label)}</mover>"
         case t.Marked(part, name):
             return f'<mrow data-term="{escape(name)}">{_content(part)}</mrow>'
         case t.Sum():
@@ -44,8 +44,8 @@ def _content(given: Formula) -> str:
         case t.Subscript(base, index):
             return f"<msub>{_row(base)}<mrow>{_index(index)}</mrow></msub>"
         case t.Applied(function, arguments):
-            inner = _sign(",").join(map(_content, arguments))
-            inner = inner if given.bare else _in_brackets(inner)
+            inner = _sign(",").join(map(_row, arguments))
+            inner = f'<mspace width="0.17em"></mspace>{inner}' if given.bare else _in_brackets(inner)
             return _content(function) + _sign("\N{FUNCTION APPLICATION}") + inner
         case t.Total(term, index):
             sign = f"<munder>{_sign('∑')}<mi>{index}</mi></munder>" if index else _sign("∑")
@@ -55,9 +55,9 @@ def _content(given: Formula) -> str:
         case t.Bracketed(inner):
             return f"<mrow>{_sign('[')}{_content(inner)}{_sign(']')}</mrow>"
         case t.Relation(sides, sign):
-            return _sign(sign).join(map(_content, sides))
+            return _sign(sign).join(map(_row, sides))
         case t.Several(parts, sign):
-            return f'{_sign(sign)}<mspace width="1em"></mspace>'.join(map(_content, parts))
+            return f'{_sign(sign)}<mspace width="1em"></mspace>'.join(map(_row, parts))
         case t.Cases(cases):
             rows = ((_content(value), f"<mtext>if </mtext>{_content(condition)}") for value, condition in cases)
             return f"<mrow>{_sign('{')}{_table(rows)}</mrow>"
@@ -72,6 +72,7 @@ def _sign(sign: str) -> str:
 
 
 def _row(inner: Formula) -> str:
+    """A formula as one element: a minus at its beginning is a sign, and no difference."""
     return f"<mrow>{_content(inner)}</mrow>"
 
 

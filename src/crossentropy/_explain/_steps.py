@@ -40,7 +40,7 @@ def _symbols(x: LossNumbers) -> Step:
         (f.Y, f"{N} × {C}", "targets, as distributions", "y, 𝐲"),
         (f.SIGMA(f.A), f"{N} × {C}", "softmax, probabilities", "𝐚, ŷ, p"),
         (f.H(f.A, f.Y), f"{N} × 1", "cross-entropy of each row", "ℓ, −log p"),
-        (f.L, "a number", "the loss, sum or mean of H", "SCE"),
+        (f.L, "scalar", "the loss, sum or mean of H", "SCE"),
         (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA"),
         (f.IOTA["C"], f"{C} × 1", "a column of ones", "1"),
     )
@@ -144,18 +144,24 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
     u = symbols_of(x).logits
     rows = range(len(x.logits))
     few = len(x.names) <= MAX_TERMS
+    all_written = x.logits.size <= MAX_TERMS
 
-    def definition(i: int) -> Formula:
-        c = int(x.target_classes[i])
+    def definition(i: int, c: int) -> Formula:
         exponentials = [Exponential(num(v)) for v in x.u[i]]
         return equal(f.SIGMA(u)[c], exponentials[c] / sum_of(exponentials), probability(x.p[i, c], x.rest[i, c]))
 
     yield Step(
         "From logits to probabilities, by the definition",
         (f.softmax(u),),
-        "The exponential makes every number positive, the division makes each row sum to 1. Below, the probability of "
-        "the target of each row. Computed like this it overflows for large logits: hence the next steps.",
-        lines=tuple(definition(i) for i in rows if few and x.s[i] != 0 and np.isfinite(x.p[i]).all()),
+        "The exponential makes every number positive, the division makes each row sum to 1. "
+        + ("" if all_written or not few else "Here only the targets' probabilities are written out. ")
+        + "Computed like this it overflows for large logits: hence the next steps.",
+        lines=tuple(
+            labelled(Words(f"row {i}"), definition(i, c))
+            for i in rows
+            if few and x.s[i] != 0 and np.isfinite(x.p[i]).all()
+            for c in (range(len(x.names)) if all_written else (int(x.target_classes[i]),))
+        ),
     )
     table, lines = elementwise(
         x,

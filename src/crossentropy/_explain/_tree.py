@@ -138,9 +138,9 @@ class Slot(Formula):
 
 @dataclass(frozen=True)
 class Arrow(Formula):
-    """An arrow with a word above it, to the right or back to the left."""
+    """An arrow with what it stands for above it, to the right or back to the left."""
 
-    word: str
+    label: Formula
     back: bool = False
 
 
@@ -176,7 +176,7 @@ def _terms(inner: Formula) -> tuple[tuple[bool, Formula], ...]:
 
 @dataclass(frozen=True)
 class Product(Formula):
-    """Factors with a sign between them: a dot, a ring for products element by element, or none."""
+    """Factors with a sign between them: a dot, a ring for products element by element, a cross, or none."""
 
     factors: tuple[Formula, ...]
     sign: str = "·"

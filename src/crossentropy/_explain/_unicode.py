@@ -14,8 +14,8 @@ def unicode(given: Formula) -> str:
             return text
         case t.Slot(name):
             return f"{{{name}}}"
-        case t.Arrow(word, back):
-            return f"◀─ {word} ──" if back else f"── {word} ─▶"
+        case t.Arrow(label, back):
+            return f"◀─ {unicode(label)} ──" if back else f"── {unicode(label)} ─▶"
         case t.Marked(part):
             return unicode(part)
         case t.Sum():
@@ -23,7 +23,7 @@ def unicode(given: Formula) -> str:
             parts = (part for sign, term, level in others for part in (f" {sign} ", _within(term, level)))
             return _beside(sign, _within(first, level), *parts)
         case t.Product(_, sign):
-            space = f" {sign} " if sign == "∘" else sign or " "
+            space = f" {sign} " if sign in ("∘", "×") else sign or " "
             return _joined(space, [_within(factor, level) for factor, level in given.levelled])
         case t.Quotient(above, below):
             needs = PRODUCT if isinstance(below, t.Total) else POWER
