@@ -15,7 +15,15 @@ from .._softmax import log_softmax
 from .._targets import Targets, TopKTargets, as_targets
 from .._terms import coefficients, row_terms, row_weights
 from ._explanation import Explanation
-from ._inputs import class_names, refuse_counted_from_one, refuse_many, refuse_probabilities
+from ._inputs import (
+    class_names,
+    column_names,
+    refuse_counted_from_one,
+    refuse_many,
+    refuse_other_columns,
+    refuse_probabilities,
+    without_names,
+)
 
 MAX_SHOWN = 36  # of more classes than this, only the TOP likeliest and the targets are shown
 TOP = 12
@@ -41,9 +49,10 @@ def explain(
     Parameters
     ----------
     logits : array_like of float16, bfloat16, float32, float64 or integers, shape (N, C) or (C,)
-        At most 32 rows; taken as float64.
+        At most 32 rows; taken as float64. Of a DataFrame the columns are the classes' names.
     targets : array_like
-        Class indices, integers of shape (N,) or (); or distributions of the logits' shape; or `TopKTargets`.
+        Class indices, integers of shape (N,) or (), or where there are names, those; or distributions of the logits'
+        shape; or `TopKTargets`.
     names : sequence of str, optional
         A name for each class.
     class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction
@@ -60,7 +69,8 @@ def explain(
     TypeError
         As `cross_entropy`.
     ValueError
-        As `cross_entropy`; also more than 32 rows or 2²² logits, and logits that are probabilities already.
+        As `cross_entropy`; also more than 32 rows or 2²² logits, logits that are probabilities already, a target that
+        is no name, and DataFrames with different columns.
 
     See Also
     --------
@@ -84,6 +94,8 @@ def explain(
            [0.073, 0.487, 0.44 ]])
     >>> explanation.losses.round(3), round(explanation.mean, 3)
     (array([1.417, 2.62 ]), 2.019)
+    >>> ce.explain([2.0, 1.0, 0.1], "dog", names=["cat", "dog", "bird"]).targets
+    array([1])
     """
     options = loss_options(
         ignore_index=ignore_index,
@@ -97,14 +109,18 @@ def explain(
     if z.data.ndim > 2 or z.rows == 0:
         raise ValueError(f"logits: expected one row or more of classes, shape (N, C) or (C,), got {z.data.shape}")
     refuse_many("logits", z.data.shape)
-    t = as_targets(targets, z, options.ignore_index)
+    columns = column_names(logits)
+    if names is None:
+        names = columns
+    printable_names = class_names(names, z.classes)
+    refuse_other_columns(targets, columns)
+    t = as_targets(targets if names is None else without_names(targets, printable_names), z, options.ignore_index)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     refuse_probabilities(A)
     indices = None if t.indices is None else t.indices.reshape(N)
     if indices is not None:
         refuse_counted_from_one(indices, C, options.ignore_index)
-    printable_names = class_names(names, C)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     w, s, omega = weights.w, weights.s.reshape(N), weights.omega.reshape(N)
     counted = s != 0

@@ -1,19 +1,16 @@
 """crossentropy explain: the loss step by step on the reader's own numbers."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast, get_args
 
-import numpy as np
 import typer
 
-from .._arrays import Array
 from .._explain import Explanation
 from .._explain import explain as explain_rows
-from .._explain._inputs import refuse_many
 from .._options import Reduction
-from ._files import check_outputs, fail, load, show, tell
+from ._files import check_outputs, fail, show, tell
+from ._given import read
 from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer
 
 
@@ -36,7 +33,8 @@ WORKED_EXAMPLE = PRESETS["worked"]
 EXAMPLES = (
     "crossentropy explain",
     "crossentropy explain --example first",
-    'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird',
+    'crossentropy explain --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "dog cat" --names cat,dog,bird',
+    "crossentropy explain --logits logits.npy --targets targets.npy --rows 3:8",
     "crossentropy explain --derivation --row 1 --class 2 --check",
     'crossentropy explain --logits "1000 0 -1000; 40 0 0" --targets "1 0" --pitfalls',
     "crossentropy explain --plot explain.png",
@@ -56,15 +54,22 @@ def explain(
     logits: Annotated[
         str | None,
         typer.Option(
-            help="Logits, rows parted by ';', or a .npy file; a worked example by default, "
-            'e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
+            help="Logits, rows parted by ';', line breaks or brackets, as Python and NumPy print them, or a .npy file; "
+            'a worked example by default, e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
         ),
     ] = None,
     targets: Annotated[
         str | None,
         typer.Option(
-            help="A class index for each row, or a distribution for each row, or a .npy file; by default those of the "
-            'worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
+            help="A class index for each row, or its name where there are --names, or a distribution for each row, or "
+            'a .npy file; by default those of the worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="The rows of logits, targets and sample weights that are explained, 3, 3:8, :8 or 3:, named from 0 "
+            "as in logits[3:8]; by default all, e.g. --rows 1:2."
         ),
     ] = None,
     example: Annotated[
@@ -149,17 +154,16 @@ def explain(
         of_class = preset.of_class if of_class is None else of_class
     if as_json and as_tex:
         fail(None, "--json and --tex: expected one of them")
-    given = (logits, targets, class_weight, sample_weight)
-    check_outputs([plot], [Path(words) for words in given if words and words.endswith(".npy")])
-    A = _matrix("logits", logits if logits is not None else preset.logits)
-    Y = _matrix("targets", targets if targets is not None else preset.targets)
+    if logits is None or targets is None:
+        logits, targets = preset.logits, preset.targets
+    given = {"logits": logits, "targets": targets, "class_weight": class_weight, "sample_weight": sample_weight}
+    check_outputs([plot], [Path(words) for words in given.values() if words and words.endswith(".npy")])
+    class_names = None if names is None else names.split(",")
+    arrays, first = read(given, class_names, rows)
     try:
         x = explain_rows(
-            A,
-            Y[0] if A.ndim == 1 and Y.shape == (1,) else Y,
-            None if names is None else names.split(","),
-            class_weight=None if class_weight is None else _matrix("class_weight", class_weight),
-            sample_weight=_of_rows(A, sample_weight),
+            names=class_names,
+            **arrays,
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
@@ -173,6 +177,8 @@ def explain(
         fail(None, error)
     if (x.q < 0)[x.s != 0].any():
         tell("crossentropy: warning: some target probabilities are negative: the loss is what its definition gives")
+    if first:
+        tell(f"row 0 is row {first} of the logits given")
     if plot is not None:
         _plot(x, plot, row)
     if as_json:
@@ -198,43 +204,3 @@ def _plot(x: Explanation, path: Path, row: int) -> None:
     except ValueError as error:
         fail(None, error)
     tell(f"wrote {path}")
-
-
-def _of_rows(logits: Array, weights: str | None) -> Array | None:
-    if weights is None:
-        return None
-    array = _matrix("sample_weight", weights)
-    return array[0] if logits.ndim == 1 and array.shape == (1,) else array
-
-
-def _matrix(name: str, given: str) -> Array:
-    """A .npy file; or numbers parted by spaces or commas, their rows by ';'. Without ';' one dimension."""
-    if given.endswith(".npy"):
-        with contextlib.ExitStack() as opened:
-            stored = load(Path(given), opened)
-            try:
-                refuse_many(name, stored.shape)
-            except ValueError as error:
-                fail(Path(given), error)
-            return stored[()]
-    rows = [line.replace(",", " ").split() for line in given.strip().strip(";").split(";")]
-    lengths = sorted({len(line) for line in rows})
-    if len(lengths) > 1 or lengths == [0]:
-        got = f"rows of {' and '.join(map(str, lengths))}" if len(lengths) > 1 else "none"
-        fail(None, f'{name}: expected rows of equally many numbers, as in "{WORKED_EXAMPLE.logits}", got {got}')
-    for number_type in (int, float):
-        try:
-            array = np.array([[number_type(word) for word in line] for line in rows])
-        except ValueError:
-            continue
-        return array[0] if len(rows) == 1 else array
-    wrong = next(word for line in rows for word in line if not _is_number(word))
-    return fail(None, f"{name}: expected numbers or the name of a .npy file, got {wrong!r}")
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
