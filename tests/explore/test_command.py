@@ -94,6 +94,11 @@ def test_numbers_reach_the_page(tmp_path):
     found = state("--logits", "logits.npy", "--targets", "targets.npy", cwd=tmp_path)
     assert (found["logits"], found["targets"]) == (logits.astype(float).tolist(), list(range(8)))
     assert found["names"] == list(map(str, range(10)))
+    given = ["--logits", "[[2.0, 1.0],\n [0.1, 2.0]]", "--targets", "dog cat", "--names", "cat,dog"]
+    assert state(*given, cwd=tmp_path)["targets"] == [1, 0]
+    done = run("--logits", "logits.npy", "--targets", "targets.npy", "--rows", "3:5", "-o", "page.html", cwd=tmp_path)
+    assert done.stderr.startswith("row 0 is row 3 of the logits given\n")
+    assert Reader((tmp_path / "page.html").read_text()).state()["targets"] == [3, 4]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,19 @@ from .._explain import explain as explain_rows
 from .._options import Reduction
 from ._files import check_outputs, fail, show, tell
 from ._given import read
-from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer
+from ._options import (
+    IgnoreIndex,
+    LabelSmoothing,
+    LogitsGiven,
+    Names,
+    Quiet,
+    Rows,
+    Softcap,
+    TargetsGiven,
+    Temperature,
+    ZLoss,
+    integer,
+)
 
 
 class Example(NamedTuple):
@@ -50,28 +62,20 @@ def _presets(incomplete: str) -> list[str]:
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
+def require_both(logits: str | None, targets: str | None) -> None:
+    """Refuse logits without targets, and targets without logits."""
+    if (logits is None) != (targets is None):
+        one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
+        fail(
+            None,
+            f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE.logits}" --targets "{WORKED_EXAMPLE.targets}"',
+        )
+
+
 def explain(
-    logits: Annotated[
-        str | None,
-        typer.Option(
-            help="Logits, rows parted by ';', line breaks or brackets, as Python and NumPy print them, or a .npy file; "
-            'a worked example by default, e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
-        ),
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            help="A class index for each row, or its name where there are --names, or a distribution for each row, or "
-            'a .npy file; by default those of the worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
-        ),
-    ] = None,
-    rows: Annotated[
-        str | None,
-        typer.Option(
-            help="The rows of logits, targets and sample weights that are explained, 3, 3:8, :8 or 3:, named from 0 "
-            "as in logits[3:8]; by default all, e.g. --rows 1:2."
-        ),
-    ] = None,
+    logits: LogitsGiven = None,
+    targets: TargetsGiven = None,
+    rows: Rows = None,
     example: Annotated[
         str | None,
         typer.Option(
@@ -80,10 +84,7 @@ def explain(
             "its target the first class or the last, e.g. --example first.",
         ),
     ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
-    ] = None,
+    names: Names = None,
     reduction: Annotated[
         str,
         typer.Option(
@@ -138,12 +139,7 @@ def explain(
 
     Without logits and targets, on a worked example.
     """
-    if (logits is None) != (targets is None):
-        one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
-        fail(
-            None,
-            f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE.logits}" --targets "{WORKED_EXAMPLE.targets}"',
-        )
+    require_both(logits, targets)
     if example is not None and example not in PRESETS:
         fail(None, f"--example: expected {', '.join(PRESETS)}, got {example!r}")
     if example is not None and logits is not None:

@@ -14,38 +14,26 @@ from .._explain import explain as explain_rows
 from .._files import whole, write_all
 from ..explore import page
 from ._eval import Reduction
-from ._explain import WORKED_EXAMPLE, _matrix
+from ._explain import WORKED_EXAMPLE, require_both
 from ._files import check_outputs, fail, tell
-from ._options import LabelSmoothing, Quiet, Temperature, reads
+from ._given import read
+from ._options import LabelSmoothing, LogitsGiven, Names, Quiet, Rows, TargetsGiven, Temperature, reads
 
 EXAMPLES = (
     "crossentropy explore",
     "crossentropy explore -o page.html",
-    'crossentropy explore --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0" --names cat,dog,bird',
+    'crossentropy explore --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "dog cat" --names cat,dog,bird',
+    "crossentropy explore --logits logits.npy --targets targets.npy --rows 3:8",
     'crossentropy explore --logits "3 1 0 -1" --targets "0.7 0.1 0.1 0.1" --temperature 2 --no-browser',
 )
 WORKED_NAMES = "cat,dog,bird"
 
 
 def explore(
-    logits: Annotated[
-        str | None,
-        typer.Option(
-            help="Logits, rows parted by ';', or a .npy file; a worked example by default, "
-            'e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
-        ),
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            help="A class index for each row, or a distribution for each row, or a .npy file; by default those of the "
-            'worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
-        ),
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
-    ] = None,
+    logits: LogitsGiven = None,
+    targets: TargetsGiven = None,
+    rows: Rows = None,
+    names: Names = None,
     reduction: Annotated[
         Reduction,
         typer.Option(
@@ -71,19 +59,16 @@ def explore(
     needs nothing else. It takes 1 to 8 rows of 2 to 10 classes; a worked example by default. Its address holds the
     numbers on it: a link shows them to others who have the page.
     """
-    if (logits is None) != (targets is None):
-        one, missing = ("--logits", "--targets") if targets is None else ("--targets", "--logits")
-        fail(None, f'{one} needs {missing}, as in --logits "{WORKED_EXAMPLE[0]}" --targets "{WORKED_EXAMPLE[1]}"')
+    require_both(logits, targets)
     check_outputs([output], [Path(words) for words in (logits, targets) if words and words.endswith(".npy")])
-    if names is None and logits is None:
-        names = WORKED_NAMES
-    A = _matrix("logits", logits if logits is not None else WORKED_EXAMPLE[0])
-    Y = _matrix("targets", targets if targets is not None else WORKED_EXAMPLE[1])
+    if logits is None or targets is None:
+        logits, targets, names = WORKED_EXAMPLE.logits, WORKED_EXAMPLE.targets, names or WORKED_NAMES
+    class_names = None if names is None else names.split(",")
+    arrays, first = read({"logits": logits, "targets": targets}, class_names, rows)
     try:
         x = explain_rows(
-            A,
-            Y[0] if A.ndim == 1 and Y.shape == (1,) else Y,
-            None if names is None else names.split(","),
+            names=class_names,
+            **arrays,
             label_smoothing=label_smoothing,
             temperature=temperature,
             reduction=reduction.value,
@@ -100,6 +85,8 @@ def explore(
         ).encode()
     except (IndexError, TypeError, ValueError) as error:
         fail(None, error)
+    if first:
+        tell(f"row 0 is row {first} of the logits given")
     if output is None:
         _serve(html, browser=not no_browser)
         return
@@ -110,16 +97,15 @@ def explore(
 
 def _serve(html: bytes, *, browser: bool) -> None:
     """Serve the page on a free port of this computer until Ctrl-C."""
-    with _Server(html) as server:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), _Server(html) as server:
         address = f"http://127.0.0.1:{server.server_port}/"
         print(address, flush=True)
         tell("the page is at this address until Ctrl-C")
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        with contextlib.suppress(KeyboardInterrupt):
-            if browser:  # beside the server: some browsers return only when they are closed
-                threading.Thread(target=_open, args=(address,), daemon=True).start()
-            server.serve_forever()
+        if browser:  # beside the server: some browsers return only when they are closed
+            threading.Thread(target=_open, args=(address,), daemon=True).start()
+        server.serve_forever()
 
 
 def _open(address: str) -> None:

@@ -51,3 +51,28 @@ Quiet = Annotated[
         help="Print no progress, notes or warnings to standard error, only what fails, e.g. --quiet.",
     ),
 ]
+LogitsGiven = Annotated[
+    str | None,
+    typer.Option(
+        help="Logits, rows parted by ';', line breaks or brackets, as Python and NumPy print them, or a .npy file; "
+        'a worked example by default, e.g. --logits "2 1 0.1; 0 1 2" --targets "1 0".'
+    ),
+]
+TargetsGiven = Annotated[
+    str | None,
+    typer.Option(
+        help="A class index for each row, or its name where there are --names, or a distribution for each row, or "
+        'a .npy file; by default those of the worked example, e.g. --logits "2 1 0.1" --targets "0 0.5 0.5".'
+    ),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(
+        help="The rows of logits, targets and sample weights that are explained, 3, 3:8, :8 or 3:, named from 0 "
+        "as in logits[3:8]; by default all, e.g. --rows 1:2."
+    ),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(help="The classes' names; by default their indices, e.g. --names cat,dog,bird."),
+]
