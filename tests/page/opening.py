@@ -32,14 +32,13 @@ class Opener:
     def __init__(self, browser: Browser):
         self.browser, self.pages, self.complaints = browser, [], []
 
-    def __call__(self, fragment="", *, layout="wide-light", file=BUILT, clock=True, **options) -> Page:
+    def __call__(self, fragment="", *, layout="wide-light", file=BUILT, address="", clock=True, **options) -> Page:
         """`clock`: timers and animation frames wait until `settle` lets a second pass."""
         context = self.browser.new_context(**LAYOUTS[layout], **options)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = context.new_page()
         self.pages.append(page)
         page.set_default_timeout(5000)
-        address = file.as_uri()
 
         def watch_request(request):
             if not request.is_navigation_request() and not request.url.startswith("data:"):
@@ -50,7 +49,7 @@ class Opener:
         page.on("request", watch_request)
         if clock:
             page.clock.install()
-        page.goto(address + fragment)
+        page.goto((address or file.as_uri()) + fragment)
         if options.get("java_script_enabled", True):
             page.wait_for_selector("[data-ready='1']", state="attached")
             if clock:

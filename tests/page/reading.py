@@ -16,6 +16,7 @@ _COLLECT = """() => ({
     const back = e instanceof SVGPathElement && e.getTotalLength() && e.getPointAtLength(0).x > box.x + box.width / 2
     return {
       name: e.dataset.name, value: e.dataset.value, text: e.textContent.trim(),
+      label: e.getAttribute("aria-label") ?? "",
       shape: e.dataset.length !== undefined, length: Number(e.dataset.length), scale: Number(e.dataset.scale),
       drawn: back ? -box.width : box.width, visible: e.checkVisibility(),
       figure: e.closest("[data-figure]")?.dataset.figure, dot: e instanceof SVGCircleElement,
@@ -92,6 +93,8 @@ def wrong(seen: dict, state: State | None = None) -> list[str]:
             found += _wrong_shape(n, shown)
         elif n["text"] != number(shown) and not (n["dot"] and not n["text"]):
             found.append(f"{n['name']}: text {n['text']!r}, expected {number(shown)!r}")
+        elif n["label"] and not n["label"].endswith(f": {number(shown)}"):
+            found.append(f"{n['name']}: label {n['label']!r}, expected {number(shown)!r}")
     for field in seen["fields"]:
         if field["control"].startswith(("logit[", "soft[", "temperature", "label_smoothing", "rate")):
             found += _wrong_field(field, state)

@@ -1,6 +1,8 @@
 """Colours, small screens, paper, less motion, no script, a file of one's own, and how soon the page is ready."""
 
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -69,12 +71,14 @@ def test_contrast_of_black_and_white():
     assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.005)
 
 
-# The part of the window that stays covered however far the page is scrolled.
-_COVERED = """() => [...document.querySelectorAll("body *")]
-  .filter(e => ["sticky", "fixed"].includes(getComputedStyle(e).position) && e.checkVisibility())
-  .map(e => e.getBoundingClientRect())
-  .map(box => Math.max(0, Math.min(box.bottom, innerHeight) - Math.max(box.top, 0)))
-  .reduce((a, b) => a + b, 0)"""
+# The lines of the window that stay covered however far the page is scrolled.
+_COVERED = """() => {
+  const boxes = [...document.querySelectorAll("body *")]
+    .filter(e => ["sticky", "fixed"].includes(getComputedStyle(e).position) && e.checkVisibility())
+    .map(e => e.getBoundingClientRect())
+  return Array.from({length: innerHeight}, (_, y) => boxes.some(box => box.top <= y && y < box.bottom))
+    .filter(Boolean).length
+}"""
 
 
 @pytest.mark.parametrize("layout", ["phone-light", "phone-dark"])
@@ -129,6 +133,25 @@ def test_written_file(open_page, tmp_path):
     assert wrong(read(page), shown) == []
     Reader(page, 5).act()
     settle(page)
+
+
+def test_served(open_page):
+    """The page as the command serves it; of a browser's other requests the page has none."""
+    command = [sys.executable, "-m", "crossentropy", "explore", "--no-browser", "--logits", "3 -1", "--targets", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        address = re.search(r"http://\S+", server.stdout.readline())[0]
+        page = open_page(address=address)
+        assert wrong(read(page), State("#v1;A=3,-1;Y=1")) == []
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 0
+
+
+def test_chromium_is_named_where_it_is_missing(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "test_without_script", __file__]
+    done = subprocess.run(command, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "sudo apt install chromium" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_ready_soon(open_page, layout, capsys):

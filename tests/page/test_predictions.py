@@ -12,23 +12,21 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("number", TOLD)
-def test_guesses(open_page, layout, number):
+def test_guesses(open_page, layout):
     page = open_page(layout=layout)
-    asked = page.locator(f"[data-prediction='{number}']")
-    guesses = asked.locator("[data-guess]")
-    messages = asked.locator("[data-message]")
-    assert sorted(guesses.evaluate_all("all => all.map(e => e.dataset.guess)")) == sorted(TOLD[number])
-    assert not any(message.is_visible() for message in messages.all())
-    for guess, words in TOLD[number].items():
-        button = asked.locator(f"[data-guess='{guess}']")
-        button.click()
-        settle(page)
-        (told,) = [message.inner_text() for message in messages.all() if message.is_visible()]
-        assert words in told
-        assert button.get_attribute("aria-pressed") == "true"
-        assert asked.locator("[aria-pressed=true]").count() == 1
-        assert ("right" in (button.get_attribute("class") or "")) == (guess == "right")
+    for number, told in TOLD.items():
+        asked = page.locator(f"[data-prediction='{number}']")
+        messages = asked.locator("[data-message]")
+        guesses = asked.locator("[data-guess]").evaluate_all("all => all.map(e => e.dataset.guess)")
+        assert sorted(guesses) == sorted(told)
+        assert messages.locator("visible=true").count() == 0
+        for guess, words in told.items():
+            button = asked.locator(f"[data-guess='{guess}']")
+            button.click()
+            assert words in messages.locator("visible=true").inner_text()
+            assert button.get_attribute("aria-pressed") == "true"
+            assert asked.locator("[aria-pressed=true]").count() == 1
+            assert ("right" in (button.get_attribute("class") or "")) == (guess == "right")
 
 
 def test_sections_are_there_without_a_guess(open_page):
@@ -46,8 +44,9 @@ def test_right_guesses_are_right(open_page):
         for number in (2, 3)
     ]
     assert shown == pytest.approx([x.losses[0], x.dmean[0, 1]], rel=1e-12)
-    assert (x.dlogits[0] < 0).tolist() == [False, True, False]  # a step raises the logit of dog alone
-    assert "dog rises, all others fall" in page.locator("[data-prediction='4'] [data-right]").inner_text()
+    assert (x.dlogits[0] < 0).any()  # some logits rise with a step
+    assert (x.dlogits[0] > 0).any()
+    assert "some rise, the others fall" in page.locator("[data-prediction='4'] [data-right]").inner_text()
 
 
 def test_equal_numbers_are_equally_right(open_page):
