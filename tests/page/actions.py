@@ -85,6 +85,8 @@ def broken_promise(control: str, before: State, after: State) -> str:
     x = before.x
     if control == "add3":
         moved = np.subtract(after.logits, before.logits)
+        if not moved.any() and max(before.logits[before.row]) > 9997:
+            return ""  # refused: logits end at 10000
         moved[before.row] -= 3
         return f"added {moved.tolist()} beyond 3 to row {before.row}" if abs(moved).max() > 1e-9 else ""
     if control == "step":
