@@ -17,12 +17,12 @@ The font is a subset of STIX Two Math; its licence is OFL.txt. It was made by
 import base64
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import jinja2
-from content import content
 from markupsafe import Markup
 
 from crossentropy.explore import data_block
@@ -58,7 +58,7 @@ def _hash(text: str) -> str:
 def build() -> str:
     """Return the page."""
     example = json.loads(_run("node", "--input-type=module", "-e", _PRINT_EXAMPLE))
-    text = content(example)
+    text = runpy.run_path(str(HERE / "content.py"))["content"](example)  # which is not installed
     figures = json.loads(_run("node", "prerender.mjs", given=json.dumps(text)))
     script = _bundle("view.mjs", "--format=iife")
     style = _bundle("style.css", "--loader:.woff2=dataurl")
