@@ -13,6 +13,7 @@ EXAMPLE = {
     "row": 0, "entry": [0, 0],
 }  # fmt: skip
 FRAGMENT = "v1;A=2,1,0.1/0.1,2,1.9;Y=1,0;names=cat,dog,bird;t=1;eps=0;r=mean;rate=1"
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of the text
 
 
 def test_example(node):
@@ -35,8 +36,7 @@ def states(draw):
     N, C = draw(st.integers(1, 8)), draw(st.integers(2, 10))
     logit = st.floats(-10000, 10000)
     index = st.integers(0, C - 1)
-    turning = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of the text
-    letters = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters=turning)
+    letters = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters=TURNING)
     name = st.text(letters, min_size=1, max_size=60).filter(lambda text: text.replace("\ufeff", "").strip())
     soft = st.lists(st.integers(0, 9), min_size=C, max_size=C).filter(any).map(lambda w: [x / sum(w) for x in w])
     targets = draw(st.sampled_from([index, soft]))
@@ -93,6 +93,8 @@ def changed(**parts):
 
 
 REFUSED = [
+    *(changed(names=["a", "b", f"c{letter}"]) for letter in TURNING),
+    *(changed(targets=[[0, 1, 0], [1, off, 0]]) for off in (1e-5, 1e-3)),
     {}, [], 3, "text",
     *(changed(**{name: None}) for name in EXAMPLE), *(changed(**{name: "text"}) for name in EXAMPLE),
     *(changed(**{name: True}) for name in EXAMPLE), *(changed(**{name: [[None]]}) for name in EXAMPLE),
@@ -114,7 +116,7 @@ ACCEPTED = [
     EXAMPLE, changed(names=["<script>", "a;b,c/d=e#%", "\U0001f431‍"]), changed(targets=[1.0, 0]), changed(rate=100),
     changed(targets=[[0.25, 0.25, 0.5], [1 / 3, 1 / 3, 1 / 3]]), changed(temperature=0.05, label_smoothing=1),
     changed(logits=[[10000, -10000, 0], [0, 0, 0]]), changed(trace=[1.0] * 200), changed(names=["x" * 60, "b", "c"]),
-    changed(row=1, entry=[2, 1]),
+    changed(row=1, entry=[2, 1]), changed(targets=[[0, 1, 0], [1, 5e-7, 0]]),
 ]  # fmt: skip
 
 

@@ -166,6 +166,11 @@ def test_step(states, explained, node):
         assert {**found, "logits": 0, "trace": 0} == {**s, "rate": 0.5, "logits": 0, "trace": 0}
 
 
+def test_trace_keeps_the_last_steps(node):
+    (found,) = node([["step", state([[0.0, 1.0]], [0], trace=list(range(200)))]])
+    assert found["trace"] == [*range(1, 200), pytest.approx(math.log(1 + math.e))]
+
+
 def test_text_of_numbers(explained, node):
     rng = np.random.default_rng(0)
     random = rng.choice([-1, 1], 20_000) * 10.0 ** rng.uniform(-12, 12, 20_000)
