@@ -2,16 +2,18 @@
 
 import math
 import random
+import re
+from collections import defaultdict
 
 import numpy as np
-from page.oracle import EXAMPLE, State
+from page.oracle import State
 from playwright.sync_api import Locator, Page
 
 FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]"
 _LIST = """selector => [...document.querySelectorAll(selector)].map((e, index) => ({
   index, kind: e.localName === "input" ? e.type : e.localName, control: e.dataset.control || e.id || "",
   name: e.dataset.name || "", label: e.getAttribute("aria-label") || e.textContent.trim().slice(0, 40),
-  min: e.min, max: e.max,
+  value: e.value ?? "",
   use: !e.disabled && e.tabIndex >= 0 && e.checkVisibility({visibilityProperty: true}) && !e.closest("[inert]"),
 })).filter(e => e.use)"""
 NUMBERS = ["0", "1", "-2.5", "3.25", "0.1", "7", "-12", "40", "1e3", "800", "0.5", "10", "0.05", "2"]
@@ -27,10 +29,10 @@ class Reader:
 
     def act(self) -> tuple[dict, str]:
         """Use one control: which, and how."""
-        elements = focusable(self.page)
-        # Numbers are many and change nothing but the panel: each kind of element gets its share.
-        kind = self.random.choice(sorted({e["kind"] for e in elements}))
-        chosen = self.random.choice([e for e in elements if e["kind"] == kind])
+        groups = defaultdict(list)  # each has its share: the numbers are many, and only open the panel
+        for element in focusable(self.page):
+            groups[element["kind"], element["control"].split("[")[0]].append(element)
+        chosen = self.random.choice(groups[self.random.choice(sorted(groups))])
         return chosen, self.use(chosen)
 
     def use(self, chosen: dict) -> str:
@@ -80,24 +82,43 @@ class Reader:
         return f"drag to {end - box['x']:.0f} of {box['width']:.0f}"
 
 
-def broken_promise(control: str, before: State, after: State) -> str:
-    """What an action should have done to the state and has not; what a control does is said here once more."""
-    x = before.x
-    if control == "add3":
+# What each control may change of the state; all others nothing.
+_CHANGES = {
+    "logit": {"logits"},
+    "target": {"q"},
+    "soft": {"q"},
+    "add3": {"logits"},
+    "step": {"logits", "trace"},
+    "reset": {"logits", "q", "trace", "temperature", "label_smoothing", "reduction", "rate", "row", "entry"},
+    **{name: {name} for name in ("temperature", "label_smoothing", "reduction", "rate", "row", "entry")},
+}
+_LIMITS = {"logit": (-1e4, 1e4), "temperature": (0.05, 20), "label_smoothing": (0, 1), "rate": (5e-324, 100)}
+
+
+def broken_promise(chosen: dict, how: str, before: State, after: State) -> str:
+    """What an action should have done to the state and has not, or has done beside it."""
+    root, *index = re.findall(r"\w+(?:-\w+)?", chosen["control"]) or [""]
+    index = tuple(map(int, index))
+    changed = {name for name in _CHANGES["reset"] if getattr(before, name) != getattr(after, name)}
+    if changed - _CHANGES.get(root, set()):
+        return f"changed {changed}"
+    if root == "add3" and max(before.logits[before.row]) <= 9997:
         moved = np.subtract(after.logits, before.logits)
-        if not moved.any() and max(before.logits[before.row]) > 9997:
-            return ""  # refused: logits end at 10000
         moved[before.row] -= 3
         return f"added {moved.tolist()} beyond 3 to row {before.row}" if abs(moved).max() > 1e-9 else ""
-    if control == "step":
-        expected = x.logits - before.rate * x.dlogits
+    if root == "step":
+        expected = before.x.logits - before.rate * before.x.dlogits
         if not np.allclose(after.logits, expected, rtol=1e-12, atol=1e-12):
             return f"logits {after.logits}, expected {expected.tolist()}"
-        if after.trace[:-1] != before.trace or not math.isclose(after.trace[-1], float(x.loss), rel_tol=1e-9):
-            return f"trace {after.trace}, expected {before.trace} and {x.loss}"
-    if control == "reset":
-        example = State(EXAMPLE)
-        return "" if after.logits == example.logits and after.targets == example.targets else "is not the example"
-    if control in ("guess-2", "guess-3", "guess-4") or control.startswith("copy"):
-        return "" if after.logits == before.logits else "moved the logits"
+        if after.trace[:-1] != before.trace or not math.isclose(after.trace[-1], float(before.x.loss), rel_tol=1e-9):
+            return f"trace {after.trace}, expected {before.trace} and {before.x.loss}"
+    if root in _LIMITS and how.startswith("type "):
+        value, (least, most) = float(how.removeprefix("type ")), _LIMITS[root]
+        name = "state." + chosen["control"].replace("logit[", "logits[")
+        expected = value if least <= value <= most else before.expected(name).value
+        if after.expected(name).value != expected:
+            return f"{name} is {after.expected(name).value}, expected {expected}"
+    if root in ("reduction", "row", "target") and how == "click":
+        found = after.q[index[0]].index(1) if root == "target" else getattr(after, root)
+        return "" if str(found) == chosen["value"] else f"{root} is {found}, expected {chosen['value']}"
     return ""

@@ -29,7 +29,11 @@ def mistakes(page):
     page.locator("[data-control=step]").click()
     settle(page)
     after = State(read(page)["fragment"])
-    return [*found, *wrong(read(page), after), *filter(None, [broken_promise("step", before, after)])]
+    return [
+        *found,
+        *wrong(read(page), after),
+        *filter(None, [broken_promise({"control": "step"}, "click", before, after)]),
+    ]
 
 
 def test_whole_page_has_no_mistakes(open_page):

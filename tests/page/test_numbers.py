@@ -40,7 +40,7 @@ def test_actions(open_page, layout):
         seen = read(page)
         after = State(seen["fragment"])
         found = wrong(seen, after) + strays(page)
-        found += filter(None, [broken_promise(chosen["control"], before, after)])
+        found += filter(None, [broken_promise(chosen, how, before, after)])
         assert found == [], f"after {told[-3:]}\n{seen['fragment']}"
         before = after
     page.keyboard.press("Escape")  # closes the panel
