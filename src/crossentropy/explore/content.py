@@ -58,7 +58,9 @@ tau, epsilon = {temperature}, {label_smoothing}
 
 Y = (1 - epsilon) * Y + epsilon / A.shape[1]
 u = (A - A.max(1, keepdims=True)) / tau
-log_p = u - np.log(np.exp(u).sum(1, keepdims=True))
+e = np.exp(u)
+e[range(len(A)), A.argmax(1)] = 0  # exp(0) = 1, the largest: log1p adds it
+log_p = u - np.log1p(e.sum(1, keepdims=True))
 losses = -(Y * log_p).sum(1)
 loss = losses.{reduction}()
 dlogits = (np.exp(log_p) - Y) / tau{divided}

@@ -13,12 +13,16 @@ export function openPanel(button, x, formulas) {
 
 /** Formula and lights anew, after the numbers have changed. */
 export function refreshPanel(x, formulas) {
+  const found = asked && exists() ? origin(x, asked) : undefined;
+  const formula = found && !isUnfolded() ? String(filled(x, formulas[found.formula], found.slots)) : "";
+  show(panel.querySelector("output"), formula);
+  panel.hidden = formula === "";
+  light(found?.lit ?? []);
+}
+
+function light(paths) {
   for (const element of document.querySelectorAll(".lit")) element.classList.remove("lit");
-  const found = asked && exists() && origin(x, asked);
-  panel.hidden = !found || isUnfolded();
-  if (!found) return;
-  show(panel.querySelector("output"), String(filled(x, formulas[found.formula], found.slots)));
-  for (const path of found.lit)
+  for (const path of paths)
     for (const element of document.querySelectorAll(`[data-name="${path}"],[data-input="${path}"]`)) element.classList.add("lit");
 }
 
@@ -30,8 +34,9 @@ const isUnfolded = () => document.querySelector(`button[data-name="${asked}"][ar
 
 function close() {
   asked = undefined;
+  show(panel.querySelector("output"), "");
   panel.hidden = true;
-  for (const element of document.querySelectorAll(".lit")) element.classList.remove("lit");
+  light([]);
 }
 
 export function startPanel() {

@@ -9,6 +9,7 @@ function isRight(x, choice) {
   return number(choice) !== undefined && valueOf(x, number(choice)) === valueOf(x, number(right));
 }
 
+/** Mark a choice and show what is said to it, of which a copy is returned for those who listen. */
 export function judge(x, choice) {
   const prediction = choice.closest("[data-prediction]");
   const right = isRight(x, choice);
@@ -18,6 +19,7 @@ export function judge(x, choice) {
   }
   const name = right ? "right" : choice.dataset.guess;
   for (const message of prediction.querySelectorAll("[data-message]")) message.hidden = message.dataset.message !== name;
+  return prediction.querySelector(`[data-message="${name}"]`).cloneNode(true).childNodes;
 }
 
 /** After a change of the numbers a guess is judged anew. */

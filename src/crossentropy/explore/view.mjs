@@ -2,7 +2,7 @@
 import { snippet, svgText } from "./copy.mjs";
 import { act, change } from "./controls.mjs";
 import { figures, prose } from "./figures.mjs";
-import { number } from "./format.mjs";
+import { shown } from "./markup.mjs";
 import { show } from "./morph.mjs";
 import { openPanel, refreshPanel, startPanel } from "./panel.mjs";
 import { judge, restore } from "./predictions.mjs";
@@ -39,40 +39,36 @@ function set(control, value) {
 
 /** Go on to a state that the reader made; the address and the live region follow a little later. */
 function go(next) {
-  if (validate(next) !== null) return draw(state);
-  draw(next);
-  hide(problem);
+  const refused = validate(next);
+  draw(refused ? state : next);
+  clearTimeout(saying);
+  if (refused) return say(code(refused));
+  problem.hidden = true;
+  problem.replaceChildren();
   clearTimeout(saving);
   saving = setTimeout(() => history.replaceState(null, "", `#${toFragment(state)}`), 250);
-  clearTimeout(saying);
-  saying = setTimeout(() => say("loss", x.loss), 700);
+  saying = setTimeout(() => say("loss ", numberOf("loss"), " nats"), 700);
 }
 
-/** Announce a number. */
-function say(name, value) {
-  const path = name;
-  status.innerHTML = "";
-  const text = document.createElement("span");
-  Object.assign(text.dataset, { name: path, value: String(value) });
-  text.textContent = number(value);
-  status.append("loss ", text, " nats");
+const say = (...parts) => status.replaceChildren(...parts);
+
+function numberOf(name) {
+  const element = document.createElement("span");
+  show(element, String(shown(x, name)));
+  return element.firstChild;
 }
 
-function hide(element) {
-  element.hidden = true;
-  element.textContent = "";
+function code(text) {
+  const element = document.createElement("code");
+  element.textContent = text;
+  return element;
 }
 
 function load() {
   const read = fromFragment(location.hash, given);
   draw(read.state);
-  hide(problem);
-  if (read.problem) {
-    problem.hidden = false;
-    const detail = document.createElement("code");
-    detail.textContent = read.problem;
-    problem.append(`${problem.dataset.problem} `, detail);
-  }
+  problem.hidden = !read.problem;
+  problem.replaceChildren(...(read.problem ? [`${problem.dataset.problem} `, code(read.problem)] : []));
 }
 
 document.addEventListener("input", ({ target }) => {
@@ -85,7 +81,7 @@ document.addEventListener("click", ({ target }) => {
   if (!button) return;
   const next = act(state, button, given);
   if (next) go(next);
-  if (button.dataset.guess) judge(x, button);
+  if (button.dataset.guess) say(...judge(x, button));
   if (button.dataset.control?.startsWith("copy-")) copy(button);
   if (button.dataset.name) openPanel(button, x, formulas);
 });
@@ -98,9 +94,10 @@ async function copy(button) {
   const what = button.dataset.control.slice("copy-".length);
   const text = { link: () => location.href.replace(/#.*/, "") + `#${toFragment(state)}`, svg: svgText }[what]?.();
   const source = document.querySelector(`[data-snippet="${what}"]`);
+  let done = "selected";
   try {
     await navigator.clipboard.writeText(text ?? source.textContent);
-    button.dataset.done = "copied";
+    done = "copied";
   } catch {
     const shown = document.getElementById(`${what}-text`) ?? source;
     if (text) {
@@ -108,9 +105,8 @@ async function copy(button) {
       shown.hidden = false;
     }
     getSelection().selectAllChildren(shown);
-    button.dataset.done = "selected";
   }
-  status.textContent = button.dataset[button.dataset.done];
+  say(button.dataset[done]);
 }
 
 startPanel();
