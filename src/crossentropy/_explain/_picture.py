@@ -30,6 +30,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": FONT_SIZE,
     "axes.titlesize": 10,
 }
+_POINT: dict[str, Any] = {"markeredgecolor": "black", "markersize": 8, "clip_on": False}
 _HATCHES = ("", "////", "....", "xxxx")
 _MAP = matplotlib.colormaps["cividis"]  # its lightness rises steadily: readable without colour vision
 # The least width in points that the layout leaves for the classes of a panel.
@@ -235,14 +236,11 @@ def _curve(axes: Axes, x: LossNumbers, rows: list[int]) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
 
 
-_POINT: dict[str, Any] = {"markeredgecolor": "black", "markersize": 8, "clip_on": False}
-
-
 def _apart(heights: list[float], gap: float, top: float) -> list[float]:
     """Rising heights moved apart, up where there is room below the top, else down."""
     moved: list[float] = []
     for height in heights:
-        moved.append(max([height, *(moved[-1:] and [moved[-1] + gap])]))
+        moved.append(max(height, moved[-1] + gap) if moved else height)
     for place in reversed(range(len(moved))):
         moved[place] = min(moved[place], top - gap * (len(moved) - 1 - place))
     return moved

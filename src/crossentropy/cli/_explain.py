@@ -108,7 +108,11 @@ def explain(
         bool, typer.Option("--derivation", help="Derive the gradient of --row for --class, e.g. --derivation.")
     ] = False,
     row: Annotated[
-        int, typer.Option(parser=integer, help="The row that is derived and whose Jacobian is drawn, e.g. --row 1.")
+        int,
+        typer.Option(
+            parser=integer,
+            help="The row that is derived and whose Jacobian is drawn, counted from the first of --rows, e.g. --row 1.",
+        ),
     ] = 0,
     of_class: Annotated[
         int | None,

@@ -53,6 +53,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         sample_weight: Tensor | None = None,
         num_items: float | Tensor | None = None,
     ) -> Tensor:
+        """Compute the loss; arguments as for `cross_entropy`."""
         return cross_entropy(
             input,
             target,
@@ -131,6 +132,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         sample_weight: Tensor | None = None,
         num_items: float | Tensor | None = None,
     ) -> Tensor:
+        """Compute the loss of what the classifier makes of `input`; arguments as for `linear_cross_entropy`."""
         shape = (self.num_classes, *self.out_features)
         bias = self.linear.bias
         return linear_cross_entropy(
