@@ -94,7 +94,8 @@ function textbook(logits, target, round, right) {
   const log = round(Math.log(p));
   const loss = -log;
   const result = verdict(loss, right.loss);
-  const lost = (digits, exact) => (result === "0" || result === "digits") && !(Math.abs(digits - exact) <= DIGITS_LOST * exact);
+  const rounds = result === "0" || result === "digits";
+  const lost = (digits, exact) => rounds && !(Math.abs(digits - exact) <= DIGITS_LOST * exact);
   const marks = {
     exp: e.includes(Infinity) ? "overflow" : e[target] === 0 ? "underflow" : "",
     sum: S === Infinity && !e.includes(Infinity) ? "overflow" : lost(S - e[target], right.others) ? "digits lost" : "",
@@ -105,7 +106,7 @@ function textbook(logits, target, round, right) {
   return operations({ exp: e, sum: S, quotient: p, log, loss }, marks, result);
 }
 
-/** m - A_t + log1p(r), an operation at a time, each rounded. Nothing in it fails. */
+/** m - A_t + log1p(r), an operation at a time, each rounded. Only what is too small for the precision is lost. */
 function stable(logits, target, round, right) {
   const top = indexOfLargest(logits);
   const shifted = logits.map((z) => round(z - logits[top]));
