@@ -100,9 +100,11 @@ def content(example: dict[str, Any]) -> dict[str, Any]:
     by_title = {step.title: step for step in reversed(steps)}
     found = {name: by_title[title] for name, title in STEPS.items()}
     titles = {name: step.title.split(": ", 1)[-1] for name, step in found.items()}
+    operations = _operations()
     return {
+        "operations": {name: str(tree) for name, tree in operations.items()},
         "formulas": {
-            **{name: _mathml(tree) for name, tree in {**_symbols(), **_operations()}.items()},
+            **{name: _mathml(tree) for name, tree in {**_symbols(), **operations}.items()},
             **{name: _sides(tree) for name, tree in {**_shown(), **_origins()}.items()},
         },
         "live": ["options", *_origins()],  # those with slots, which the script needs
@@ -170,7 +172,14 @@ def _origins() -> dict[str, Formula]:
     """Where a number comes from, with slots for the numbers that it comes from."""
     p, y, S, N, value = map(Slot, ("p", "y", "S", "N", "value"))
     e_k, e_c, p_k, p_c = map(Slot, ("e_k", "e_c", "p_k", "p_c"))
+    epsilon = Slot("label_smoothing")
     found: dict[str, Formula] = {
+        "smoothed": equal(
+            Symbol("Y′")["c"],
+            (1 - f.EPSILON) * f.Y["c"] + f.EPSILON / f.C,
+            (1 - epsilon) * Slot("q") + epsilon / Slot("C"),
+            value,
+        ),
         "p": equal(f.SIGMA["c"], E["c"] / f.S, Slot("e") / S, value),
         "log_p": equal(-f.LOG(f.SIGMA["c"]), -f.LOG(p), value),
         "losses": equal(*ROW_LOSS.sides, value),

@@ -30,11 +30,12 @@ function result(k, dtype, which, index) {
 }
 
 /** The textbook's formula and the stable one, an operation a line. */
-export function failing(formulas) {
+export function failing(formulas, words) {
   return html`${fails.map(({ logits, found }, k) => html`<div class="failing"><h3>A = [${logits.join(", ")}]</h3>
     ${["textbook", "stable"].map((which) => html`<div class="scroll"><table><caption>${which}</caption><thead><tr>
       <th scope="col">operation</th><th scope="col"><code>float32</code></th><th scope="col"><code>float64</code></th></tr></thead>
       <tbody>${found.float32[which].steps.map(({ name }, index) => html`<tr>
-        <th scope="row">${filled({}, formulas[`${which}-${name}`], {})}</th>
+        <th scope="row"><span class="unseen" data-constant>${words[`${which}-${name}`]}</span><span aria-hidden="true"
+          >${filled({}, formulas[`${which}-${name}`], {})}</span></th>
         ${["float32", "float64"].map((dtype) => result(k, dtype, which, index))}</tr>`)}</tbody></table></div>`)}</div>`)}`;
 }

@@ -54,6 +54,11 @@ const ORIGINS = {
     },
     lit: [`p[${i}][${k}]`, `p[${i}][${c}]`],
   }),
+  smoothed: (x, path, i, c) => ({
+    formula: "smoothed",
+    slots: { label_smoothing: "state.label_smoothing", q: `q[${i}][${c}]`, C: "C", value: path },
+    lit: [`q[${i}][${c}]`],
+  }),
   "-ratio": (x, path, i, k) => ({
     formula: "ratio",
     slots: { y: `smoothed[${i}][${k}]`, p: `p[${i}][${k}]`, value: path },

@@ -12,5 +12,5 @@ const x = scope(EXAMPLE);
 const drawn = Object.entries(figures).map(([name, figure]) => [name, String(figure(x, content.formulas))]);
 const numbers = content.prose.map((path) => [path, String(prose(x, path))]);
 const snippets = Object.entries(content.snippets).map(([name, text]) => [`snippet-${name}`, String(html`${snippet(text, x)}`)]);
-const all = [...drawn, ...numbers, ...snippets, ["failing", String(failing(content.formulas))]];
+const all = [...drawn, ...numbers, ...snippets, ["failing", String(failing(content.formulas, content.operations))]];
 process.stdout.write(JSON.stringify(Object.fromEntries(all)));
