@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
+    "live",
     "render",
 ]
 
@@ -41,7 +42,7 @@ numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "crossentropy"
-html_static_path = ["site.css"]
+html_static_path = ["site.css", "../src/crossentropy/explore/stix-two-math.woff2"]
 html_css_files = ["site.css"]
 html_show_sphinx = html_show_sourcelink = html_copy_source = False
 html_show_search_summary = False  # they are fetched, which a browser forbids where the site is opened as a file

@@ -22,6 +22,7 @@ NAMED = {
     "http://www.w3.org/2000/svg",
     "https://pydata-sphinx-theme.readthedocs.io/en/stable/user_guide/version-dropdown.html",
 }
+LIVE = r'<div class="live">(?s:(.*?))</div><!-- live -->'
 
 
 class Page(HTMLParser):
@@ -32,6 +33,7 @@ class Page(HTMLParser):
         self.ids, self.links, self.loads, self.elements, self.texts = set(), [], [], [], []
         self._open = []
         self.text = path.read_text(encoding="utf-8")
+        self.live = re.findall(LIVE, self.text)
         self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
@@ -73,6 +75,8 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=name)
 
 def test_there_are_pages():
     assert len(PAGES) > 40, "make site"
+    assert all(read(page).links for page in PAGES if page.name != "explore.html")
+    assert (SITE / "explore.html").read_bytes() == (PACKAGE / "explore" / "page.html").read_bytes()
     assert (SITE / "index.html").read_bytes() == (SITE / "README.html").read_bytes()
 
 
@@ -83,7 +87,6 @@ def test_one_heading_of_first_rank(page):
 
 @every_page
 def test_links(page):
-    assert read(page).links
     for link in read(page).links:
         parts = urlsplit(link)
         if parts.scheme or parts.netloc:
@@ -158,9 +161,10 @@ def prose(source):
 def test_formulas_are_mathml(source):
     page = read(SITE / source.relative_to(ROOT).with_suffix(".html"))
     formulas = re.findall(r"(?s)\$\$.+?\$\$|\$[^$\n]+\$", prose(source))
-    assert page.count("math") == len(formulas)
+    shown = re.findall(r"<math\b[^>]*>", re.sub(LIVE + "|(?s:<script>.*?</script>)", "", page.text))
+    assert len(shown) == len(formulas)
     displayed = sum(formula.startswith("$$") for formula in formulas)
-    assert sum(tag == "math" and given.get("display") == "block" for tag, given in page.elements) == displayed
+    assert sum('display="block"' in tag for tag in shown) == displayed
     written = [text for inside, text in page.texts if not {"code", "pre", "script", "style"} & set(inside)]
     assert not [text for text in written if "$" in text or re.search(r"\\[a-zA-Z]", text)]
 
@@ -180,6 +184,30 @@ def test_formulas_say_what_they_said():
     assert re.search(r"<msubsup><mi>ι</mi><mi>N</mi><mi>𝖳</mi></msubsup>", chapter)
     entry = r"<mtd[^>]*>(?:(?!</?mtd).)*</mtd>"
     assert re.search(rf"<mtable[^>]*>(?:<mtr>(?:{entry}){{3}}</mtr>){{3}}</mtable>", chapter), "the Jacobian"
+
+
+def test_the_live_figures_of_the_chapter_have_one_store_and_are_drawn_without_script():
+    source = (ROOT / "docs" / "the-loss.md").read_text(encoding="utf-8")
+    page = read(SITE / "docs" / "the-loss.html")
+    names = re.findall(r"<!-- live: (\S+) -->", source)
+    problem, *figures, store = page.live
+    assert "data-problem" in problem
+    assert len(figures) == len(names) >= 5
+    for name, figure in zip(names, figures, strict=True):
+        assert re.search(rf'data-(?:figure|control)="{name}"', figure)
+        empty = re.findall(r'<(?:div|span)[^>]* data-figure="[^"]*"[^>]*>\s*</(?:div|span)>', figure)
+        assert not empty
+    live_page = (PACKAGE / "explore" / "page.html").read_text(encoding="utf-8")
+    for given in (' type="application/json" id="data"', ""):
+        (script,) = re.findall(rf"(?s)<script{given}>(.*?</script>)", live_page)
+        assert page.text.count(script) == 1
+    assert "<script>" not in store
+    ids = [given["id"] for _, given in page.elements if given.get("id")]
+    assert len(ids) == len(set(ids))
+    assert read(SITE / "docs" / "jax.html").live == []
+    (style,) = re.findall(r"(?s)<style>(\.live.*?)</style>", page.text)
+    assert ":root" not in style, "its colours are those of the figures"
+    assert 'html[data-theme="dark"] &{' in style
 
 
 def test_flowcharts_are_drawn():
