@@ -115,7 +115,10 @@ test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
 test-core: build/lint/built
 	build/lint/stack
 
-test-all: test test-torch test-jax test-page test-core test-site sanitize-short
+# The longest first, two at a time; what they need is installed before, one after another.
+ALL_TESTS := test test-jax test-torch test-page sanitize-short test-site test-core
+test-all: $(addprefix .venv/with-,test test-torch test-jax page site sanitize fuzz) build/lint/built $(EXPLORE)/node_modules/.package-lock.json
+	$(MAKE) -j2 --output-sync=target $(ALL_TESTS)
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz
