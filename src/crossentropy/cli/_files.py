@@ -59,11 +59,11 @@ def fail(path: Path | None, reason: object) -> NoReturn:
 
 
 def show(what: RenderableType) -> None:
-    """Print to standard output; rich would end the process by itself where a pipe is closed."""
+    """Print to standard output, without rich's spaces at ends of lines; it would end the process at a closed pipe."""
     console = Console(highlight=False)
     with console.capture() as captured:
         console.print(what)
-    print(captured.get(), end="")
+    print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
 def load(path: Path, opened: contextlib.ExitStack) -> Stored:
