@@ -119,6 +119,6 @@ def broken_promise(chosen: dict, how: str, before: State, after: State) -> str:
         if after.expected(name).value != expected:
             return f"{name} is {after.expected(name).value}, expected {expected}"
     if root in ("reduction", "row", "target") and how in ("click", "press ' '"):
-        found = after.q[index[0]].index(1) if root == "target" else getattr(after, root)
+        found = np.argmax(after.q[index[0]]) if root == "target" else getattr(after, root)
         return "" if str(found) == chosen["value"] else f"{root} is {found}, expected {chosen['value']}"
     return ""
