@@ -65,6 +65,13 @@ class TestNumbers:
         for text in (str(array), repr(array), str(array.tolist())):
             np.testing.assert_array_equal(_given.numbers("logits", text).astype(dtype), array, err_msg=text)
 
+    def test_minus_as_the_lesson_prints_it(self):
+        assert _given.numbers("logits", "−1.5 2e−3").tolist() == [-1.5, 2e-3]
+        assert _given.split_names("−1 0", ["a", "b"]) is None
+
+    def test_integers_of_more_than_64_bits(self):
+        np.testing.assert_array_equal(_given.numbers("logits", f"{10**30} 1"), [1e30, 1.0])
+
     def test_what_is_not_finite(self):
         array = np.array([[math.inf, -math.inf], [math.nan, 1.0]])
         for text in (str(array), repr(array), str(array.tolist())):
@@ -131,6 +138,12 @@ class TestCommand:
             found = numbers("--logits", FORMS[0], "--targets", targets, "--names", ",".join(NAMES))
             assert found["targets"] == [2, 0]
         assert numbers("--logits", "2 1 0", "--targets", "polar bear", "--names", ",".join(NAMES))["targets"] == [2]
+
+    def test_names_with_brackets_and_quotes(self):
+        names = ["[PAD]", "[CLS]", "it's", "'em'"]
+        for targets, expected in (("[CLS]", [1]), ("[CLS] [PAD]", [1, 0]), ("['it's', 'em']", [2, 3])):
+            found = _given.split_names(targets.replace("\\", ""), names)
+            assert found == [names[c] for c in expected], targets
 
     def test_a_number_is_an_index_whatever_the_names(self):
         assert numbers("--logits", FORMS[0], "--targets", "1 0", "--names", "2,1,0")["targets"] == [1, 0]

@@ -152,6 +152,29 @@ def test_derivation_ends_at_the_gradient(options):
             assert value_of(expression) == pytest.approx(x.dlogits[row, c], abs=2e-4)
 
 
+def test_rows_that_do_not_count_are_not_smoothed():
+    x = ce.explain(A, [-100, 1], label_smoothing=0.3)
+    ((_, cells, _),) = [step for step in split(str(x)) if step[0].startswith("Label smoothing")]
+    assert {cells["row 0", str(c)] for c in range(3)} == {("", "0")}
+    assert cells["row 1", "1"][0] == "(1 − 0.3)·1 + 0.3/3"
+
+
+def test_derivation_where_nothing_counts_in_the_mean():
+    x = ce.explain(A, [1, 0], class_weight=[0.0, 0.0, 1.0], label_smoothing=0.3, softcap=3.0)
+    assert x.total_weight == 0
+    assert x.dtotal.any()
+    assert not x.dlogits.any()
+    last = x.lesson(derivation=True).steps[-1]
+    assert last.title == "Nothing counts in the mean"
+    assert str(last.formulas[0]).endswith("= 0")
+
+
+def test_a_small_z_loss_keeps_its_digits():
+    x = ce.explain(A, [1, 0], z_loss=1e-15, reduction="sum")
+    line = str(x.lesson(derivation=True, target_class=0).steps[-1].lines[-1])
+    assert value_of(line.split(" + ")[1].split("·")[0]) == pytest.approx(2e-15 * x.lse[0], rel=6e-3)
+
+
 def test_options_are_explained_as_what_they_change():
     titles = {
         "label_smoothing": "Label smoothing: a changed target distribution",

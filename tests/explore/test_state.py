@@ -1,5 +1,6 @@
 """The state of the page: its text in the address, run by node, and what page and command refuse alike."""
 
+import time
 from urllib.parse import quote
 
 from hypothesis import Phase, given, settings
@@ -79,6 +80,14 @@ BAD_FRAGMENTS = [
     *(f"v1;A=1,2;Y=0;trace={trace}" for trace in ("1e999", "", ",".join(["1"] * 201))),
     *(f"v1;A=1,2;Y=0;{part}" for part in ("row=1", "row=0.5", "entry=0", "entry=0,2")),
 ]  # fmt: skip
+
+
+def test_no_fragment_stops_the_page(node):
+    """The time to refuse a number grows as its length, not as the square of it."""
+    begin = time.monotonic()
+    found = node([["fromFragment", f"v1;A={'1' * 19980}x"]] * 10)
+    assert all(read["problem"] for read in found)
+    assert time.monotonic() - begin < 4  # seconds; squared it takes ten
 
 
 def test_bad_fragments_fall_back(node):

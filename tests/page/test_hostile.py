@@ -74,6 +74,23 @@ def test_good_address_has_no_problem(open_page):
     assert read(page)["fragment"].startswith("#v1;A=3,1,0;Y=2;")
 
 
+@pytest.mark.parametrize("layout", ["wide-light", "phone-light"])
+def test_extreme_addresses(open_page, layout):
+    """What an address may hold at most: it is drawn without a complaint, and nothing scrolls sideways."""
+    lines = ",".join(["1.7e308", "-1.7e308"] * 100)
+    far = "/".join(",".join(str(-10000 + 200 * i * c) for c in range(10)) for i in range(8))
+    names = ",".join(f"{'W' * 59}{c}" for c in range(10))
+    for changed in (
+        {"trace": lines},
+        {"A": far, "Y": "0,1,2,3,4,5,6,7", "names": names, "t": "0.05", "eps": "1", "rate": "100", "entry": "9,9"},
+        {"A": "10000,-10000,0", "t": "0.05", "r": "sum"},
+    ):
+        page = open_page(fragment(**changed), layout=layout)
+        assert not page.locator("[data-problem]").inner_text().strip()
+        assert wrong(read(page)) == []
+        page.set_viewport_size({"width": 320, "height": 640})
+
+
 NAMES = ["<script>document.title = 'run'</script>", '"><img src=x onerror="document.title=\'run\'">', "';&amp;%41"]
 
 

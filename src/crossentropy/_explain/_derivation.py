@@ -251,17 +251,24 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Ite
             f"Row {i} does not count", (equal(derivative(f.LOSS, f.A["c"]), 0),), "Its loss and its gradient are 0."
         )
         return
+    if options.reduction == "mean" and x.total_weight == 0:
+        yield Step(
+            "Nothing counts in the mean",
+            (equal(derivative(f.LOSS, f.A["c"]), 0),),
+            "The weights that it divides by are all 0: it is 0 by definition, and so is its gradient.",
+        )
+        return
     of_row = derivative(f.ELL, symbols.logits["c"])
     general, numbers = of_row, num(derivative_of_row)
     if options.z_loss > 0:
         factor = 2 * f.ZETA * Symbol("w") if x.omega[i] != 1 else 2 * f.ZETA
         general = general + factor * f.LSE * f.SIGMA["c"]
-        numbers = numbers + num(x.a[i] - x.B[i]) * probability(x.p[i, c], x.rest[i, c])
+        numbers = numbers + num(2 * options.z_loss * x.omega[i] * x.lse[i]) * probability(x.p[i, c], x.rest[i, c])
     if symbols.scaled:
         general, numbers = general * f.SLOPE["c"], numbers * num(x.slope[i, c])
     if x.s[i] != 1:
         general, numbers = Symbol("s") * general, num(x.s[i]) * numbers
-    if options.reduction == "mean" and x.total_weight not in (0, 1):
+    if options.reduction == "mean" and x.total_weight != 1:
         general, numbers = general / f.N, numbers / num(x.total_weight)
     if general != of_row:
         yield Step(

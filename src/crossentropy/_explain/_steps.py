@@ -97,7 +97,10 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
     if options.label_smoothing > 0:
         eps = num(options.label_smoothing)
         table, lines = elementwise(
-            x, x.smoothed, lambda i, c: (1 - eps) * num(x.q[i, c]) + eps / formula(C), sum_folded=True
+            x,
+            x.smoothed,
+            lambda i, c: (1 - eps) * num(x.q[i, c]) + eps / formula(C) if counted[i] else None,
+            sum_folded=True,
         )
         yield Step(
             "Label smoothing: a changed target distribution",

@@ -86,6 +86,7 @@ def _by_rows(arrays: dict[str, Any]) -> dict[str, Any]:
 
 def numbers(name: str, text: str) -> Array:
     """Read numbers, parted by spaces or commas; rows by ';', line breaks or brackets. A single row has one axis."""
+    text = text.replace("−", "-")  # as the lesson prints it
     if "[" in text or "]" in text:
         lines, flat = _bracketed(name, text)
     else:
@@ -99,6 +100,8 @@ def numbers(name: str, text: str) -> Array:
         try:
             array = np.array([[number_type(word) for word in row] for row in rows])
         except ValueError:
+            continue
+        if array.dtype == object:  # integers of more than 64 bits
             continue
         return array[0] if flat and len(rows) == 1 else array
     wrong = next(word for row in rows for word in row if not _is_number(word))
@@ -125,7 +128,8 @@ def split_names(text: str, names: Sequence[str]) -> list[str] | None:
     parted = re.split("[,;\n]", text.strip("[],; \t\n"))
     if len(parted) == 1 and _bare(text) not in map(_bare, names):
         parted = text.strip().strip("[]").split()
-    return [name for word in parted if (name := _bare(word))]
+    by_bare = {_bare(name): name for name in names}  # the name of a class may have brackets or quotes itself
+    return [by_bare.get(name, name) for word in parted if (name := _bare(word))]
 
 
 def _bare(word: str) -> str:
@@ -134,7 +138,7 @@ def _bare(word: str) -> str:
 
 def _is_number(word: str) -> bool:
     try:
-        float(word)
+        float(word.replace("−", "-"))
     except ValueError:
         return False
     return True

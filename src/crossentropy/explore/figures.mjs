@@ -4,6 +4,8 @@ import { arrow, bar, filled, fine, html, named, shown, valueOf, written } from "
 import { origin } from "./origins.mjs";
 
 const classes = (x) => x.state.names.map((name, c) => ({ name, c }));
+// A name in a drawing, where no line can break: both ends of a long one.
+const brief = (name) => ([...name].length > 12 ? `${[...name].slice(0, 6).join("")}…${[...name].slice(-5).join("")}` : name);
 const examples = (x) => x.state.logits.map((_, i) => i);
 const rowName = (i) => html`<span data-constant>row ${i}</span>`;
 
@@ -80,7 +82,7 @@ function point(x, i, c, name, X, Y, isTarget) {
   const [left, top] = [X(x.p[i][c]), Y(-x.log_p[i][c])];
   const end = x.p[i][c] > 0.6;
   const label = html`<text x="${left + (end ? -8 : 8)}" y="${top - 7}" text-anchor="${end ? "end" : "start"}"
-    class="${isTarget ? "of-target" : "quiet"}">${name}</text>`;
+    class="${isTarget ? "of-target" : "quiet"}">${brief(name)}</text>`;
   return html`<circle class="${isTarget ? "target" : "other"}" cx="${left}" cy="${top}" r="${isTarget ? 6 : 3.5}"/>${label}`;
 }
 
@@ -110,13 +112,13 @@ function batch(x) {
   return html`<svg class="plot" viewBox="0 0 400 76" aria-hidden="true">${line("rows", 2)} ${bars}
     ${line("sum", 28)} ${bar(x, "total", { from: 56, y: 28, height: 18, scale, kind: "bar whole" })}
     ${line("mean", 54)} ${bar(x, "mean", { from: 56, y: 54, height: 18, scale })}</svg>
-    <table><thead><tr><td></td><th scope="col">target</th><th scope="col">its probability</th>
+    <div class="scroll"><table><thead><tr><td></td><th scope="col">target</th><th scope="col">its probability</th>
       <th scope="col">loss ℓ</th></tr></thead><tbody>${examples(x).map((i) => html`<tr><th scope="row">${rowName(i)}</th>
       <td>${x.state.names[x.target[i]]}</td><td>${shown(x, `p[${i}][${x.target[i]}]`, `probability of the target, row ${i}`)}</td>
       <td>${shown(x, `losses[${i}]`, `loss of row ${i}`)}</td></tr>`)}</tbody>
       <tfoot><tr><th scope="row" colspan="3">sum</th><td>${shown(x, "total", "sum of the losses")}</td></tr>
       <tr><th scope="row" colspan="3">mean = sum/${shown(x, "total_weight")}</th><td>${shown(x, "mean", "mean of the losses")}</td></tr>
-      </tfoot></table>`;
+      </tfoot></table></div>`;
 }
 
 /** The gradient of the sum and of the mean, for the chosen row. */
@@ -135,7 +137,7 @@ function balance(x) {
   const scale = 170 / x.reach;
   let from = 0;
   const lines = classes(x).map(({ name, c }) => {
-    const drawn = html`<text x="-200" y="${c * 22 + 4}" class="quiet" text-anchor="start">${name}</text>
+    const drawn = html`<text x="-200" y="${c * 22 + 4}" class="quiet" text-anchor="start">${brief(name)}</text>
       ${arrow(x, `-dlogits[${i}][${c}]`, { from, y: c * 22, scale })}`;
     from += valueOf(x, `-dlogits[${i}][${c}]`) * scale || 0;
     return drawn;
@@ -152,7 +154,7 @@ function trace(x) {
   const all = [...losses, ...x.losses_ahead];
   const highest = Math.max(...all.filter(Number.isFinite), 1e-300);
   const X = (k) => 8 + (384 * k) / (all.length - 1);
-  const Y = (loss) => 108 - (100 * Math.min(loss, highest)) / highest;
+  const Y = (loss) => 108 - 100 * Math.max(0, Math.min(1, loss / highest)); // an address may hold any trace
   const line = (from, to) => all.slice(from, to).map((loss, k) => `${k ? "L" : "M"}${fine(X(from + k))} ${fine(Y(loss))}`);
   return html`<svg class="plot" viewBox="0 0 400 116" role="img" aria-labelledby="trace-caption">
     <path class="axis" d="M8 4V108H392"/><path class="ahead" d="${line(now)}"/>

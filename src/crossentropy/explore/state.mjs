@@ -78,7 +78,7 @@ export function toFragment(state) {
 }
 
 function readNumber(text) {
-  if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text))
+  if (!/^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text))
     throw new SyntaxError(`expected a number, got "${text.slice(0, 20)}"`);
   return Number(text);
 }
