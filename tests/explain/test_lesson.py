@@ -104,13 +104,13 @@ def test_text_against_its_own_json(logits, targets, weights, options):
             seen.add(key)
         if key is None:
             for line in rest:
-                match = re.search(r"^(?:.*\s)?(ℓ₀|ℓ₁|L|mean|N) = \S.* = (\S+)$", line)
+                match = re.search(r"^(?:.*\s)?(ℓ₀|ℓ₁|SCE|mean|N) = \S.* = (\S+)$", line)
                 if match and match[1][0] == "ℓ":
                     i = "₀₁".index(match[1][1])
                     name = "cross" if title.startswith("The cross") else "losses"
                     exact = numbers[name][i] / (numbers["s"][i] if "z-loss" in title else 1)
                 elif match:
-                    name = {"L": "total", "mean": "mean", "N": "total_weight"}[match[1]]
+                    name = {"SCE": "total", "mean": "mean", "N": "total_weight"}[match[1]]
                     exact = numbers[name]
                 if match:
                     assert close(value_of(match[2]), exact), line

@@ -49,7 +49,7 @@ def test_why_there_is_no_number(logits, targets, reason, options):
     assert ("each row sums to 1" in steps["Softmax"].note) == has_softmax
     assert "Each row sums to 0" not in str(lesson)
     assert "There is no sum and no mean." in steps["Sum and mean"].note
-    assert "L = " not in "".join(map(str, steps["Sum and mean"].lines))
+    assert "SCE = " not in "".join(map(str, steps["Sum and mean"].lines))
     assert len(steps["The cross-entropy of each row"].lines) == 2, "of the two rows that have one"
 
 
@@ -80,7 +80,7 @@ def test_losses_of_both_infinities_have_no_sum():
 
 def test_infinite_losses_are_shown():
     text = str(ce.explain([[-inf, 1.0], [2.0, 1.0]], [0, 0]))
-    assert "L = ∞ + 0.3133 = ∞" in text
+    assert "SCE = ∞ + 0.3133 = ∞" in text
     assert "has none" not in text
     assert "each row sums to 1." in text
 

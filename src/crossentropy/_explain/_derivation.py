@@ -218,8 +218,9 @@ def _by_matrices(x: LossNumbers, d: Derivation) -> Iterable[Step]:
         (
             "A number by a vector: a vector, here a row. ",
             f"𝐲 is the row of {T}. " if T != f.Y else "𝐲 is the row of the targets. ",
-            "Of a one-hot row only one entry is not 0. ",
-            "Where σ = 0 the quotient does not exist, but the result does." if (x.p[i] == 0).any() else "",
+            "Of a one-hot row only one entry is not 0.",
+            " Where σ = 0 the quotient does not exist, but the result does." if (x.p[i] == 0).any() else "",
+            for_few,
         ),
         Table(names, (derivative(f.ELL, f.a),), (row_of(-d.ratio),)),
     )
@@ -231,6 +232,7 @@ def _by_matrices(x: LossNumbers, d: Derivation) -> Iterable[Step]:
         (
             "Each entry of the product is a sum over the classes, and in each of its terms a factor cancels. ",
             _about_the_sum(x, i, T),
+            for_few,
         ),
         Table(
             names,
@@ -248,7 +250,7 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Ite
     i, c, options, symbols = d.row, d.target_class, x.options, symbols_of(x)
     if x.s[i] == 0:
         yield Step(
-            f"Row {i} does not count", (equal(derivative(f.LOSS, f.A["c"]), 0),), "Its loss and its gradient are 0."
+            f"Row {i} does not count", (equal(derivative(f.L, f.A["c"]), 0),), "Its loss and its gradient are 0."
         )
         return
     if options.reduction == "mean" and x.total_weight == 0:
@@ -273,7 +275,7 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Ite
     if general != of_row:
         yield Step(
             f"Row {i}: from its derivative to that of the loss",
-            (equal(derivative(f.LOSS, f.A["c"]), general),),
+            (equal(derivative(f.L, f.A["c"]), general),),
             f"As in the gradient above, at row {i} and {_class_and_name(x, c)}.",
             lines=(equal(numbers, num(x.dlogits[i, c])),),
         )

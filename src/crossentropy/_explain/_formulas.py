@@ -32,7 +32,7 @@ from ._tree import (
 A, Y, H, L, N, C, J = map(Symbol, "AYHLNCJ")
 a, y = Symbol("𝐚"), Symbol("𝐲")  # the softmax and the targets of one row, as vectors
 SIGMA, ELL, IOTA, DELTA = map(Symbol, "σℓιδ")
-SHIFT, S, LSE, MEAN, LOSS = map(Symbol, ("m", "S", "lse", "mean", "loss"))
+SHIFT, S, LSE, SCE, MEAN = map(Symbol, ("m", "S", "lse", "SCE", "mean"))  # L is the loss: SCE, the sum, or the mean
 LOG, MAX, TANH, SECH = map(Symbol, ("log", "max", "tanh", "sech"))
 SLOPE = Symbol("u′")
 EPSILON, ZETA, TAU, CAP, ETA = Symbol("ε"), Symbol("ζ"), Symbol("τ"), Symbol("k"), Symbol("η")
@@ -120,11 +120,11 @@ def cross_entropies(u: Formula, targets: Formula) -> Formula:
 
 
 def sum_of_losses() -> Formula:
-    return equal(L, Symbol("SCE"), IOTA["N"] ** TRANSPOSE * H, Total(ELL))
+    return equal(SCE, IOTA["N"] ** TRANSPOSE * H, Total(ELL))
 
 
 def mean_of_losses() -> Formula:
-    return equal(MEAN, L / N)
+    return equal(MEAN, SCE / N)
 
 
 # Backward, by terms.
@@ -251,7 +251,8 @@ def loss_by_softmax(classes: Sequence[int]) -> Formula:
 
 def row_times_jacobian(u: Formula, classes: Sequence[int]) -> tuple[Formula, ...]:
     """The chain rule with matrices, carried out."""
-    total = Sum(tuple((False, t) for t in _entries("y", classes)))
+    first, *others = _entries("y", classes)
+    total = sum(others, first)
     whole = derivative(ELL, u)
     return (
         equal(whole, Product((derivative(ELL, a), derivative(a, u)), "")),

@@ -19,7 +19,7 @@ def html_prose(prose: Prose) -> str:
 
 def _html_step(step: Step) -> str:
     parts = [f"<strong>{escape(step.title)}</strong>"]
-    parts += [formula.mathml(block=True) for formula in (*step.formulas, *step.lines)]
+    parts += [f"<p>{formula.mathml(block=True)}</p>" for formula in (*step.formulas, *step.lines)]
     if step.table is not None:
         head = "".join(f"<th>{html_prose((name,))}</th>" for name in ("", *step.table.columns))
         body = "".join(

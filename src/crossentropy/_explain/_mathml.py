@@ -32,8 +32,9 @@ def _content(given: Formula) -> str:
             return f'<mrow data-term="{escape(name)}">{_content(part)}</mrow>'
         case t.Sum():
             return "".join((_sign(sign) if sign else "") + _within(term, level) for sign, term, level in given.signed)
-        case t.Product(_, sign):
-            sign = _sign(sign or "\N{INVISIBLE TIMES}")
+        case t.Product(factors, sign):
+            unit = any(isinstance(factor, t.Words) for factor in factors)
+            sign = '<mspace width="0.17em"></mspace>' if unit else _sign(sign or "\N{INVISIBLE TIMES}")
             return sign.join(_within(factor, level) for factor, level in given.levelled)
         case t.Quotient(above, below):
             return f"<mfrac>{_row(above)}{_row(below)}</mfrac>"
@@ -59,7 +60,10 @@ def _content(given: Formula) -> str:
         case t.Several(parts, sign):
             return f'{_sign(sign)}<mspace width="1em"></mspace>'.join(map(_row, parts))
         case t.Cases(cases):
-            rows = ((_content(value), f"<mtext>if </mtext>{_content(condition)}") for value, condition in cases)
+            rows = (
+                (_content(value), f"<mtext>if\N{NO-BREAK SPACE}</mtext>{_content(condition)}")
+                for value, condition in cases
+            )
             return f"<mrow>{_sign('{')}{_table(rows)}</mrow>"
         case t.Matrix(rows, brackets):
             table = _table(map(_content, row) for row in rows)

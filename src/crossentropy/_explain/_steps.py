@@ -40,14 +40,16 @@ def _symbols(x: LossNumbers) -> Step:
         (f.Y, f"{N} × {C}", "targets, as distributions", "y, 𝐲"),
         (f.SIGMA(f.A), f"{N} × {C}", "softmax, probabilities", "𝐚, ŷ, p"),
         (f.H(f.A, f.Y), f"{N} × 1", "cross-entropy of each row", "ℓ, −log p"),
-        (f.L, "scalar", "the loss, sum or mean of H", "SCE"),
-        (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA"),
+        (f.L, "scalar", "the loss: sum or mean of H", "SCE, mean"),
+        (derivative(f.L, f.A), f"{N} × {C}", "gradient of the loss", "dA, dlogits"),
+        (f.IOTA["N"], f"{N} × 1", "a column of ones", "1"),
         (f.IOTA["C"], f"{C} × 1", "a column of ones", "1"),
     )
     return Step(
         "The symbols, and the way from the logits to the loss and back",
-        note=f"There are N = {N} rows, one for each example, and C = {C} classes, both counted from 0 as in code; "
-        "textbooks count from 1. The loss is computed from left to right, the gradient from right to left.",
+        note=f"N = {N} is the number of rows, one for each example, C = {C} that of the classes. Both are counted "
+        "from 0 as in code; textbooks count from 1. The loss is computed from left to right, the gradient from right "
+        "to left.",
         table=Table(
             ("shape", "what it is", "also called"),
             tuple(symbol for symbol, *_ in symbols),
@@ -85,6 +87,8 @@ def _logits_and_targets(x: LossNumbers) -> Iterable[Step]:
     )
     table, _ = elementwise(x, x.q, sum_folded=True)
     note = "The target's class has probability 1, every other class 0."
+    if "ignored" in target:
+        note += " A row that is ignored has no target: all are 0."
     if x.targets is None:
         note = "As they were given."
         if (np.abs(x.q.sum(-1) - 1) > 1e-6)[counted].any():
@@ -193,7 +197,9 @@ def _softmax(x: LossNumbers) -> Iterable[Step]:
     )
     e = Symbol("e")
     sums = tuple(
-        equal(f.S[i], sum_of(num(v) for v in x.e[i]), one_plus(x.r[i])) for i in rows if few and not math.isnan(x.r[i])
+        equal(f.S[i], *((sum_of(map(num, x.e[i])),) if len(x.names) > 1 else ()), one_plus(x.r[i]))
+        for i in rows
+        if few and not math.isnan(x.r[i])
     )
     exponentials = several(equal(e["c"], Exponential(u["c"] - f.SHIFT)), equal(f.S, Total(e["c"], "c")))
     yield Step("Exponentials and their sum", (exponentials,), rows_without(x, x.r).strip(), table, sums)
@@ -224,14 +230,16 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
     rows = [i for i in range(len(x.logits)) if x.s[i] != 0]
     with_loss = [i for i in rows if not math.isnan(x.losses[i])]
     without = rows_without(x, x.losses)
-    skipped = tuple(
-        several(equal(f.ELL[i], 0), Words(f"as row {i} does not count")) for i in range(len(x.logits)) if x.s[i] == 0
-    )
     one_hot = symbols.targets == f.Y and bool(x.one_hot[rows].all())
 
     def terms(i: int) -> Formula:
         classes = range(len(x.names)) if len(x.names) <= MAX_TERMS else np.flatnonzero(x.b[i])
         return sum_of(num(x.b[i, c]) * num(-x.log_p[i, c]) for c in classes)
+
+    def of_row(i: int) -> Formula:
+        if x.s[i] == 0:
+            return several(equal(f.ELL[i], 0), Words(f"as row {i} does not count"))
+        return equal(f.ELL[i], terms(i), num(x.cross[i]))
 
     yield Step(
         "The cross-entropy of each row",
@@ -242,7 +250,7 @@ def _losses(x: LossNumbers) -> Iterable[Step]:
             "A term with factor 0 is 0, whatever the logarithm: 0·∞ too.",
             without,
         ),
-        lines=(*(equal(f.ELL[i], terms(i), num(x.cross[i])) for i in with_loss), *skipped),
+        lines=tuple(of_row(i) for i in range(len(x.logits)) if x.s[i] == 0 or not math.isnan(x.losses[i])),
     )
     penalty = np.zeros(len(x.logits))
     if options.z_loss > 0:
@@ -283,9 +291,9 @@ def _sum_and_mean(x: LossNumbers, rows: list[int], without: str) -> Step:
     alone = len(rows) == 1
 
     def added(symbol: Formula, terms: Array, total: float) -> Formula:
-        return equal(symbol, *(() if alone else (sum_of(map(num, terms)),)), num(total))
+        return equal(symbol, *(() if len(rows) < 2 else (sum_of(map(num, terms)),)), num(total))
 
-    lines: list[Formula] = [] if math.isnan(x.total) else [added(f.L, x.losses[rows], x.total)]
+    lines: list[Formula] = [] if math.isnan(x.total) else [added(f.SCE, x.losses[rows], x.total)]
     if not (all_one or math.isnan(x.total_weight)):
         lines.append(added(f.N, weights[rows], x.total_weight))
     if math.isnan(x.total_weight):
@@ -297,9 +305,9 @@ def _sum_and_mean(x: LossNumbers, rows: list[int], without: str) -> Step:
     else:
         lines.append(several(equal(f.MEAN, 0), Words("as nothing counts")))
     chosen = {
-        "mean": equal(f.LOSS, f.MEAN, Product((num(x.mean), Words("nats")), "")),
-        "sum": equal(f.LOSS, f.L, Product((num(x.total), Words("nats")), "")),
-        "none": several(equal(f.LOSS, f.ELL), Words("one for each row")),
+        "mean": equal(f.L, f.MEAN, Product((num(x.mean), Words("nats")), "")),
+        "sum": equal(f.L, f.SCE, Product((num(x.total), Words("nats")), "")),
+        "none": several(equal(f.L, f.ELL), Words("one for each row")),
     }[x.options.reduction]
     divisor = "the number of rows that count"
     if not all_one:
@@ -369,7 +377,7 @@ def _gradient(x: LossNumbers) -> Iterable[Step]:
         return num(x.dtotal[i, c]) / num(x.total_weight) if counted[i] and x.total_weight else None
 
     table, lines = elementwise(x, x.dtotal, of_sum, sum_folded=True)
-    yield Step("Gradient of the sum", (equal(derivative(f.L, f.A), formula_of_sum),), tuple(notes), table, lines)
+    yield Step("Gradient of the sum", (equal(derivative(f.SCE, f.A), formula_of_sum),), tuple(notes), table, lines)
     if options.reduction == "mean" and not same:
         table, lines = elementwise(x, x.dmean, of_mean, sum_folded=True)
         of_the_mean = equal(derivative(f.MEAN, f.A), formula_of_sum / f.N)
@@ -386,12 +394,12 @@ def _reading(x: LossNumbers) -> Iterable[Step]:
         return
     yield Step(
         "Reading the gradient",
-        (Relation((f.A, f.A - f.ETA * derivative(f.LOSS, f.A)), "←"),),
+        (Relation((f.A, f.A - f.ETA * derivative(f.L, f.A)), "←"),),
         "A negative entry means that raising this logit lowers the loss, a positive one that raising it raises the "
         "loss; the size says how fast. So a step of training goes against the gradient: η, the learning rate, says how "
         "far.",
         lines=(
-            labelled(Words(f"row {i}, class {x.names[c]}"), equal(derivative(f.LOSS, f.A[c]), num(x.dlogits[i, c]))),
-            Words("raising no other logit lowers the loss as fast"),
+            labelled(Words(f"row {i}, class {x.names[c]}"), equal(derivative(f.L, f.A[c]), num(x.dlogits[i, c]))),
+            Words("raising no other logit lowers the loss faster"),
         ),
     )

@@ -112,6 +112,8 @@ def elementwise(
 def sum_of(terms: Iterable[Formula]) -> Formula:
     """The terms with plus signs; of many only the first."""
     shown = list(terms)
+    if len(shown) == 1:
+        return shown[0]
     if len(shown) > MAX_TERMS:
         shown = [*shown[: MAX_TERMS - 1], Words("…")]
     return Sum(tuple((False, term) for term in shown)) if shown else num(0)

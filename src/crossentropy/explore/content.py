@@ -184,8 +184,8 @@ def _origins() -> dict[str, Formula]:
         "log_p": equal(-f.LOG(f.SIGMA["c"]), -f.LOG(p), value),
         "losses": equal(*ROW_LOSS.sides, value),
         "losses-one-hot": equal(*ROW_LOSS.sides, -f.LOG(p), value),
-        "total": equal(f.L, Total(f.ELL["i"], "i"), Slot("losses"), value),
-        "mean": equal(f.MEAN, f.L / f.N, Slot("total") / N, value),
+        "total": equal(f.SCE, Total(f.ELL["i"], "i"), Slot("losses"), value),
+        "mean": equal(f.MEAN, f.SCE / f.N, Slot("total") / N, value),
         "tangent": equal(-(1 / P), -(1 / p), value),
         "bits": equal(f.MEAN / f.LOG("2"), value),
         "perplexity": equal(Exponential(f.MEAN), Exponential(Slot("mean")), value),
@@ -204,7 +204,7 @@ def _origins() -> dict[str, Formula]:
                 symbols, numbers = symbols / f.TAU, numbers / Slot("temperature")
             if mean:
                 symbols, numbers = symbols / f.N, numbers / N
-            of = derivative(f.MEAN if mean else f.L, f.A["c"])
+            of = derivative(f.MEAN if mean else f.SCE, f.A["c"])
             name = f"{'-scaled' if scaled else ''}-{'mean' if mean else 'sum'}"
             found[f"gradient{name}"] = equal(of, symbols, numbers, value)
             found[f"push{name}"] = equal(-of, -symbols, -numbers, value)

@@ -13,7 +13,8 @@ const rowName = (i) => html`<span data-constant>row ${i}</span>`;
 function chosen(x) {
   const option = (i) => html`<label><input type="radio" name="row" data-control="row" value="${i}"
     ${i === x.row && html`checked`}>${rowName(i)}</label>`;
-  return examples(x).length > 1 && html`<fieldset class="choose"><legend class="unseen">Example</legend>
+  if (examples(x).length === 1) return html``;
+  return html`<fieldset class="choose"><legend class="unseen">Example</legend>
     ${examples(x).map(option)}</fieldset>`;
 }
 
