@@ -166,6 +166,18 @@ def test_two_hosts_are_refused(served):
         assert b" 403 " in connection.recv(100)
 
 
+def test_other_pages_may_not_hold_or_keep_it(served):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(f"HEAD / HTTP/1.0\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
+        head = connection.makefile("rb").read().decode().split("\r\n")
+    assert {
+        "Content-Security-Policy: frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy: same-origin",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+    } <= set(head)
+
+
 @pytest.mark.parametrize("path", ["/index.html", "/?", "/../", "/favicon.ico", "*"])
 def test_other_paths_are_not_there(served, path):
     assert served.ask(path=path)[0] == 404
