@@ -256,7 +256,7 @@ def _to_the_loss(x: LossNumbers, d: Derivation, derivative_of_row: float) -> Ite
     if options.reduction == "mean" and x.total_weight == 0:
         yield Step(
             "Nothing counts in the mean",
-            (equal(derivative(f.LOSS, f.A["c"]), 0),),
+            (equal(derivative(f.L, f.A["c"]), 0),),
             "The weights that it divides by are all 0: it is 0 by definition, and so is its gradient.",
         )
         return
