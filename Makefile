@@ -177,7 +177,7 @@ sanitize: .venv/with-sanitize
 	tests/core/sanitize.sh $(abspath $(BIN))
 
 sanitize-short: .venv/with-sanitize
-	tests/core/sanitize.sh $(abspath $(BIN)) 10 address,undefined
+	MAKEFLAGS= tests/core/sanitize.sh $(abspath $(BIN)) 10 address,undefined  # else ninja looks for make's jobserver
 
 # What builds the page, as package-lock.json has it.
 $(EXPLORE)/node_modules/.package-lock.json: $(EXPLORE)/package-lock.json
