@@ -30,7 +30,9 @@ class CrossEntropyLoss:
 
     Parameters
     ----------
-    axis, class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    axis, class_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
 
     Notes
@@ -59,6 +61,8 @@ class CrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -68,6 +72,8 @@ class CrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -186,7 +192,9 @@ class LinearCrossEntropyLoss:
 
     Parameters
     ----------
-    class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+    class_weight, max_logits_bytes
+        As for `linear_cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `linear_cross_entropy`.
 
     Notes
@@ -212,6 +220,8 @@ class LinearCrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -222,6 +232,8 @@ class LinearCrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,

@@ -16,7 +16,7 @@ template <class S, class T, bool general, class Visit>
 CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
         visit(StridedKernel<S, T, general>(problem, scratch));
-    else if (problem.classes <= std::size_t(kFewClasses))
+    else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
         visit(ColumnKernel<S, T, general>(problem, scratch));
     else
         visit(RowKernel<S, T, general>(problem, parallel, scratch));
