@@ -174,6 +174,13 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     return new_tuple(Logits, (data, code, rows, classes, class_stride, shape, row_shape, axis, moved, given))
 
 
+def logits_as_read(given: Array) -> tuple[Array, int]:
+    """Logits of any shape, C-ordered and of a dtype that the core reads, and its code."""
+    code = LOGIT_TYPES.get(given.dtype)
+    data, code = (given, code) if code is not None else _converted("logits", given)
+    return as_read_by_core(data, data.dtype), code
+
+
 def as_floating(name: str, values: npt.ArrayLike) -> Array:
     """An array of one of the logits' types, in native byte order, with any strides."""
     given = as_array(name, values)
