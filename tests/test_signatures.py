@@ -13,7 +13,7 @@ from textbook import A, Y
 import crossentropy as ce
 from crossentropy.cli import _eval, app
 
-T, V = [1, 0], np.ones((2, 3))
+T, V, B = [1, 0], np.ones((2, 3)), [1, 0]
 
 
 def forward(of, *data):
@@ -27,6 +27,9 @@ CALLS = {
     "cross_entropy_hvp": partial(ce.cross_entropy_hvp, A, T, V),
     "cross_entropy_hessian_diagonal": partial(ce.cross_entropy_hessian_diagonal, A, T),
     "cross_entropy_dtargets": partial(ce.cross_entropy_dtargets, A, Y),
+    "binary_cross_entropy": partial(ce.binary_cross_entropy, B, B),
+    "binary_cross_entropy_with_grad": partial(ce.binary_cross_entropy_with_grad, B, B),
+    "BinaryCrossEntropyLoss": forward(ce.BinaryCrossEntropyLoss, B, B),
     "CrossEntropyLoss": forward(ce.CrossEntropyLoss, A, T),
     "linear_cross_entropy": partial(ce.linear_cross_entropy, A, np.eye(3), T),
     "linear_cross_entropy_with_grad": partial(ce.linear_cross_entropy_with_grad, A, np.eye(3), T),
@@ -47,11 +50,16 @@ FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
 }
 LESSON = "the lesson does not tell of them"
 WITHOUT_TARGETS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
+BINARY = Differs(
+    "its logits are log-odds, of which none is ignored",
+    without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
+)
 DIFFERENT = {
     "cross_entropy_dtargets": Differs(
         "no index ignores a row of probabilities, the focal loss takes no others, and the rest does not depend on them",
         without=("ignore_index", "z_loss", "entropy_bonus", "focal_gamma"),
     ),
+    **dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_grad", "BinaryCrossEntropyLoss"), BINARY),
     "reference.cross_entropy_with_grad": Differs(
         "it validates nothing, and its arguments are those of another", documented=False
     ),

@@ -27,6 +27,7 @@ except (ImportError, ValueError) as error:  # the environment names what there i
     raise SystemExit(2) from None
 
 from . import _reference as reference
+from ._binary import BinaryCrossEntropyLoss, binary_cross_entropy, binary_cross_entropy_with_grad
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._entropy import entropy, entropy_with_grad
 from ._explain import Explanation, explain
@@ -45,12 +46,15 @@ from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax
 from ._targets import TopKTargets
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "Explanation",
     "LinearCrossEntropyLoss",
     "LinearGradients",
     "TopKTargets",
     "__version__",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_grad",
     "cross_entropy",
     "cross_entropy_dtargets",
     "cross_entropy_hessian_diagonal",

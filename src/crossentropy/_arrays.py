@@ -180,6 +180,13 @@ def classes_last(z: Logits) -> Logits:
     return z._replace(data=data, class_stride=1, moved=True)
 
 
+def logits_as_read(given: Array) -> tuple[Array, int]:
+    """Logits of any shape, C-ordered and of a dtype that the core reads, and its code."""
+    code = LOGIT_TYPES.get(given.dtype)
+    data, code = (given, code) if code is not None else _converted("logits", given)
+    return as_read_by_core(data, data.dtype), code
+
+
 def as_floating(name: str, values: npt.ArrayLike) -> Array:
     """An array of one of the logits' types, in native byte order, with any strides."""
     given = as_array(name, values)

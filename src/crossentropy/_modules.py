@@ -144,7 +144,7 @@ class CrossEntropyLoss:
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
-        return _times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
+        return times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
 
     @property
     @rounds_to_nearest
@@ -300,10 +300,10 @@ class LinearCrossEntropyLoss:
             call = prepare_linear(self._options, **data, **self._data)
             return linear_loss_and_gradients(call, grad_output=grad_output)[1]
         factor = scale if math.isfinite(scale) else math.nan
-        return LinearGradients(*(None if g is None else _times(g, factor) for g in gradients))
+        return LinearGradients(*(None if g is None else times(g, factor) for g in gradients))
 
 
-def _times(gradient: Array, factor: float | Array) -> Array:
+def times(gradient: Array, factor: float | Array) -> Array:
     """A gradient times an upstream gradient. A zero stays one, whatever the factor: its row may not count."""
     out = np.zeros_like(gradient)
     np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")
