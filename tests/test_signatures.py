@@ -32,6 +32,10 @@ CALLS = {
     "linear_cross_entropy_with_grad": partial(ce.linear_cross_entropy_with_grad, A, np.eye(3), T),
     "LinearCrossEntropyLoss": forward(ce.LinearCrossEntropyLoss, A, np.eye(3), T),
     "explain": partial(ce.explain, A, T),
+    "kl_divergence": partial(ce.kl_divergence, A, Y),
+    "kl_divergence_with_grad": partial(ce.kl_divergence_with_grad, A, Y),
+    "jensen_shannon": partial(ce.jensen_shannon, A, Y),
+    "jensen_shannon_with_grad": partial(ce.jensen_shannon_with_grad, A, Y),
 }
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
@@ -39,7 +43,12 @@ FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
     "crossentropy eval": COMMANDS["eval"],
     "crossentropy explain": COMMANDS["explain"],
 }
+OF_TWO_MODELS = Differs(
+    "nothing of targets has a meaning between two models",
+    without=tuple(name for name in OPTIONS if name not in ("softcap", "temperature", "reduction")),
+)
 DIFFERENT = {
+    **{name: OF_TWO_MODELS for name in CALLS if "kl_" in name or "jensen" in name},
     "cross_entropy_dtargets": Differs(
         "no index ignores a row of probabilities, and the z-loss does not depend on them",
         without=("ignore_index", "z_loss"),

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "divergence.hpp"
 #include "problem.hpp"
 
 namespace crossentropy {
@@ -28,6 +29,9 @@ struct Kernels {
     std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
     // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
+    // The sum of the divergences of rows [begin, end), each written where wanted, and their gradients.
+    double (*run_divergence)(const DivergenceProblem& problem, std::size_t begin, std::size_t end, void* scratch);
+    std::size_t (*divergence_scratch_bytes)(const DivergenceProblem& problem);
 };
 
 // Instruction sets that this build has and this CPU can run, best last.

@@ -28,6 +28,8 @@ except (ImportError, ValueError) as error:  # the environment names what there i
 
 from . import _reference as reference
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
+from ._divergence import jensen_shannon, jensen_shannon_with_grad, kl_divergence, kl_divergence_with_grad
+from ._divergence_call import DivergenceGradients
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
@@ -38,6 +40,7 @@ from ._targets import TopKTargets
 
 __all__ = [
     "CrossEntropyLoss",
+    "DivergenceGradients",
     "Explanation",
     "LinearCrossEntropyLoss",
     "LinearGradients",
@@ -50,6 +53,10 @@ __all__ = [
     "cross_entropy_with_grad",
     "explain",
     "get_num_threads",
+    "jensen_shannon",
+    "jensen_shannon_with_grad",
+    "kl_divergence",
+    "kl_divergence_with_grad",
     "linear_cross_entropy",
     "linear_cross_entropy_with_grad",
     "log_softmax",
