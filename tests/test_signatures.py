@@ -36,6 +36,10 @@ CALLS = {
     "kl_divergence_with_grad": partial(ce.kl_divergence_with_grad, A, Y),
     "jensen_shannon": partial(ce.jensen_shannon, A, Y),
     "jensen_shannon_with_grad": partial(ce.jensen_shannon_with_grad, A, Y),
+    "linear_kl_divergence": partial(ce.linear_kl_divergence, A, np.eye(3), A, np.eye(3)),
+    "linear_kl_divergence_with_grad": partial(ce.linear_kl_divergence_with_grad, A, np.eye(3), A, np.eye(3)),
+    "linear_jensen_shannon": partial(ce.linear_jensen_shannon, A, np.eye(3), A, np.eye(3)),
+    "linear_jensen_shannon_with_grad": partial(ce.linear_jensen_shannon_with_grad, A, np.eye(3), A, np.eye(3)),
 }
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {

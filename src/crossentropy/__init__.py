@@ -34,6 +34,13 @@ from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
+from ._linear_divergence import (
+    linear_jensen_shannon,
+    linear_jensen_shannon_with_grad,
+    linear_kl_divergence,
+    linear_kl_divergence_with_grad,
+)
+from ._linear_divergence_call import LinearDivergenceGradients
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets
@@ -43,6 +50,7 @@ __all__ = [
     "DivergenceGradients",
     "Explanation",
     "LinearCrossEntropyLoss",
+    "LinearDivergenceGradients",
     "LinearGradients",
     "TopKTargets",
     "__version__",
@@ -59,6 +67,10 @@ __all__ = [
     "kl_divergence_with_grad",
     "linear_cross_entropy",
     "linear_cross_entropy_with_grad",
+    "linear_jensen_shannon",
+    "linear_jensen_shannon_with_grad",
+    "linear_kl_divergence",
+    "linear_kl_divergence_with_grad",
     "log_softmax",
     "logsumexp",
     "reference",
