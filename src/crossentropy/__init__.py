@@ -28,19 +28,16 @@ except (ImportError, ValueError) as error:  # the environment names what there i
 
 from . import _reference as reference
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
-from ._divergence import jensen_shannon, jensen_shannon_with_grad, kl_divergence, kl_divergence_with_grad
+from ._divergence import kl_divergence, kl_divergence_with_grad
 from ._divergence_call import DivergenceGradients
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
+from ._jensen_shannon import jensen_shannon, jensen_shannon_with_grad
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
-from ._linear_divergence import (
-    linear_jensen_shannon,
-    linear_jensen_shannon_with_grad,
-    linear_kl_divergence,
-    linear_kl_divergence_with_grad,
-)
+from ._linear_divergence import linear_kl_divergence, linear_kl_divergence_with_grad
 from ._linear_divergence_call import LinearDivergenceGradients
+from ._linear_jensen_shannon import linear_jensen_shannon, linear_jensen_shannon_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,25 @@ def refuses_targets(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+class GivenDivergence(TypedDict, total=False):
+    """What both divergences take as a caller gives it, without the reduction: it is what overloads differ by."""
+
+    axis: int
+    sample_weight: npt.ArrayLike | None
+    softcap: float | None
+    teacher_softcap: float | None
+    temperature: float
+    num_threads: int | None
+
+
+class GivenWithGrad(TypedDict, total=False):
+    """What their gradients take beside."""
+
+    wrt: Sequence[Wrt]
+    grad_output: npt.ArrayLike
+    out: DivergenceGradients | None
 
 
 class DivergenceOptions(NamedTuple):

@@ -1,13 +1,15 @@
-"""Divergences between two linear heads, and their gradients: what users call."""
+"""The Kullback-Leibler divergence between two linear heads, and its gradients: what users call."""
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
 from ._divergence_call import Direction, divergence_options, refuses_targets
 from ._linear_divergence_call import (
+    GivenLinear,
+    GivenLinearWithGrad,
     LinearDivergenceGradients,
     Wrt,
     linear_divergence,
@@ -17,36 +19,11 @@ from ._linear_divergence_call import (
 from ._options import Reduction
 
 
-class _Given(TypedDict, total=False):
-    bias: npt.ArrayLike | None
-    teacher_bias: npt.ArrayLike | None
-    sample_weight: npt.ArrayLike | None
-    softcap: float | None
-    teacher_softcap: float | None
-    temperature: float
-    num_threads: int | None
-    max_logits_bytes: int | None
-
-
-class _GivenKl(_Given, total=False):
+class _GivenKl(GivenLinear, total=False):
     direction: Direction
 
 
-class _GivenJs(_Given, total=False):
-    beta: float
-
-
-class _WithGrad(TypedDict, total=False):
-    wrt: Sequence[Wrt]
-    grad_output: npt.ArrayLike
-    out: LinearDivergenceGradients | None
-
-
-class _GivenKlWithGrad(_GivenKl, _WithGrad, total=False):
-    pass
-
-
-class _GivenJsWithGrad(_GivenJs, _WithGrad, total=False):
+class _GivenKlWithGrad(_GivenKl, GivenLinearWithGrad, total=False):
     pass
 
 
@@ -257,197 +234,6 @@ def linear_kl_divergence_with_grad(
     """
     options = divergence_options(
         direction=direction,
-        softcap=softcap,
-        teacher_softcap=teacher_softcap,
-        temperature=temperature,
-        reduction=reduction,
-    )
-    call = prepare_linear_divergence(
-        options,
-        hidden,
-        classifier,
-        teacher_hidden,
-        teacher_classifier,
-        bias=bias,
-        teacher_bias=teacher_bias,
-        sample_weight=sample_weight,
-        num_threads=num_threads,
-        max_logits_bytes=max_logits_bytes,
-    )
-    return linear_divergence_and_gradients(call, wrt, grad_output, out)
-
-
-@overload
-def linear_jensen_shannon(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_GivenJs],
-) -> float: ...
-@overload
-def linear_jensen_shannon(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    reduction: Literal["none"],
-    **options: Unpack[_GivenJs],
-) -> Array: ...
-@refuses_targets
-def linear_jensen_shannon(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    bias: npt.ArrayLike | None = None,
-    teacher_bias: npt.ArrayLike | None = None,
-    beta: float = 0.5,
-    sample_weight: npt.ArrayLike | None = None,
-    softcap: float | None = None,
-    teacher_softcap: float | None = None,
-    temperature: float = 1.0,
-    reduction: Reduction = "mean",
-    num_threads: int | None = None,
-    max_logits_bytes: int | None = None,
-) -> float | Array:
-    """Compute the divergence of `jensen_shannon`, in nats, between two heads' logits without holding them all.
-
-    Parameters
-    ----------
-    hidden, classifier, teacher_hidden, teacher_classifier, bias, teacher_bias
-        As for `linear_kl_divergence`.
-    beta : float between 0 and 1
-        As for `jensen_shannon`.
-    sample_weight, softcap, teacher_softcap, temperature, reduction, num_threads, max_logits_bytes
-        As for `linear_kl_divergence`.
-
-    Returns
-    -------
-    float or ndarray
-        As of `linear_kl_divergence`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `linear_kl_divergence`; ValueError also for a `beta` of 0 or 1, or outside.
-
-    See Also
-    --------
-    linear_jensen_shannon_with_grad : the gradients too.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import crossentropy as ce
-    >>> hidden = np.array([[1.0, 0.5], [-1.0, 2.0]])
-    >>> classifier = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> round(ce.linear_jensen_shannon(hidden, classifier, hidden, 0.5 * classifier), 6)
-    0.012394
-    """
-    options = divergence_options(
-        beta=beta,
-        softcap=softcap,
-        teacher_softcap=teacher_softcap,
-        temperature=temperature,
-        reduction=reduction,
-    )
-    call = prepare_linear_divergence(
-        options,
-        hidden,
-        classifier,
-        teacher_hidden,
-        teacher_classifier,
-        bias=bias,
-        teacher_bias=teacher_bias,
-        sample_weight=sample_weight,
-        num_threads=num_threads,
-        max_logits_bytes=max_logits_bytes,
-    )
-    return linear_divergence(call)
-
-
-@overload
-def linear_jensen_shannon_with_grad(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    reduction: Literal["mean", "sum"] = "mean",
-    **options: Unpack[_GivenJsWithGrad],
-) -> tuple[float, LinearDivergenceGradients]: ...
-@overload
-def linear_jensen_shannon_with_grad(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    reduction: Literal["none"],
-    **options: Unpack[_GivenJsWithGrad],
-) -> tuple[Array, LinearDivergenceGradients]: ...
-@refuses_targets
-def linear_jensen_shannon_with_grad(
-    hidden: npt.ArrayLike,
-    classifier: npt.ArrayLike,
-    teacher_hidden: npt.ArrayLike,
-    teacher_classifier: npt.ArrayLike,
-    *,
-    bias: npt.ArrayLike | None = None,
-    teacher_bias: npt.ArrayLike | None = None,
-    beta: float = 0.5,
-    sample_weight: npt.ArrayLike | None = None,
-    softcap: float | None = None,
-    teacher_softcap: float | None = None,
-    temperature: float = 1.0,
-    reduction: Reduction = "mean",
-    num_threads: int | None = None,
-    max_logits_bytes: int | None = None,
-    wrt: Sequence[Wrt] = ("hidden", "classifier", "bias"),
-    grad_output: npt.ArrayLike = 1.0,
-    out: LinearDivergenceGradients | None = None,
-) -> tuple[float | Array, LinearDivergenceGradients]:
-    """Compute the divergence of `linear_jensen_shannon` and its gradients, without holding the logits.
-
-    Parameters
-    ----------
-    hidden, classifier, teacher_hidden, teacher_classifier, bias, teacher_bias, beta
-        As for `linear_jensen_shannon`.
-    sample_weight, softcap, teacher_softcap, temperature, reduction, num_threads, max_logits_bytes
-        As for `linear_kl_divergence`.
-    wrt, grad_output, out
-        As for `linear_kl_divergence_with_grad`.
-
-    Returns
-    -------
-    loss : float or ndarray
-        As `linear_jensen_shannon` returns it.
-    gradients : LinearDivergenceGradients
-        As of `linear_kl_divergence_with_grad`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `linear_jensen_shannon`; also for an `out` that does not fit. Nothing has been written then.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import crossentropy as ce
-    >>> hidden = np.array([[1.0, 0.5], [-1.0, 2.0]])
-    >>> classifier = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> loss, gradients = ce.linear_jensen_shannon_with_grad(hidden, classifier, hidden, 0.5 * classifier)
-    >>> gradients.hidden.round(4)
-    array([[ 0.008 ,  0.0028],
-           [-0.0171,  0.0073]])
-    """
-    options = divergence_options(
-        beta=beta,
         softcap=softcap,
         teacher_softcap=teacher_softcap,
         temperature=temperature,

@@ -6,7 +6,7 @@ The logits of a chunk are made in two buffers. The core turns them into their ow
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,27 @@ class LinearDivergenceGradients(NamedTuple):
     teacher_hidden: Array | None = None
     teacher_classifier: Array | None = None
     teacher_bias: Array | None = None
+
+
+class GivenLinear(TypedDict, total=False):
+    """What both divergences take as a caller gives it, without the reduction: it is what overloads differ by."""
+
+    bias: npt.ArrayLike | None
+    teacher_bias: npt.ArrayLike | None
+    sample_weight: npt.ArrayLike | None
+    softcap: float | None
+    teacher_softcap: float | None
+    temperature: float
+    num_threads: int | None
+    max_logits_bytes: int | None
+
+
+class GivenLinearWithGrad(TypedDict, total=False):
+    """What their gradients take beside."""
+
+    wrt: Sequence[Wrt]
+    grad_output: npt.ArrayLike
+    out: LinearDivergenceGradients | None
 
 
 @dataclass(slots=True)
