@@ -33,6 +33,7 @@ from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from ._probabilities import looks_like_probabilities
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets
 
@@ -54,6 +55,7 @@ __all__ = [
     "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
+    "looks_like_probabilities",
     "reference",
     "set_num_threads",
     "show_config",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _advice, _core
 from ._arrays import Array, Layout, Logits, Shape, as_grad_output, as_logits, as_weights, check_out, new_tuple, row_type
 from ._config import resolve_threads
 from ._options import LossOptions
@@ -36,7 +36,7 @@ def prepare(
 ) -> Call:
     """Validate the data of a loss."""
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, options.ignore_index)
+    t = as_targets(targets, z, options.ignore_index, sample_weight)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
     s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)
     if options.reduction == "mean" and (w is not None or s is not None):
@@ -75,17 +75,29 @@ def total_weight(
     sample_weight: Array | None = None,
 ) -> float:
     """What the mean divides by; a class index out of range raises IndexError."""
-    return _core.total_weight(
-        options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
-    )
+    try:
+        return _core.total_weight(
+            options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
+        )
+    except IndexError as error:
+        raise _with_advice(error, options, logits, targets) from None
+
+
+def _with_advice(error: IndexError, options: LossOptions, logits: Logits | Layout, targets: Targets) -> IndexError:
+    """The core's message on a class index out of range, and what would do."""
+    assert targets.indices is not None
+    return IndexError(f"{error}{_advice.of_indices(targets.indices, logits.classes, options.ignore_index)}")
 
 
 def loss(call: Call) -> float | Array:
     """The reduced loss, or one loss a row."""
-    if call.options.reduction != "none":
-        return _core.loss(call)
-    losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
-    _core.loss(call, losses=losses)
+    try:
+        if call.options.reduction != "none":
+            return _core.loss(call)
+        losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
+        _core.loss(call, losses=losses)
+    except IndexError as error:
+        raise _with_advice(error, call.options, call.logits, call.targets) from None
     return losses[()]
 
 
@@ -127,9 +139,12 @@ def loss_and_gradient(
         matrix = np.empty(data.shape, data.dtype)
         second = None if diagonal is None else np.empty(data.shape, data.dtype)
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
-    value = _core.loss(
-        call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
-    )
+    try:
+        value = _core.loss(
+            call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
+        )
+    except IndexError as error:
+        raise _with_advice(error, call.options, z, call.targets) from None
     if matrix is not dlogits:
         np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis) if z.moved else matrix)
     if diagonal is not None and second is not None and second is not diagonal:

@@ -71,7 +71,7 @@ def cross_entropy_hvp(
         reduction=reduction,
     )
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, options.ignore_index)
+    t = as_targets(targets, z, options.ignore_index, sample_weight)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     v = np.moveaxis(as_vector(v, z.given), z.axis, -1)
     targets = _classes_last(targets, t, z)
@@ -211,7 +211,7 @@ def cross_entropy_dtargets(
         reduction=reduction,
     )
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, None)
+    t = as_targets(targets, z, None, sample_weight)
     if t.probabilities is None:
         raise TypeError(f"targets: expected probabilities of shape {z.shape}, got class indices")
     weights = row_weights(options, z, t, class_weight, sample_weight)

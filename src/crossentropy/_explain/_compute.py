@@ -18,7 +18,6 @@ from ._explanation import Explanation
 from ._inputs import (
     class_names,
     column_names,
-    refuse_counted_from_one,
     refuse_many,
     refuse_other_columns,
     refuse_probabilities,
@@ -114,13 +113,12 @@ def explain(
         names = columns
     printable_names = class_names(names, z.classes)
     refuse_other_columns(targets, columns)
-    t = as_targets(targets if names is None else without_names(targets, printable_names), z, options.ignore_index)
+    unnamed = targets if names is None else without_names(targets, printable_names)
+    t = as_targets(unnamed, z, options.ignore_index, sample_weight)
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     refuse_probabilities(A)
     indices = None if t.indices is None else t.indices.reshape(N)
-    if indices is not None:
-        refuse_counted_from_one(indices, C, options.ignore_index)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     w, s, omega = weights.w, weights.s.reshape(N), weights.omega.reshape(N)
     counted = s != 0
