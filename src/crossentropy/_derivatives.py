@@ -5,19 +5,21 @@ The core computes the Hessian's diagonal. The others are computed here in float6
 
 import math
 from dataclasses import replace
-from typing import Literal, Unpack, overload
+from typing import Literal, Never, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, Logits, as_array, as_logits, rounds_to_nearest
 from ._call import loss_and_gradient, prepare
+from ._keywords import refuse_keywords, teaches_keywords
 from ._options import GivenOptions, LossOptions, Reduction, loss_options
 from ._softmax import as_vector, centred, log_softmax, scaled
 from ._targets import Targets, TopKTargets, as_targets
 from ._terms import RowWeights, coefficient_sum, row_terms, row_weights
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def cross_entropy_hvp(
     logits: npt.ArrayLike,
@@ -109,6 +111,7 @@ def cross_entropy_hessian_diagonal(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> tuple[Array, Array, Array]: ...
+@teaches_keywords()
 def cross_entropy_hessian_diagonal(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -122,6 +125,7 @@ def cross_entropy_hessian_diagonal(
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
+    **unknown: Never,
 ) -> tuple[float | Array, Array, Array]:
     r"""Compute the loss, its gradient and the diagonal of its Hessian with respect to the logits.
 
@@ -148,6 +152,8 @@ def cross_entropy_hessian_diagonal(
     >>> diagonal.round(4)
     array([[0.2247, 0.1837, 0.0889]])
     """
+    if unknown:
+        refuse_keywords(cross_entropy_hessian_diagonal, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -161,6 +167,7 @@ def cross_entropy_hessian_diagonal(
     return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def cross_entropy_dtargets(
     logits: npt.ArrayLike,

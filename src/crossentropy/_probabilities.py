@@ -4,8 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_logits
+from ._keywords import teaches_keywords
 
 
+@teaches_keywords()
 def looks_like_probabilities(logits: npt.ArrayLike, *, axis: int = -1) -> bool:
     """Tell whether logits are a softmax already: none is negative, and every row sums to 1.
 

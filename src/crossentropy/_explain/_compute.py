@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._arrays import Array, as_logits
 from .._call import Call, has_mean, loss, loss_and_gradient, prepare
+from .._keywords import teaches_keywords
 from .._options import Reduction, loss_options
 from .._softmax import log_softmax
 from .._targets import Targets, TopKTargets, as_targets
@@ -28,6 +29,7 @@ MAX_SHOWN = 36  # of more classes than this, only the TOP likeliest and the targ
 TOP = 12
 
 
+@teaches_keywords()
 @np.errstate(all="ignore")  # NaN and infinity are shown, not warned of
 def explain(
     logits: npt.ArrayLike,
