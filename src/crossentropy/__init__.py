@@ -48,6 +48,7 @@ from ._linear_log_prob import (
 )
 from ._log_prob import log_prob, log_prob_and_entropy, log_prob_and_entropy_vjp, log_prob_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from ._probabilities import looks_like_probabilities
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets
 
@@ -92,6 +93,7 @@ __all__ = [
     "log_prob_with_grad",
     "log_softmax",
     "logsumexp",
+    "looks_like_probabilities",
     "reference",
     "set_num_threads",
     "show_config",
