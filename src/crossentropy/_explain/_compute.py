@@ -117,6 +117,8 @@ def explain(
     refuse_other_columns(targets, columns)
     unnamed = targets if names is None else without_names(targets, printable_names)
     t = as_targets(unnamed, z, options.ignore_index, sample_weight)
+    if t.remainder is not None:
+        raise ValueError("targets: expected TopKTargets without a remainder, of which the lesson does not tell")
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     refuse_probabilities(A)
