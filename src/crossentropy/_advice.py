@@ -74,9 +74,11 @@ def of_framework(values: Any) -> str | None:
     return None
 
 
-def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index: int | None) -> str:
+def of_labels(
+    array: _Array, given: object, shape: tuple[int, ...], ignore_index: int | None, name: str = "targets"
+) -> str:
     """Class labels in the rows' shape that are no integers."""
-    integers = "targets.astype(int)" if hasattr(given, "astype") else "np.array(targets, int)"
+    integers = f"{name}.astype(int)" if hasattr(given, "astype") else f"np.array({name}, int)"
     odd = _odd(array)
     if array.dtype.kind == "b":
         return f"booleans: {integers} makes False class 0 and True class 1"
@@ -85,7 +87,7 @@ def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index
         are_missing = "np.isnan" if array.dtype.kind == "f" else "pd.isna"
         return (
             f"{array.dtype} with missing values: rows without a class have the index {marked} (ignore_index), as in "
-            f"np.where({are_missing}(targets), {marked}, targets).astype(int)"
+            f"np.where({are_missing}({name}), {marked}, {name}).astype(int)"
         )
     if odd:
         return f"{_kind(array, odd[0])} such as {_line(odd[0])}: {NUMBERED}"
@@ -96,7 +98,7 @@ def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index
 
 
 def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
-    """Targets whose shape does not fit logits of this shape, their classes on `axis`; None: on the last alone."""
+    """Targets whose shape does not fit logits of this shape, its classes on `axis`; None: the last, always."""
     found = f"shape {array.shape}"
     row_shape = shape[:-1] if axis is None else shape[:axis] + shape[axis + 1 :]
     without_ones, rows = ([n for n in of if n != 1] for of in (array.shape, row_shape))
@@ -118,7 +120,9 @@ def of_weights(name: str, array: _Array, shape: tuple[int, ...]) -> str:
     return f"{array.shape}: one for each {each} is expected" if each else f"{array.shape}"
 
 
-def of_indices(values: _Array, classes: int, ignore_index: int | None, in_order: bool = True) -> str:
+def of_indices(
+    values: _Array, classes: int, ignore_index: int | None, in_order: bool = True, name: str = "targets"
+) -> str:
     """Class indices of which some are out of range; `values` are all of them, or each one once."""
     counts = np.full(values.shape, True) if ignore_index is None else np.asarray(values != ignore_index)
     found = np.unique(values[counts])
@@ -128,9 +132,9 @@ def of_indices(values: _Array, classes: int, ignore_index: int | None, in_order:
     if low >= 1 and high == classes:
         meant = np.where(counts, values - 1, values)
         listed = in_order and values.size <= MOST_SHOWN * 4
-        return f": classes count from 0: did you mean {meant.tolist() if listed else 'targets - 1'}?"
+        return f": classes count from 0: did you mean {meant.tolist() if listed else f'{name} - 1'}?"
     if classes == 2 and found.tolist() == [-1, 1]:
-        return ": did you mean (targets > 0).astype(int)?"
+        return f": did you mean ({name} > 0).astype(int)?"
     wrong = found[(found < 0) | (found >= classes)].tolist()
     if len(wrong) == 1 and wrong[0] in _NO_CLASS:
         return f": ignore_index={wrong[0]} leaves such rows out"

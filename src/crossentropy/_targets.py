@@ -221,7 +221,8 @@ def check_indices(name: str, indices: Array, empty: Array, logits: Logits | Layo
     bad = ((indices < 0) | (indices >= logits.classes)) & ~empty
     if bad.any():
         row, slot = np.argwhere(bad)[0]
-        raise IndexError(f"{name}: expected {accepted}, got {indices[row, slot]} in row {row}")
+        advice = _advice.of_indices(indices[~empty], logits.classes, None, in_order=False, name="indices")
+        raise IndexError(f"{name}: expected {accepted}, got {indices[row, slot]} in row {row}{advice}")
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:
