@@ -46,7 +46,7 @@ def of_scalar(name: str, value: object) -> str:
         return f"a dict: list({name}.values()) may do"
     if isinstance(value, set | frozenset):
         return f"a {kind}, which has no order"
-    if hasattr(value, "__iter__"):
+    if hasattr(value, "__iter__") and not isinstance(value, type):
         return f"a {kind}: list({name}) would do"
     return f"a {kind}" if kind != "_Missing" else "no argument"
 
@@ -74,11 +74,9 @@ def of_framework(values: Any) -> str | None:
     return None
 
 
-def of_labels(
-    array: _Array, given: object, shape: tuple[int, ...], ignore_index: int | None, name: str = "targets"
-) -> str:
+def of_labels(array: _Array, shape: tuple[int, ...], ignore_index: int | None, name: str = "targets") -> str:
     """Class labels in the rows' shape that are no integers."""
-    integers = f"{name}.astype(int)" if hasattr(given, "astype") else f"np.array({name}, int)"
+    integers = f"np.asarray({name}).astype(int)"
     odd = _odd(array)
     if array.dtype.kind == "b":
         return f"booleans: {integers} makes False class 0 and True class 1"

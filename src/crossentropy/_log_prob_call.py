@@ -72,7 +72,7 @@ def as_named(indices: npt.ArrayLike, logits: Logits | Layout, ignore_index: int 
     axis = logits.axis
     accepted = f"class indices (integers) of shape {logits.row_shape} or {shape_of_k(logits)}"
     if given.dtype.kind not in "iu" and (given.size or given is indices):
-        found = _advice.of_labels(given, indices, logits.shape, ignore_index, "indices")
+        found = _advice.of_labels(given, logits.shape, ignore_index, "indices")
         raise TypeError(f"indices: expected {accepted}, got {found}")
     if given.shape == logits.row_shape:
         with named_indices():

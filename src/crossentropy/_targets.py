@@ -234,7 +234,7 @@ def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits | Layout, i
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        found = _advice.of_labels(given, targets, logits.shape, ignore_index)
+        found = _advice.of_labels(given, logits.shape, ignore_index)
         raise TypeError(f"targets: expected {accepted_targets(logits)}, got {found}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
