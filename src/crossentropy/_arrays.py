@@ -299,12 +299,14 @@ def _share_memory(name: str, out: Array, other: Any) -> bool:
         ) from None
 
 
-def check_out(out: object, logits: Logits, inputs: tuple[object, ...]) -> Array:
+def check_out(out: object, logits: Logits, inputs: tuple[object, ...], name: str = "out") -> Array:
     """Check the output of the gradient: it is the logits themselves, or shares no memory with an input."""
     given = logits.given
-    array = check_array("out", out, given.shape, logits.data.dtype, inputs)
-    if array is not given and _share_memory("out", array, given) and not _same_place(array, given):
-        raise ValueError("out: expected exactly the logits or memory of its own, got an array that overlaps the logits")
+    array = check_array(name, out, given.shape, logits.data.dtype, inputs)
+    if array is not given and _share_memory(name, array, given) and not _same_place(array, given):
+        raise ValueError(
+            f"{name}: expected exactly the logits or memory of its own, got an array that overlaps the logits"
+        )
     return array
 
 

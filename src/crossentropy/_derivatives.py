@@ -214,7 +214,6 @@ def cross_entropy_hessian_diagonal(
     return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 
-@teaches_keywords()
 @rounds_to_nearest
 def _diagonal(
     options: LossOptions,
@@ -231,6 +230,7 @@ def _diagonal(
     return _reduced(rows, options, of.weights, z)
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def cross_entropy_dtargets(
     logits: npt.ArrayLike,
