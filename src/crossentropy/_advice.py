@@ -12,6 +12,7 @@ import numpy.typing as npt
 _Array: TypeAlias = npt.NDArray[Any]
 
 MOST_SHOWN = 8  # elements that an error shows
+MOST_LOOKED_AT = 10000
 NUMBERED = "np.unique(labels, return_inverse=True)[1] numbers the classes, in their order"
 _NO_CLASS = (-100, -1, 255)  # what data sets write where there is no class
 
@@ -105,13 +106,17 @@ def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
         return f"{found}: {wanted}{'' if array.dtype.kind in 'iu' else '.astype(int)'} would do"
     if any(array.shape[:k] + array.shape[k + 1 :] == shape for k in range(array.ndim)) and axis is not None:
         return f"{found}: logits come first, then targets"
+    if array.ndim == 2 and array.shape == shape[::-1]:
+        return f"{found}: np.transpose(targets) would do"
+    if array.ndim > 1 and array.shape == (*row_shape[:-1], row_shape[-1] - 1):
+        return f"{found}, one position fewer: logits[..., :-1, :] would do, if those are what came before the targets"
     others = () if axis is None else range(len(shape))
     fits = [k for k in others if shape[:k] + shape[k + 1 :] == array.shape]
     return f"{found}: axis={fits[0]} would do, if the classes are there" if fits else found
 
 
 def of_weights(name: str, array: _Array, shape: tuple[int, ...]) -> str:
-    """Weights of a shape other than this one."""
+    """Weights, or what else has a number for each of something, of a shape other than this one."""
     if [n for n in array.shape if n != 1] == [n for n in shape if n != 1] and array.size and array.ndim > 1:
         return f"{array.shape}: np.reshape({name}, {shape}) would do"
     each = {"class_weight": "class", "sample_weight": "row"}.get(name)
@@ -140,10 +145,11 @@ def of_indices(
 
 
 def _odd(array: _Array) -> list[object]:
-    """The first element that is no number, if there is one."""
+    """The first element that is no number, of strings one that is no number as text, if there is one."""
     if array.dtype.kind not in "OUS":
         return []
-    return next(([element] for element in array.flat if not isinstance(element, int | float | np.number)), [])
+    odd = [element for element in array.flat[:MOST_LOOKED_AT] if not isinstance(element, int | float | np.number)]
+    return [next((element for element in odd if not _is_number(element)), odd[0])] if odd else []
 
 
 def _is_missing(value: object) -> bool:

@@ -151,7 +151,9 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
             f"{indices.shape} and {probabilities.shape}"
         )
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}")
+        swapped = np.asarray(targets.probabilities).dtype.kind in "iu"
+        hint = ": indices come first, then probabilities" if swapped else ""
+        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}{hint}")
     k = indices.shape[axis]
     q = np.ascontiguousarray(np.moveaxis(probabilities, axis, -1)).reshape(logits.rows, k)
     t = np.ascontiguousarray(np.moveaxis(indices, axis, -1)).reshape(q.shape)
