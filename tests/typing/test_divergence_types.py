@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
+from test_types import TYPE_CHECKING, A, Array, H, W, reductions
 
 import crossentropy as ce
-
-from .test_types import TYPE_CHECKING, A, Array, H, W, reductions
 
 if TYPE_CHECKING:
     from typing import assert_type
 else:
-    from .test_types import assert_type
+    from test_types import assert_type
 
 
 def test_divergences() -> None:
