@@ -1,15 +1,18 @@
 """Types of the divergences: what mypy infers, and the same of what they return when they run."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from test_types import TYPE_CHECKING, A, Array, H, W, reductions
 
 import crossentropy as ce
 
 if TYPE_CHECKING:
     from typing import assert_type
+
+    from test_types import A, Array, H, W, reductions
 else:
-    from test_types import assert_type
+    from .test_types import A, Array, H, W, assert_type, reductions
 
 
 def test_divergences() -> None:
