@@ -11,10 +11,10 @@
 
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "gil.hpp"
 #include "parallel.hpp"
 #include "python_binary.hpp"
 #include "records.hpp"
-#include "released_gil.hpp"
 #include "xla.hpp"
 
 namespace nb = nanobind;
