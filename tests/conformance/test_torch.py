@@ -113,16 +113,19 @@ def test_function_equals_torchs(op, dtype):
     torch.manual_seed(0)
     for sample in op.sample_inputs("cpu", dtype):
         given = (sample.input, *sample.args)
-        expected = op.op(*given, **sample.kwargs)
+        exact = given
+        if "binary" in op.name and dtype.itemsize == 2:  # torch rounds each of its terms, which then cancel
+            exact = [tensor.float() for tensor in given]
+        expected = op.op(*exact, **sample.kwargs)
         actual = FUNCTIONS[op.name](*given, **sample.kwargs)
         torch.testing.assert_close(actual, expected, check_dtype=False, **TOLERANCE.get(dtype, {}))
 
 
 @pytest.mark.parametrize("op", OPS, ids=name_of)
 def test_function_derivatives(op):
-    """gradcheck and gradgradcheck, forward mode and batches of gradients with them, in its fast mode for the heads."""
+    """gradcheck and gradgradcheck, forward mode and batches of gradients with them, in its fast mode for the others."""
     torch.manual_seed(0)
-    check = {"fast_mode": "linear" in op.name, "check_batched_grad": True}
+    check = {"fast_mode": op.name != "nn.functional.cross_entropy", "check_batched_grad": True}
     for sample in op.sample_inputs("cpu", torch.float64, requires_grad=True):
         given = dict(enumerate((sample.input, *sample.args))) | sample.kwargs
         wanted = {key: value for key, value in given.items() if isinstance(value, torch.Tensor) and value.requires_grad}
