@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction
@@ -10,8 +9,9 @@ from torch.nn import _reduction
 from .._options import Reduction, loss_options
 from . import _composed, _eager
 from ._arguments import check_weights, divisor_of, fits, fits_head, refuse
-from ._kernel import TargetTensors, autocasts, check_memory, row_shape
-from ._linear import HeadTensors, head_loss
+from ._head_chunks import as_head
+from ._kernel import TargetTensors, check_memory, row_shape
+from ._linear import head_loss
 from ._operator import row_losses
 
 
@@ -223,24 +223,13 @@ def linear_cross_entropy(
     except (TypeError, ValueError) as error:
         refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
-    if autocasts(input):
-        input, linear_weight = _autocast(input), _autocast(linear_weight)
-        linear_bias = None if linear_bias is None else _autocast(linear_bias)
-    batched = input.dim() == 2
+    head, batched = as_head(input, linear_weight, linear_bias), input.dim() == 2
     if not batched:
-        input, target = input.unsqueeze(0), target.unsqueeze(0)
+        target = target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
-    shape = tuple(linear_weight.shape[:-1])
-    head = HeadTensors(
-        input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape
-    )
     if weight is not None or sample_weight is not None:
         check_weights(row_shape(head.logits), weight, sample_weight)
     if num_items is not None:
         num_items = divisor_of(num_items, loss_of.reduction)
     loss = head_loss(loss_of, head, TargetTensors(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
-
-
-def _autocast(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))

@@ -19,8 +19,8 @@ TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 # Types of tensors that are memory and nothing else.
 PLAIN = (Tensor, torch.nn.Parameter)
 _INDEX_TYPES = (torch.int64, torch.uint8)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-WEIGHT_TYPES = (*TYPES, *_INTEGERS, torch.bool)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+WEIGHT_TYPES = (*TYPES, *INTEGERS, torch.bool)
 
 
 class LogitsInMemory(NamedTuple):
