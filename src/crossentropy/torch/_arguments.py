@@ -84,6 +84,14 @@ def check_weights(rows: torch.Size, weight: Tensor | None, sample_weight: Tensor
             as_weights(name, tensor.detach())  # others are checked as the core reads them
 
 
+def check_focal(options: LossOptions, logits: torch.Size, target: Tensor) -> None:
+    if options.focal_gamma > 0.0 and target.shape == logits:
+        raise ValueError(
+            f"focal_gamma: expected 0 for targets that are probabilities, got {options.focal_gamma}: the focal loss is "
+            "that of one class a row"
+        )
+
+
 def divisor_of(num_items: float | Tensor, reduction: str) -> float | Tensor:
     """What the mean divides by, as a number where its value is known and no gradient of it is wanted."""
     if reduction != "mean":

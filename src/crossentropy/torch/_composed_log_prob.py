@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._options import LossOptions
 from ._kernel import class_axis, row_dtype
-from ._shifted import Shifted, shifted
+from ._shifted import Shifted, entropy_of, shifted
 
 
 def log_prob_and_entropy(
@@ -33,18 +33,3 @@ def _log_probs(rows: Shifted, index: Tensor, axis: int) -> Tensor:
     """The maximum's own log-probability is -log1p(r), which keeps the digits of what is left of 1."""
     others = torch.log_softmax(rows.below, axis).gather(axis, index)
     return torch.where(rows.top.gather(axis, index), -rows.log_total.unsqueeze(axis), others)
-
-
-def entropy_of(rows: Shifted, axis: int) -> Tensor:
-    """The entropy of each row, whose derivative is p ((m - u) - A), A the mean of m - u under p.
-
-    Derived from log1p(r) + A alone it would be that plus p - p, each p rounded in its own way. Here a change x of the
-    logits, whose value is 0, enters A and the rest; there the two p are the same number, and nothing of them is left.
-    """
-    p = rows.softmax(axis)
-    seen = p.detach() != 0  # 0 log 0 is 0
-    below = torch.where(seen, rows.below, 0.0)
-    x = below - below.detach()
-    mean = (p * (-below.detach() - x)).sum(axis)
-    change = torch.log1p((p.detach() * torch.expm1(x)).sum(axis))
-    return rows.log_total.detach() + mean + change

@@ -48,3 +48,18 @@ def shifted(options: LossOptions, z: Tensor, axis: int) -> Shifted:
 def over(options: LossOptions, differences: Tensor) -> Tensor:
     """Differences of logits over the temperature."""
     return differences if options.temperature == 1.0 else differences / options.temperature
+
+
+def entropy_of(rows: Shifted, axis: int) -> Tensor:
+    """The entropy of each row, whose derivative is p ((m - u) - A), A the mean of m - u under p.
+
+    Derived from log1p(r) + A alone it would be that plus p - p, each p rounded in its own way. Here a change x of the
+    logits, whose value is 0, enters A and the rest; there the two p are the same number, and nothing of them is left.
+    """
+    p = rows.softmax(axis)
+    seen = p.detach() != 0  # 0 log 0 is 0
+    below = torch.where(seen, rows.below, 0.0)
+    x = below - below.detach()
+    mean = (p * (-below.detach() - x)).sum(axis)
+    change = torch.log1p((p.detach() * torch.expm1(x)).sum(axis))
+    return rows.log_total.detach() + mean + change
