@@ -134,7 +134,7 @@ def check_real(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
 
 
-def check_indices(logits: torch.Size, target: Tensor, ignore_index: int | None) -> None:
+def check_indices(logits: torch.Size, target: Tensor) -> None:
     """Raise unless these are class indices, one or K for each row of logits of this shape."""
     if not isinstance(target, Tensor):
         raise TypeError(f"target: expected a Tensor, got {type(target).__name__}")
@@ -150,9 +150,13 @@ def check_indices(logits: torch.Size, target: Tensor, ignore_index: int | None) 
             f"target: expected shape {tuple(before + after)}, one index a row, or ({with_k}), K of them, "
             f"got {tuple(target.shape)}"
         )
+
+
+def check_range(logits: torch.Size, target: Tensor, ignore_index: int | None) -> None:
+    """Raise if a class index is out of range, where it can be read."""
     if not is_memory(target) or under_transform():
         return
-    index, classes = readable("target", target).long(), logits[axis]
+    index, classes = readable("target", target).long(), logits[1 if len(logits) > 1 else 0]
     wrong = (index < 0) | (index >= classes)
     if ignore_index is not None:
         wrong &= index != ignore_index

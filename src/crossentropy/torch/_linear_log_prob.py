@@ -61,7 +61,7 @@ def linear_log_prob(
     (tensor([-0.4741]), tensor([0.6628]))
     """
     check_head("", input, linear_weight, linear_bias)
-    check_indices(input.shape[:-1] + linear_weight.shape[:-1], target, ignore_index)
+    check_indices(input.shape[:-1] + linear_weight.shape[:-1], target)
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
     check_memory(input=input, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
     head, batched = as_head(input, linear_weight, linear_bias), input.dim() == 2

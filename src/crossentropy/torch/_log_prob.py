@@ -5,9 +5,8 @@ from typing import Literal, overload
 from torch import Tensor
 
 from .._options import loss_options
-from . import _composed_log_prob
 from ._arguments import check_indices, check_logits
-from ._kernel import check_memory
+from ._log_prob_kernel import log_prob_and_entropy
 
 
 @overload
@@ -100,8 +99,7 @@ def log_prob(
             [-20.0000,   0.0000]])
     """
     check_logits("input", input)
-    check_indices(input.shape, target, ignore_index)
+    check_indices(input.shape, target)
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
-    check_memory(input=input, target=target)
-    log_probs, entropies = _composed_log_prob.log_prob_and_entropy(options, input, target, entropy)
+    log_probs, entropies = log_prob_and_entropy(options, input, target, entropy)
     return log_probs if entropies is None else (log_probs, entropies)
