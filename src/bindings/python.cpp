@@ -5,15 +5,15 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "gil.hpp"
 #include "parallel.hpp"
+#include "python_binary.hpp"
 #include "records.hpp"
 #include "xla.hpp"
 
@@ -21,27 +21,11 @@ namespace nb = nanobind;
 using namespace crossentropy;
 using namespace crossentropy::python;
 
+namespace crossentropy::python {
+void define_divergence(nanobind::module_& m);  // divergence.cpp
+}
+
 namespace {
-
-// Lets other Python threads run while it lives.
-class ReleasedGil {
- public:
-    ReleasedGil() : state_(PyEval_SaveThread()) {}
-    ~ReleasedGil() {
-        // Where the interpreter has ended meanwhile, this unwinds the stack of a daemon thread, which no C++ frame
-        // below has been written for: the thread waits here for the end of the process.
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
-    ReleasedGil(const ReleasedGil&) = delete;
-    ReleasedGil& operator=(const ReleasedGil&) = delete;
-
- private:
-    PyThreadState* const state_;
-};
 
 // DefaultFloatingPoint as a context of Python's.
 class FloatingPoint {
@@ -196,6 +180,8 @@ NB_MODULE(_core, m) {
     m.def("softmax", &softmax, nb::kw_only(), nb::arg("logits"), nb::arg("output"),
           nb::arg("logsumexp").none() = nb::none(), nb::arg("out").none() = nb::none(), nb::arg("num_threads"),
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    define_binary(m);
+    define_divergence(m);
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")
         .def(nb::init<>())

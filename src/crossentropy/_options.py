@@ -18,7 +18,8 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
 
 
-def _number(name: str, value: float) -> float:
+def as_number(name: str, value: float) -> float:
+    """Check a number, as a float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
@@ -60,7 +61,7 @@ class LossOptions:
         for name in NUMBERS:
             value = getattr(self, name)
             if type(value) is not float:
-                object.__setattr__(self, name, _number(name, value))
+                object.__setattr__(self, name, as_number(name, value))
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
         for name in ("z_loss", "focal_gamma"):

@@ -25,6 +25,13 @@ def plain(z, t, ignore_index=-100):
     return log_probs.reshape(t.shape), entropies
 
 
+@pytest.fixture(params=["core", "composed"])
+def path(request):
+    """Both paths that an eager call may take."""
+    if request.param == "composed":
+        request.getfixturevalue("composed")
+
+
 # Digits.
 
 
@@ -32,7 +39,7 @@ def plain(z, t, ignore_index=-100):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("shift", [0.0, 1e4])
 @pytest.mark.parametrize("gap", [0.0, 1e-3, 20.0, 40.0])
-def test_keeps_its_digits(gap, shift, temperature, dtype):
+def test_keeps_its_digits(gap, shift, temperature, dtype, path):
     z = torch.randn(1, 30, dtype=dtype) * (gap if gap == 1e-3 else 1.0)
     z[0, 7] = z.max() + gap
     z = (z + shift).requires_grad_()
@@ -51,7 +58,7 @@ def test_keeps_its_digits(gap, shift, temperature, dtype):
         assert worst(torch.autograd.grad(chosen[0, k], z, retain_graph=True)[0], exact) < allowed
 
 
-def test_nearly_tied_classes():
+def test_nearly_tied_classes(path):
     """The entropy's gradient is of the order of their distance, not of their probability."""
     z = torch.tensor([[1.0, 1.0 + 2**-13, -40.0]], requires_grad=True)
     ct.log_prob(z, torch.tensor([0]), entropy=True)[1].backward()
@@ -60,7 +67,7 @@ def test_nearly_tied_classes():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(dtype):
+def test_half_precision(dtype, path):
     z, t = (3 * torch.randn(6, 50)).to(dtype).requires_grad_(), torch.randint(0, 50, (6, 4))
     results = ct.log_prob(z, t, entropy=True)
     wide = z.detach().double().requires_grad_()
@@ -80,7 +87,7 @@ def test_half_precision(dtype):
 
 @pytest.mark.parametrize("several", [(), (3,), (0,)], ids=str)
 @pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 5, 2, 3)], ids=str)
-def test_shapes(shape, several):
+def test_shapes(shape, several, path):
     axis = min(1, len(shape) - 1)
     rows = shape[:axis] + shape[axis + 1 :]
     z, t = torch.randn(shape).double(), torch.randint(0, 5, (*shape[:axis], *several, *shape[axis + 1 :]))
@@ -94,7 +101,7 @@ def test_shapes(shape, several):
     assert torch.equal(ct.log_prob(z, t.to(torch.uint8)), chosen)
 
 
-def test_ignored_indices_and_rows():
+def test_ignored_indices_and_rows(path):
     z = torch.randn(4, 5)
     z[1] = math.nan
     z.requires_grad_()
@@ -111,7 +118,7 @@ def test_ignored_indices_and_rows():
         ct.log_prob(z.detach(), torch.tensor([1, -100, 2, 0]), ignore_index=None)
 
 
-def test_infinite_logits():
+def test_infinite_logits(path):
     z = torch.tensor([[1.0, -math.inf, 2.0], [-math.inf] * 3, [math.inf, 0.0, 0.0], [0.0, math.nan, 1.0]])
     z.requires_grad_()
     chosen, h = ct.log_prob(z, torch.tensor([1, 0, 0, 0]), entropy=True)
@@ -177,7 +184,7 @@ def test_differentiates_twice():
     assert torch.autograd.gradgradcheck(both, (z,), check_fwd_over_rev=True)
 
 
-def test_each_output_alone():
+def test_each_output_alone(path):
     z = Z.clone().requires_grad_()
     chosen, h = ct.log_prob(z, T, entropy=True)
     expected = plain(z, T)

@@ -83,20 +83,26 @@ struct RemainderResult {
 
 CE_INLINE double log1p(double r) { return log1p(splat<f64>(r))[0]; }
 
+template <bool general>
 inline RemainderResult remainder_result(const Problem& p, const NamedClasses& named, const PartialSums& rest,
                                         double mass) {
     const double inverse = p.inverse_temperature, r_rest = rest.exp_sum_without_max.total();
     const bool no_named = named.max == -kInf, no_rest = rest.max == -kInf;
     const double log_named = no_named ? 0.0 : log1p(named.exp_sum_without_max),
                  log_rest = no_rest ? 0.0 : log1p(r_rest);
-    // log P_named - log P_rest
+    // log P_named - log P_rest; and the sums of both, since exp(-d) would not have all digits.
     const double d = (named.max - rest.max) * inverse + (log_named - log_rest);
-    const double t = exp(splat<f64>(-std::abs(d)))[0], log_sum = log1p(t);
-    const double loss_of_named = std::max(-d, 0.0) + log_sum, loss_of_rest = std::max(d, 0.0) + log_sum;
+    const double sum_of_named =
+        no_named ? 0.0
+                 : decay<general>(p, named.max, std::max(named.max, rest.max)) * (1.0 + named.exp_sum_without_max);
+    const double sum_of_rest =
+        no_rest ? 0.0 : decay<general>(p, rest.max, std::max(named.max, rest.max)) * (1.0 + r_rest);
+    const bool named_lead = sum_of_named >= sum_of_rest;
+    const double log_sum = log1p(named_lead ? sum_of_rest / sum_of_named : sum_of_named / sum_of_rest);
+    const double loss_of_named = named_lead ? log_sum : log_sum - d, loss_of_rest = named_lead ? log_sum + d : log_sum;
     RemainderResult result{};
-    const double likelier = 1.0 / (1.0 + t), other = t * likelier;
-    result.p_named = d >= 0.0 ? likelier : other;
-    result.p_rest = d >= 0.0 ? other : likelier;
+    result.p_named = sum_of_named / (sum_of_named + sum_of_rest);
+    result.p_rest = sum_of_rest / (sum_of_named + sum_of_rest);
     result.mass = mass;
     CompensatedSum loss;
     for (int i = 0; i < named.count; ++i) {
@@ -107,7 +113,7 @@ inline RemainderResult remainder_result(const Problem& p, const NamedClasses& na
     result.loss = loss.total();
     if (p.options.z_loss > 0.0) {
         const double lse =
-            d >= 0.0 ? named.max * inverse + log_named + loss_of_named : rest.max * inverse + log_rest + loss_of_rest;
+            named_lead ? named.max * inverse + log_named + loss_of_named : rest.max * inverse + log_rest + loss_of_rest;
         result.loss += p.options.z_loss * lse * lse;
         result.tail = 2.0 * p.options.z_loss * lse;
     }

@@ -145,7 +145,7 @@ class RowKernel {
         const NamedClasses named = named_classes<general>(p, row, z, masked_row, named_scratch);
         T* const e = arrays.matrix == nullptr ? nullptr : scratch_row;
         const PartialSums sums = row_sums<false>(masked_row, e, row, 0);
-        const RemainderResult result = remainder_result(p, named, sums, p.remainder[row]);
+        const RemainderResult result = remainder_result<general>(p, named, sums, p.remainder[row]);
         if (arrays.matrix != nullptr) {
             const GradientScales scales{scale * result.exp_scale * p.inverse_temperature, 0.0, 0.0, sums.max, false};
             if (!(scales.exp - scales.exp == 0.0)) {

@@ -170,7 +170,7 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     using S = typename SomeTile::S;
     using T = typename SomeTile::T;
     const auto counted = load_integers(tile.target + at) >= 0;
-    const f64 weight = load<f64>(tile.weight + at), b = p.indices != nullptr ? weight : f64{},
+    const f64 weight = load<f64>(tile.weight + at), b = p.indices == nullptr && p.has_targets() ? f64{} : weight,
               gradient_scale = load<f64>(tile.gradient_scale + at);
     const f64 nan = splat<f64>(kNaN);
     const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
