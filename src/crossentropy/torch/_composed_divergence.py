@@ -12,10 +12,49 @@ import torch
 from torch import Tensor
 
 from .._options import LossOptions
+from . import _composed
+from ._kernel import TargetTensors, class_axis, row_dtype
 from ._shifted import Shifted, over, shifted
 
 # Beyond it a term is made of the two probabilities: before it, of their quotient's logarithm.
 _FAR = 1.0
+
+
+class DivergenceOptions(NamedTuple):
+    """What a divergence is, beside its data."""
+
+    kind: str | float  # "forward" or "reverse" for KL, or the beta of Jensen and Shannon
+    student: LossOptions  # soft cap, temperature, reduction
+    teacher: LossOptions  # soft cap, the same temperature
+
+
+def values_dtype(input: Tensor, teacher_input: Tensor) -> torch.dtype:
+    return torch.promote_types(row_dtype(input), row_dtype(teacher_input))
+
+
+def row_divergences(
+    options: DivergenceOptions, input: Tensor, teacher_input: Tensor, sample_weight: Tensor | None
+) -> Tensor:
+    """One divergence a row, times its weight."""
+    axis, dtype = class_axis(input), values_dtype(input, teacher_input)
+    z, w = input.to(dtype), teacher_input.to(dtype)
+    if sample_weight is not None:  # rows that do not count may hold NaN
+        counted = (sample_weight != 0).unsqueeze(axis)
+        z, w = torch.where(counted, z, 0.0), torch.where(counted, w, 0.0)
+    of = pair(options.student, options.teacher, z, w, axis)
+    if isinstance(options.kind, str):
+        rows = kl(of, axis, reverse=options.kind == "reverse")
+    else:
+        rows = jensen_shannon(of, options.kind, axis)
+    if sample_weight is None:
+        return rows
+    return torch.where(sample_weight != 0, sample_weight.to(dtype) * rows, 0.0)
+
+
+def reduced(options: DivergenceOptions, rows: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Reduce the divergences of rows."""
+    stand_in = rows.unsqueeze(min(1, rows.dim()))  # logits of one class, and as many probabilities
+    return _composed.reduced(options.student, rows, stand_in, TargetTensors(stand_in, None, sample_weight), None)
 
 
 class Pair(NamedTuple):

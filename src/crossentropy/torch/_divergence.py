@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from .._options import LossOptions, Reduction, loss_options
-from . import _composed, _composed_divergence
+from .._options import Reduction, loss_options
 from ._arguments import as_beta, check_direction, check_logits, check_weights, teacher_options
-from ._kernel import TargetTensors, check_memory, class_axis, row_dtype, row_shape
+from ._composed_divergence import DivergenceOptions
+from ._divergence_kernel import divergence
+from ._kernel import row_shape
 
 Direction = Literal["forward", "reverse"]
 
@@ -151,42 +151,11 @@ def _divergence(
         raise ValueError(
             f"teacher_input: expected the shape of input, {tuple(input.shape)}, got {tuple(teacher_input.shape)}"
         )
-    options = loss_options(softcap=softcap, temperature=temperature, reduction=reduction)
-    of_teacher = teacher_options(teacher_softcap, temperature)
+    options = DivergenceOptions(
+        kind,
+        loss_options(softcap=softcap, temperature=temperature, reduction=reduction),
+        teacher_options(teacher_softcap, temperature),
+    )
     if sample_weight is not None:
         check_weights(row_shape(input), None, sample_weight)
-    check_memory(input=input, teacher_input=teacher_input, sample_weight=sample_weight)
-    rows = composed_rows(options, of_teacher, kind, input, teacher_input, sample_weight)
-    return reduced(options, rows, sample_weight)
-
-
-def composed_rows(
-    options: LossOptions,
-    of_teacher: LossOptions,
-    kind: str | float,
-    input: Tensor,
-    teacher_input: Tensor,
-    sample_weight: Tensor | None,
-) -> Tensor:
-    """One divergence a row, times its weight; `kind` is a direction, or the beta of Jensen and Shannon."""
-    axis = class_axis(input)
-    dtype = torch.promote_types(row_dtype(input), row_dtype(teacher_input))
-    z, w = input.to(dtype), teacher_input.to(dtype)
-    if sample_weight is not None:  # rows that do not count may hold NaN
-        counted = (sample_weight != 0).unsqueeze(axis)
-        z, w = torch.where(counted, z, 0.0), torch.where(counted, w, 0.0)
-    of = _composed_divergence.pair(options, of_teacher, z, w, axis)
-    if isinstance(kind, str):
-        rows = _composed_divergence.kl(of, axis, reverse=kind == "reverse")
-    else:
-        rows = _composed_divergence.jensen_shannon(of, kind, axis)
-    if sample_weight is None:
-        return rows
-    return torch.where(sample_weight != 0, sample_weight.to(dtype) * rows, 0.0)
-
-
-def reduced(options: LossOptions, rows: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Reduce the divergences of rows."""
-    stand_in = rows.unsqueeze(min(1, rows.dim()))  # logits of one class, and as many probabilities
-    targets = TargetTensors(stand_in, None, sample_weight)
-    return _composed.reduced(options, rows, stand_in, targets, None)
+    return divergence(options, input, teacher_input, sample_weight)

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from .._options import Reduction, loss_options
 from ._arguments import as_beta, check_direction, check_head, check_weights, teacher_options
-from ._divergence import Direction, composed_rows, reduced
+from ._composed_divergence import DivergenceOptions, reduced, row_divergences
+from ._divergence import Direction
 from ._head_chunks import as_head, in_chunks, logits_of
 from ._kernel import check_memory, row_shape
 
@@ -143,8 +144,11 @@ def _divergence(
             raise ValueError(
                 f"{name}: expected shape ({shape}) for the student's, got {(*theirs, teacher[1].shape[-1])}"
             )
-    options = loss_options(softcap=softcap, temperature=temperature, reduction=reduction)
-    of_teacher = teacher_options(teacher_softcap, temperature)
+    options = DivergenceOptions(
+        kind,
+        loss_options(softcap=softcap, temperature=temperature, reduction=reduction),
+        teacher_options(teacher_softcap, temperature),
+    )
     head, teacher_head = as_head(*student), as_head(*teacher)
     batched = input.dim() == 2
     rows_shape = row_shape(head.logits) if batched else row_shape(head.logits)[1:]
@@ -167,7 +171,7 @@ def _divergence(
         counted = input.new_ones(input.shape[:1]).bool() if s is None else s != 0
         logits = logits_of(input, w, b, head.shape, counted)
         of_the_teacher = logits_of(teacher_input, tw, tb, head.shape, counted)
-        return (composed_rows(options, of_teacher, kind, logits, of_the_teacher, s),)
+        return (row_divergences(options, logits, of_the_teacher, s),)
 
     count = head.input.shape[0]
     step = max(1, min(head.rows_of_chunk(count), teacher_head.rows_of_chunk(count)) // 2)  # two chunks of logits
