@@ -6,6 +6,7 @@ add up vanishes with delta too.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,10 @@ class DivergenceOptions(NamedTuple):
     kind: str | float  # "forward" or "reverse" for KL, or the beta of Jensen and Shannon
     student: LossOptions  # soft cap, temperature, reduction
     teacher: LossOptions  # soft cap, the same temperature
+
+    def summed(self) -> "DivergenceOptions":
+        """The same, reduced by the sum."""
+        return self._replace(student=replace(self.student, reduction="sum"))
 
 
 def values_dtype(input: Tensor, teacher_input: Tensor) -> torch.dtype:

@@ -27,7 +27,8 @@ from ._kernel import (
     under_transform,
 )
 
-Gradients = tuple[Tensor | None, Tensor | None]  # of the student's logits and of the teacher's
+# The sum or mean, or the values of rows; gradients of the student's logits and of the teacher's.
+Found = tuple[float, Tensor | None, tuple[Tensor | None, Tensor | None]]
 
 
 def divergence(
@@ -38,7 +39,7 @@ def divergence(
     if is_plain(input, targets):
         if torch.is_grad_enabled() and (input.requires_grad or teacher_input.requires_grad):
             return _Divergence.apply(input, teacher_input, sample_weight, options)
-        return evaluate(options, input, teacher_input, sample_weight)[0]
+        return _value(evaluate(options, input, teacher_input, sample_weight), input, teacher_input)
     if torch.compiler.is_compiling() and _operator._core_applies(input, targets):
         rows = _row_divergences(input, teacher_input, sample_weight, *_numbers(options))
     else:
@@ -55,10 +56,11 @@ def evaluate(
     wanted: tuple[bool, bool] = (False, False),
     scale: float = 1.0,
     row_scale: Tensor | None = None,
-) -> tuple[Tensor, Gradients]:
-    """The reduced divergence and the gradients wanted, times the scales.
+    in_place: bool = False,
+) -> Found:
+    """The sum or mean of the divergences, those of the rows for 'none', and the gradients wanted, times the scales.
 
-    All are plain tensors on the CPU, and their shapes are right.
+    All are plain tensors on the CPU, and their shapes are right. The gradients may take the place of the logits.
     """
     axis = class_axis(input)
 
@@ -66,7 +68,10 @@ def evaluate(
         return readable(name, logits).movedim(axis, -1).contiguous()
 
     logits = classes_last("input", input), classes_last("teacher_input", teacher_input)
-    gradients = [torch.empty_like(z) if asked else None for z, asked in zip(logits, wanted, strict=True)]
+    places = (
+        logits if in_place else [torch.empty_like(z) if asked else z for z, asked in zip(logits, wanted, strict=True)]
+    )
+    gradients = [place if asked else None for place, asked in zip(places, wanted, strict=True)]
     dtype, reduction = values_dtype(input, teacher_input), options.student.reduction
     values = input.new_empty(row_shape(input), dtype=dtype) if reduction == "none" else None
     weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
@@ -92,7 +97,11 @@ def evaluate(
         num_threads=min(resolve_threads(None), torch.get_num_threads()),
     )
     student, teacher = (None if dz is None else dz.movedim(-1, axis) for dz in gradients)
-    return scalar(value, dtype) if values is None else values, (student, teacher)
+    return value, values, (student, teacher)
+
+
+def _value(found: Found, input: Tensor, teacher_input: Tensor) -> Tensor:
+    return scalar(found[0], values_dtype(input, teacher_input)) if found[1] is None else found[1]
 
 
 class _Divergence(torch.autograd.Function):
@@ -108,8 +117,9 @@ class _Divergence(torch.autograd.Function):
         ctx.save_for_backward(input, teacher_input, sample_weight)
         ctx.rest = options, kinds(input, teacher_input)
         wanted = (False, False) if options.student.reduction == "none" else ctx.needs_input_grad[:2]
-        value, ctx.gradients = evaluate(options, input, teacher_input, sample_weight, wanted)
-        return value
+        found = evaluate(options, input, teacher_input, sample_weight, wanted)
+        ctx.gradients = found[2]
+        return _value(found, input, teacher_input)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -130,7 +140,7 @@ class _Divergence(torch.autograd.Function):
         if gradients is None or per_row or scale != 1.0:
             check_kinds(saved, (input, teacher_input))
             row_scale = grad_output if per_row else None
-            gradients = evaluate(options, input, teacher_input, sample_weight, wanted, scale, row_scale)[1]
+            gradients = evaluate(options, input, teacher_input, sample_weight, wanted, scale, row_scale)[2]
         return *gradients, None, None
 
 
@@ -178,7 +188,7 @@ def _row_divergences(
     input: Tensor, teacher_input: Tensor, sample_weight: Tensor | None, kind: str, numbers: list[float]
 ) -> Tensor:
     _check(input, teacher_input, sample_weight)
-    return evaluate(_options(kind, numbers), input, teacher_input, sample_weight)[0]
+    return _value(evaluate(_options(kind, numbers), input, teacher_input, sample_weight), input, teacher_input)
 
 
 @_row_divergences.register_fake
@@ -202,7 +212,7 @@ def _divergence_gradients(
     _check(input, teacher_input, sample_weight, grad_output)
     found = evaluate(
         _options(kind, numbers), input, teacher_input, sample_weight, (student, teacher), row_scale=grad_output
-    )[1]
+    )[2]
     a, b = (
         z.new_empty(0) if dz is None else dz.contiguous() for z, dz in zip((input, teacher_input), found, strict=True)
     )
@@ -231,7 +241,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[:2]
     if forward_ad._current_level >= 0:
-        found = _composed_vjp(*tensors, grad_output, ctx.kind, ctx.numbers)
+        found = _composed_vjp(tensors[0], tensors[1], tensors[2], grad_output, ctx.kind, ctx.numbers)
     else:
         found = _divergence_gradients(*tensors, grad_output, *wanted, ctx.kind, ctx.numbers)
     return *(dz if asked else None for dz, asked in zip(found, wanted, strict=True)), None, None, None
@@ -247,7 +257,7 @@ def _composed_vjp(
 ) -> tuple[Tensor, Tensor]:
     options = _options(kind, numbers)
     vjp = torch.func.vjp(lambda z, w: row_divergences(options, z, w, sample_weight), input, teacher_input)[1]
-    return vjp(grad_output)  # type: ignore[no-any-return]
+    return vjp(grad_output)
 
 
 def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -33,6 +33,12 @@ def logits_of(input: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[i
     return F.linear(torch.where(counted.unsqueeze(1), input, 0.0), weight, bias).unflatten(1, shape)
 
 
+def kept_rows(counted: Tensor) -> Tensor | None:
+    """The hidden states with anything that counts, or None for all of them."""
+    counted = counted.flatten(1).any(1) if counted.dim() > 1 else counted
+    return None if counted.all() else counted.nonzero().squeeze(1)
+
+
 def in_chunks(
     function: Callable[..., tuple[Tensor, ...]],
     step: int,

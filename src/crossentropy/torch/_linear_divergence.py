@@ -4,10 +4,11 @@ from torch import Tensor
 
 from .._options import Reduction, loss_options
 from ._arguments import as_beta, check_direction, check_head, check_weights, teacher_options
-from ._composed_divergence import DivergenceOptions, reduced, row_divergences
+from ._composed_divergence import DivergenceOptions
 from ._divergence import Direction
-from ._head_chunks import as_head, in_chunks, logits_of
-from ._kernel import check_memory, row_shape
+from ._head_chunks import as_head
+from ._kernel import row_shape
+from ._linear_divergence_kernel import head_divergence
 
 
 def linear_kl_divergence(
@@ -58,6 +59,10 @@ def linear_kl_divergence(
     -----
     Exact for the logits as the products round them: for nearly equal models its digits end there. It is 0 for the same
     hidden states and classifiers.
+
+    Value and gradients of 'mean' and 'sum' take two products for the logits and two for the gradients of each model
+    that wants them; 'none', and in half precision another upstream gradient than 1, make the logits twice. Beside
+    inputs and gradients there is a chunk of logits of each model, 64 MiB as for `linear_cross_entropy`.
 
     Examples
     --------
@@ -155,31 +160,5 @@ def _divergence(
     if sample_weight is not None:
         check_weights(rows_shape, None, sample_weight)
         sample_weight = sample_weight if batched else sample_weight.unsqueeze(0)
-    names = ("input", "linear_weight", "linear_bias")
-    check_memory(**dict(zip(names, student, strict=True)), sample_weight=sample_weight)
-    check_memory(**{f"teacher_{name}": tensor for name, tensor in zip(names, teacher, strict=True)})
-
-    def chunk(
-        input: Tensor,
-        teacher_input: Tensor,
-        s: Tensor | None,
-        w: Tensor,
-        b: Tensor | None,
-        tw: Tensor,
-        tb: Tensor | None,
-    ) -> tuple[Tensor]:
-        counted = input.new_ones(input.shape[:1]).bool() if s is None else s != 0
-        logits = logits_of(input, w, b, head.shape, counted)
-        of_the_teacher = logits_of(teacher_input, tw, tb, head.shape, counted)
-        return (row_divergences(options, logits, of_the_teacher, s),)
-
-    count = head.input.shape[0]
-    step = max(1, min(head.rows_of_chunk(count), teacher_head.rows_of_chunk(count)) // 2)  # two chunks of logits
-    (rows,) = in_chunks(
-        chunk,
-        step,
-        (head.input, teacher_head.input, sample_weight),
-        (head.weight, head.bias, teacher_head.weight, teacher_head.bias),
-    )
-    loss = reduced(options, rows, sample_weight)
+    loss = head_divergence(options, head, teacher_head, sample_weight)
     return loss if batched or reduction != "none" else loss.squeeze(0)

@@ -3,10 +3,9 @@
 from torch import Tensor
 
 from .._options import loss_options
-from . import _composed_log_prob
 from ._arguments import check_head, check_indices
-from ._head_chunks import as_head, in_chunks, logits_of
-from ._kernel import check_memory
+from ._head_chunks import as_head
+from ._linear_log_prob_kernel import head_log_prob
 
 
 def linear_log_prob(
@@ -50,7 +49,10 @@ def linear_log_prob(
 
     Notes
     -----
-    Exact to float32 for the logits as the product rounds them.
+    Exact to float32 for the logits as the product rounds them. Without gradients it takes one product; with them three
+    more, since the logits are made again when the upstream gradients are known. Where the gradient itself is to be
+    differentiated, in forward mode, compiled, under `torch.func` and on other devices, the same is composed of torch's
+    operators, in row chunks.
 
     Examples
     --------
@@ -63,17 +65,8 @@ def linear_log_prob(
     check_head("", input, linear_weight, linear_bias)
     check_indices(input.shape[:-1] + linear_weight.shape[:-1], target)
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
-    check_memory(input=input, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
     head, batched = as_head(input, linear_weight, linear_bias), input.dim() == 2
-    target = target if batched else target.unsqueeze(0)
-
-    def chunk(input: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-        counted = target == target if ignore_index is None else target != ignore_index
-        logits = logits_of(input, weight, bias, head.shape, counted)
-        log_probs, entropies = _composed_log_prob.log_prob_and_entropy(options, logits, target, entropy)
-        return (log_probs,) if entropies is None else (log_probs, entropies)
-
-    step = head.rows_of_chunk(head.input.shape[0])
-    results = in_chunks(chunk, step, (head.input, target), (head.weight, head.bias))
-    log_probs, *rest = results if batched else [result.squeeze(0) for result in results]
-    return (log_probs, rest[0]) if rest else log_probs
+    log_probs, entropies = head_log_prob(options, head, target if batched else target.unsqueeze(0), entropy)
+    if not batched:
+        log_probs, entropies = log_probs.squeeze(0), None if entropies is None else entropies.squeeze(0)
+    return log_probs if entropies is None else (log_probs, entropies)

@@ -221,7 +221,7 @@ def _composed_vjp(
         for like, upstream in ((log_probs, dlog_prob), (entropies, dentropy))
     )
     (gradient,) = vjp(tuple(given))
-    return gradient  # type: ignore[no-any-return]
+    return gradient
 
 
 def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
