@@ -2,10 +2,13 @@
 
 from ._functional import cross_entropy, softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
 from ._linear import linear_cross_entropy
+from ._log_prob import linear_log_prob, log_prob
 
 __all__ = [
     "cross_entropy",
     "linear_cross_entropy",
+    "linear_log_prob",
+    "log_prob",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
 ]

@@ -59,12 +59,15 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
 def counted_rows(options: LossOptions, rows: tuple[int, ...], t: Array, s: Array | None) -> Array:
     """Which rows count."""
     counted = jnp.ones(rows, bool) if s is None else s != 0
-    if t.ndim == len(rows) and options.ignore_index is not None:
-        # No target equals an index that their dtype cannot hold.
-        info = jnp.iinfo(t.dtype)
-        if info.min <= options.ignore_index <= info.max:
-            counted &= t != options.ignore_index
-    return counted
+    return counted & ~ignored(options, t) if t.ndim == len(rows) else counted
+
+
+def ignored(options: LossOptions, indices: Array) -> Array:
+    """Which indices are `ignore_index`; none, if it is a number that their dtype cannot hold."""
+    info = jnp.iinfo(indices.dtype)
+    if options.ignore_index is None or not info.min <= options.ignore_index <= info.max:
+        return jnp.zeros(indices.shape, bool)
+    return indices == options.ignore_index
 
 
 def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:

@@ -93,15 +93,8 @@ def cross_entropy(
         reduction=reduction,
     )
     z = as_logits(logits)
-    axis = as_integer("axis", axis)
-    if not -z.ndim <= axis < z.ndim:
-        raise ValueError(
-            f"axis: expected an integer in [{-z.ndim}, {z.ndim}) for logits of shape {z.shape}, got {axis}"
-        )
-    axis %= z.ndim
+    axis = as_axis(axis, z)
     rows = z.shape[:axis] + z.shape[axis + 1 :]
-    if z.shape[axis] == 0:
-        raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
     t = as_class_indices_or_probabilities(targets, z.shape, axis, options, row_dtype(z))
     w = NONE if class_weight is None else weights("class_weight", class_weight, z.shape[axis : axis + 1])
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
@@ -202,6 +195,19 @@ def as_logits(logits: ArrayLike, name: str = "logits") -> Array:
     return z
 
 
+def as_axis(axis: int, z: Array) -> int:
+    """The class axis, which has at least one class, counted from the front."""
+    axis = as_integer("axis", axis)
+    if not -z.ndim <= axis < z.ndim:
+        raise ValueError(
+            f"axis: expected an integer in [{-z.ndim}, {z.ndim}) for logits of shape {z.shape}, got {axis}"
+        )
+    axis %= z.ndim
+    if z.shape[axis] == 0:
+        raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
+    return axis
+
+
 def as_class_indices_or_probabilities(
     targets: ArrayLike, shape: tuple[int, ...], axis: int, options: LossOptions, dtype: Any
 ) -> Array:
@@ -214,15 +220,15 @@ def as_class_indices_or_probabilities(
     if isinstance(targets, TopKTargets):
         raise TypeError(f"targets: expected {accepted_targets(layout)}, got TopKTargets, which are for NumPy arrays")
     # As they came: JAX may be about to narrow them to 32 bits.
-    t: Any = targets if _is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
+    t: Any = targets if is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
     t = t if hasattr(t, "dtype") else jnp.asarray(t)
     integers = jnp.issubdtype(t.dtype, jnp.integer)
     if t.shape == rows and rows != shape:
         if not integers:
             raise TypeError(f"targets: expected {accepted_targets(layout)}, got dtype {t.dtype} and shape {t.shape}")
-        if not _is_traced(t):
+        if not is_traced(t):
             total_weight(options, layout, as_targets(np.asarray(t), layout, options.ignore_index))
-            _check_narrowed("targets", np.asarray(t))
+            check_narrowed("targets", np.asarray(t))
         t = jnp.asarray(t)
         return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
     t = jnp.asarray(t)
@@ -237,8 +243,8 @@ def as_class_indices_or_probabilities(
 
 def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Class or sample weights. Known values are checked here, traced ones by the core."""
-    if not _is_traced(values):
-        _check_narrowed(name, as_weights(name, np.asarray(values), shape))
+    if not is_traced(values):
+        check_narrowed(name, as_weights(name, np.asarray(values), shape))
     array = jnp.asarray(values)
     if array.dtype.kind not in "fiub" and array.dtype not in _LOGIT_TYPES:
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
@@ -247,11 +253,11 @@ def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _is_traced(values: Any) -> bool:
+def is_traced(values: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
+def check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
     """Refuse indices and weights that change when JAX narrows them to 32 bits."""
     with np.errstate(over="ignore"):
         narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
