@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from .._options import LossOptions
+from .._options import LossOptions, Reduction
 
 
 def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -> Array:
@@ -53,7 +53,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         losses = losses * jnp.where(known, 1.0, jnp.nan)
     weight = omega if s is None else omega * s
     losses = jnp.where(counted, losses if s is None else s * losses, 0.0)
-    return reduced(options, losses, jnp.where(counted, weight, 0.0))
+    return reduced(options.reduction, losses, jnp.where(counted, weight, 0.0))
 
 
 def counted_rows(options: LossOptions, rows: tuple[int, ...], t: Array, s: Array | None) -> Array:
@@ -70,12 +70,12 @@ def ignored(options: LossOptions, indices: Array) -> Array:
     return indices == options.ignore_index
 
 
-def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
+def reduced(reduction: Reduction, losses: Array, weights: Array) -> Array:
     """Reduce the losses of rows; the mean over nothing that counts is 0."""
-    if options.reduction == "none":
+    if reduction == "none":
         return losses
     total = losses.sum()
-    if options.reduction == "sum":
+    if reduction == "sum":
         return total
     divisor, counts = weights.sum(), jnp.any(weights != 0)
     divisor = jnp.where(divisor == 0, jnp.nan, divisor)  # weights of both signs add up to 0

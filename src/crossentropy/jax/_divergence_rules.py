@@ -74,7 +74,7 @@ def _excess_rule(scales: Scales, beta: float, z: Array, y: Array, by: Moves) -> 
 
 @_function(_excess_rule)
 def excess(scales: Scales, beta: float, z: Array, y: Array) -> Array:
-    """p - q: the gradient of the forward divergence by u, and of the reverse one by -v."""
+    """Compute p - q, the gradient of the forward divergence by u, and of the reverse one by -v."""
     return pair(scales, z, y).excess
 
 

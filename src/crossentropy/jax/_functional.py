@@ -12,10 +12,11 @@ from jax.typing import ArrayLike
 
 from .._arrays import Layout, as_array, as_weights
 from .._call import total_weight
-from .._options import LossOptions, Reduction, as_integer, loss_options
+from .._options import LossOptions, Reduction, loss_options
 from .._targets import TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
+from ._indices import as_axis, check_narrowed, is_traced
 from ._rules import NONE
 
 _LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
@@ -195,19 +196,6 @@ def as_logits(logits: ArrayLike, name: str = "logits") -> Array:
     return z
 
 
-def as_axis(axis: int, z: Array) -> int:
-    """The class axis, which has at least one class, counted from the front."""
-    axis = as_integer("axis", axis)
-    if not -z.ndim <= axis < z.ndim:
-        raise ValueError(
-            f"axis: expected an integer in [{-z.ndim}, {z.ndim}) for logits of shape {z.shape}, got {axis}"
-        )
-    axis %= z.ndim
-    if z.shape[axis] == 0:
-        raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
-    return axis
-
-
 def as_class_indices_or_probabilities(
     targets: ArrayLike, shape: tuple[int, ...], axis: int, options: LossOptions, dtype: Any
 ) -> Array:
@@ -251,22 +239,6 @@ def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def is_traced(values: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
-
-
-def check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
-    """Refuse indices and weights that change when JAX narrows them to 32 bits."""
-    with np.errstate(over="ignore"):
-        narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
-    changed = narrow != known if known.dtype.kind in "iu" else np.isinf(narrow) | ((narrow == 0) != (known == 0))
-    if changed.any():
-        raise ValueError(
-            f"{name}: expected values that {narrow.dtype} holds, since JAX's mode of 64 bits is off, "
-            f"got {known[changed][0]}"
-        )
 
 
 def _restricted(where: Array, z: Array, t: Array, s: Array, axis: int) -> tuple[Array, Array, Array]:

@@ -91,7 +91,7 @@ def linear_cross_entropy(
     losses, weight = _losses(options, step, h, head.classifier, head.bias, flat, w, s.reshape(count))
     if options.reduction == "none":
         return losses.reshape(rows)
-    return _composed.reduced(options, losses, weight)
+    return _composed.reduced(options.reduction, losses, weight.astype(losses.dtype))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

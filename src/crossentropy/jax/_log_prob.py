@@ -1,19 +1,17 @@
 """The log-probability of chosen classes, and the entropy: from logits, and from hidden states a chunk at a time."""
 
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .._arrays import as_array
 from .._options import LossOptions, loss_options
-from .._targets import accepted_indices
 from ._composed import ignored, row_dtype
-from ._functional import as_axis, as_logits, check_narrowed, is_traced
+from ._functional import as_logits
+from ._indices import as_axis, as_indices
 from ._linear import as_head, by_chunks, logits_of, step_of
 from ._softmax import Scale, log_probs_and_entropy
 
@@ -232,34 +230,3 @@ def _linear_scores(options: LossOptions, step: int, h: Array, W: Array, b: Array
 
     results: tuple[Array, Array] = by_chunks(chunk, step, (h, t), (W.astype(row_dtype(W)), b))
     return results
-
-
-def as_indices(indices: ArrayLike, shape: tuple[int, ...], axis: int, options: LossOptions) -> Array:
-    """Class indices of 32 or 64 bits, of the logits' shape without the class axis or with K on it.
-
-    Where they are known, one that is out of range raises IndexError here.
-    """
-    rows = shape[:axis] + shape[axis + 1 :]
-    # As they came: JAX may be about to narrow them to 32 bits.
-    t: Any = indices if is_traced(indices) or isinstance(indices, Array) else as_array("indices", indices)
-    t = t if hasattr(t, "dtype") else jnp.asarray(t)
-    of_many = ", ".join(map(str, (*shape[:axis], "K", *shape[axis + 1 :])))
-    if t.shape != rows and (t.ndim != len(shape) or t.shape[:axis] + t.shape[axis + 1 :] != rows):
-        raise ValueError(f"indices: expected class indices of shape {rows} or ({of_many}), got shape {t.shape}")
-    if not jnp.issubdtype(t.dtype, jnp.integer):
-        raise TypeError(f"indices: expected class indices (integers), got {t.dtype}")
-    if not is_traced(t):
-        known = np.asarray(t)
-        bad = (known < 0) | (known >= shape[axis])
-        if options.ignore_index is not None:
-            bad &= known != options.ignore_index
-        if bad.any():
-            of_rows = bad if bad.shape == rows else np.moveaxis(bad, axis, -1)
-            known = known if bad.shape == rows else np.moveaxis(known, axis, -1)
-            place = int(np.argmax(of_rows))
-            row = place if bad.shape == rows else place // of_rows.shape[-1]
-            accepted = accepted_indices(shape[axis], options.ignore_index)
-            raise IndexError(f"indices: expected {accepted}, got {known.reshape(-1)[place]} in row {row}")
-        check_narrowed("indices", known)
-    t = jnp.asarray(t)
-    return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
