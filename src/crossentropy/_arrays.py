@@ -174,6 +174,19 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     return new_tuple(Logits, (data, code, rows, classes, class_stride, shape, row_shape, axis, moved, given))
 
 
+def classes_last(z: Logits) -> Logits:
+    """The same logits with the class axis brought last in memory."""
+    data = np.ascontiguousarray(np.moveaxis(z.data, z.axis, -1))
+    return z._replace(data=data, class_stride=1, moved=True)
+
+
+def logits_as_read(given: Array) -> tuple[Array, int]:
+    """Logits of any shape, C-ordered and of a dtype that the core reads, and its code."""
+    code = LOGIT_TYPES.get(given.dtype)
+    data, code = (given, code) if code is not None else _converted("logits", given)
+    return as_read_by_core(data, data.dtype), code
+
+
 def as_floating(name: str, values: npt.ArrayLike) -> Array:
     """An array of one of the logits' types, in native byte order, with any strides."""
     given = as_array(name, values)
@@ -205,17 +218,19 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     return array
 
 
-def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> tuple[float, Array | None]:
+def as_grad_output(
+    grad_output: npt.ArrayLike, shape: Shape, per_row: bool, name: str = "grad_output"
+) -> tuple[float, Array | None]:
     """Check an upstream gradient: return a factor for all rows, and one for each row or None."""
     if type(grad_output) is float:
         return grad_output, None
-    array = as_reals("grad_output", grad_output)
+    array = as_reals(name, grad_output)
     if array.ndim == 0:
         return float(array), None
     if per_row and array.shape == shape:
         return 1.0, array
     accepted = f"a number or an array of shape {shape}" if per_row else "a number"
-    raise ValueError(f"grad_output: expected {accepted}, got shape {array.shape}")
+    raise ValueError(f"{name}: expected {accepted}, got shape {array.shape}")
 
 
 def as_reals(name: str, values: npt.ArrayLike) -> Array:

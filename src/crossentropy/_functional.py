@@ -43,6 +43,8 @@ def cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -74,6 +76,13 @@ def cross_entropy(
         Factor of the squared log-sum-exp that is added to each row's loss, at least 0. Weights multiply it as they do
         the rest of the loss: the sample weight, and for class indices the class weight of the target. (Other libraries
         leave weights out of it.)
+    entropy_bonus : float
+        Factor of the entropy of the prediction, which is subtracted from each row's loss: a penalty on confidence [3]_.
+        Weights multiply it as they do the z-loss. (For policy gradients, whose weights are advantages of both signs,
+        see `log_prob_and_entropy_vjp`.)
+    focal_gamma : float
+        The cross-entropy of each row is multiplied by :math:`(1 - p_t)^\gamma`, of its target's probability: the focal
+        loss [4]_. At least 0; for class indices without label smoothing.
     softcap : float, optional
         Logits z become softcap * tanh(z / softcap) first; in [1e-100, 1e100].
     temperature : float
@@ -124,6 +133,9 @@ def cross_entropy(
     .. [1] I. Goodfellow, Y. Bengio, A. Courville, *Deep Learning*, MIT Press, 2016, section 6.2.2.
     .. [2] P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax functions",
        IMA Journal of Numerical Analysis 41(4), 2021.
+    .. [3] G. Pereyra, G. Tucker, J. Chorowski, Ł. Kaiser, G. Hinton, "Regularizing neural networks by penalizing
+       confident output distributions", 2017.
+    .. [4] T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal loss for dense object detection", ICCV 2017.
 
     Examples
     --------
@@ -140,6 +152,8 @@ def cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
@@ -187,6 +201,8 @@ def cross_entropy_with_grad(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -200,7 +216,7 @@ def cross_entropy_with_grad(
     ----------
     logits, targets, axis, class_weight, sample_weight
         As for `cross_entropy`.
-    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
     grad_output : float, or for reduction 'none' also an array of the logits' shape without the class axis
         The upstream gradient: the gradient is multiplied by it before it is rounded to the logits' dtype. Rows that
@@ -241,6 +257,8 @@ def cross_entropy_with_grad(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,

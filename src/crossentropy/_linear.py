@@ -49,6 +49,8 @@ def linear_cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -66,7 +68,9 @@ def linear_cross_entropy(
     targets : array_like
         Class indices of shape (...), probabilities of shape (..., C), or `TopKTargets`; as for `cross_entropy`.
     bias : array_like of such a dtype, shape (C,), optional
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma
+        As for `cross_entropy`.
+    softcap, temperature, reduction, num_threads
         As for `cross_entropy`. Threads of the products are those of NumPy's BLAS.
     max_logits_bytes : int, optional
         At most so many bytes of logits at a time, but at least one row; 64 MiB by default.
@@ -107,6 +111,8 @@ def linear_cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
@@ -160,6 +166,8 @@ def linear_cross_entropy_with_grad(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -175,7 +183,9 @@ def linear_cross_entropy_with_grad(
     ----------
     hidden, classifier, targets, bias, class_weight, sample_weight
         As for `linear_cross_entropy`.
-    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
+        As for `linear_cross_entropy`.
+    max_logits_bytes
         As for `linear_cross_entropy`.
     grad_output : float, or for reduction 'none' also an array with one number a row
         The upstream gradient. Each row is multiplied by it before rows are added up.
@@ -223,6 +233,8 @@ def linear_cross_entropy_with_grad(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,

@@ -30,7 +30,9 @@ class CrossEntropyLoss:
 
     Parameters
     ----------
-    axis, class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    axis, class_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
 
     Notes
@@ -59,6 +61,8 @@ class CrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -68,6 +72,8 @@ class CrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -138,7 +144,7 @@ class CrossEntropyLoss:
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
-        return _times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
+        return times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
 
     @property
     @rounds_to_nearest
@@ -186,7 +192,9 @@ class LinearCrossEntropyLoss:
 
     Parameters
     ----------
-    class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+    class_weight, max_logits_bytes
+        As for `linear_cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `linear_cross_entropy`.
 
     Notes
@@ -212,6 +220,8 @@ class LinearCrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -222,6 +232,8 @@ class LinearCrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -288,10 +300,10 @@ class LinearCrossEntropyLoss:
             call = prepare_linear(self._options, **data, **self._data)
             return linear_loss_and_gradients(call, grad_output=grad_output)[1]
         factor = scale if math.isfinite(scale) else math.nan
-        return LinearGradients(*(None if g is None else _times(g, factor) for g in gradients))
+        return LinearGradients(*(None if g is None else times(g, factor) for g in gradients))
 
 
-def _times(gradient: Array, factor: float | Array) -> Array:
+def times(gradient: Array, factor: float | Array) -> Array:
     """A gradient times an upstream gradient. A zero stays one, whatever the factor: its row may not count."""
     out = np.zeros_like(gradient)
     np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")

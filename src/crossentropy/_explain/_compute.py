@@ -115,6 +115,8 @@ def explain(
     printable_names = class_names(names, z.classes)
     refuse_other_columns(targets, columns)
     t = as_targets(targets if names is None else without_names(targets, printable_names), z, options.ignore_index)
+    if t.remainder is not None:
+        raise ValueError("targets: expected TopKTargets without a remainder, of which the lesson does not tell")
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     refuse_probabilities(A)
