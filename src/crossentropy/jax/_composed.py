@@ -1,9 +1,10 @@
 """The loss in JAX's own operations: for devices other than the CPU, and for derivatives that the core lacks."""
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .._options import LossOptions, Reduction
+from ._softmax import Scale, entropy, focal
 
 
 def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -> Array:
@@ -23,7 +24,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     z = jnp.where(counted[..., None], z, 0.0)  # rows that do not count may hold NaN
     u = z
     if options.softcap < jnp.inf:
-        u = jnp.where(jnp.isinf(z), z, options.softcap * jnp.tanh(z / options.softcap))
+        u = jnp.where(jnp.isinf(z), lax.stop_gradient(z), options.softcap * jnp.tanh(z / options.softcap))
     if options.temperature != 1.0:
         u = u / options.temperature
 
@@ -34,7 +35,10 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
 
     omega = jnp.ones_like(m) if w is None or probabilities else w[t]
-    if not probabilities and options.label_smoothing == 0.0:
+    scale = Scale(options.softcap, options.temperature)
+    if options.focal_gamma > 0.0:
+        losses = jnp.where(omega == 0, 0.0 * log_total, omega * focal(scale, options.focal_gamma, z, t))
+    elif not probabilities and options.label_smoothing == 0.0:
         distance = jnp.take_along_axis(below, t[..., None], -1)[..., 0]
         losses = omega * (jnp.where(omega == 0, 0.0, distance) + log_total)
     else:
@@ -49,6 +53,8 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         losses = (b * distance).sum(-1) + b.sum(-1) * log_total
     if options.z_loss > 0.0:
         losses = losses + options.z_loss * omega * (m + log_total) ** 2
+    if options.entropy_bonus != 0.0:
+        losses = losses - options.entropy_bonus * omega * entropy(scale, z)
     if not probabilities:
         losses = losses * jnp.where(known, 1.0, jnp.nan)
     weight = omega if s is None else omega * s

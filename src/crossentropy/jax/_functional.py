@@ -11,9 +11,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .._arrays import Layout, as_array, as_weights
-from .._call import total_weight
+from .._call import check_options, total_weight
 from .._options import LossOptions, Reduction, loss_options
-from .._targets import TopKTargets, accepted_targets, as_targets
+from .._targets import Targets, TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
 from ._indices import as_axis, check_narrowed, is_traced
@@ -33,6 +33,8 @@ def cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -51,7 +53,7 @@ def cross_entropy(
     where : boolean array, optional
         Of the logits' shape: the classes that take part, as in `jax.nn.softmax`. Of that shape without the class axis:
         the rows that count.
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature
         As for `crossentropy.cross_entropy`.
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum by the total weight of the rows that count, which may be negative. Where no row counts
@@ -89,6 +91,8 @@ def cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
@@ -222,6 +226,7 @@ def as_class_indices_or_probabilities(
     t = jnp.asarray(t)
     if t.shape != shape:
         raise ValueError(f"targets: expected {accepted_targets(layout)}, got shape {t.shape}")
+    check_options(options, Targets(), None)
     if integers or t.dtype == bool:
         return t.astype(dtype)
     if t.dtype not in _LOGIT_TYPES:

@@ -30,6 +30,8 @@ def linear_cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -45,7 +47,8 @@ def linear_cross_entropy(
     targets : array
         Class indices of shape (...), or probabilities of shape (..., C).
     bias : array of shape (C,), optional
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap,
+    temperature, reduction
         As for `cross_entropy`.
     max_logits_bytes : int, optional
         At most so many bytes of logits at a time, 64 MiB by default; at least one row.
@@ -76,6 +79,8 @@ def linear_cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,

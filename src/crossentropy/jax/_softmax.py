@@ -80,11 +80,11 @@ def difference(scale: Scale, a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def slope(scale: Scale, z: Array) -> Array | float:
-    """du/dz."""
+    """du/dz; 0 under a soft cap where z is infinite."""
     if scale.softcap == math.inf:
         return 1.0 / held(scale.temperature, z.dtype)
     x = 2.0 * z / held(scale.softcap, z.dtype)
-    return jnp.where(jnp.isinf(z), 1.0, 4.0 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)) / held(scale.temperature, z.dtype)
+    return 4.0 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x) / held(scale.temperature, z.dtype)
 
 
 def held(option: float, dtype: Any) -> float:
@@ -153,6 +153,12 @@ def _(scale: Scale, primals: Any, tangents: Any) -> tuple[tuple[Array, Array], t
     changes = change_of_log(probabilities(scale, z), u_dot)
     entropy_dot = (entropy_gradient(scale, z) * u_dot).sum(-1)
     return log_probs_and_entropy(scale, z, t), (jnp.take_along_axis(changes, t, -1), entropy_dot)
+
+
+def entropy(scale: Scale, z: Array) -> Array:
+    """The entropies alone."""
+    none = jnp.zeros((*z.shape[:-1], 0), jnp.int32)
+    return log_probs_and_entropy(scale, z, none)[1]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
