@@ -41,6 +41,18 @@ CALLS = {
     "log_prob_with_grad": partial(ce.log_prob_with_grad, A, T),
     "log_prob_and_entropy": partial(ce.log_prob_and_entropy, A, T),
     "log_prob_and_entropy_vjp": partial(ce.log_prob_and_entropy_vjp, A, T, 1.0, 1.0),
+    "linear_log_prob": partial(ce.linear_log_prob, A, np.eye(3), T),
+    "linear_log_prob_with_grad": partial(ce.linear_log_prob_with_grad, A, np.eye(3), T),
+    "linear_log_prob_and_entropy": partial(ce.linear_log_prob_and_entropy, A, np.eye(3), T),
+    "linear_log_prob_and_entropy_vjp": partial(ce.linear_log_prob_and_entropy_vjp, A, np.eye(3), T, 1.0, 1.0),
+    "kl_divergence": partial(ce.kl_divergence, A, Y),
+    "kl_divergence_with_grad": partial(ce.kl_divergence_with_grad, A, Y),
+    "jensen_shannon": partial(ce.jensen_shannon, A, Y),
+    "jensen_shannon_with_grad": partial(ce.jensen_shannon_with_grad, A, Y),
+    "linear_kl_divergence": partial(ce.linear_kl_divergence, A, np.eye(3), A, np.eye(3)),
+    "linear_kl_divergence_with_grad": partial(ce.linear_kl_divergence_with_grad, A, np.eye(3), A, np.eye(3)),
+    "linear_jensen_shannon": partial(ce.linear_jensen_shannon, A, np.eye(3), A, np.eye(3)),
+    "linear_jensen_shannon_with_grad": partial(ce.linear_jensen_shannon_with_grad, A, np.eye(3), A, np.eye(3)),
 }
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
@@ -54,7 +66,12 @@ BINARY = Differs(
     "its logits are log-odds, of which none is ignored",
     without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
 )
+OF_TWO_MODELS = Differs(
+    "nothing of targets has a meaning between two models",
+    without=tuple(name for name in OPTIONS if name not in ("softcap", "temperature", "reduction")),
+)
 DIFFERENT = {
+    **{name: OF_TWO_MODELS for name in CALLS if "kl_" in name or "jensen" in name},
     "cross_entropy_dtargets": Differs(
         "no index ignores a row of probabilities, the focal loss takes no others, and the rest does not depend on them",
         without=("ignore_index", "z_loss", "entropy_bonus", "focal_gamma"),
@@ -72,7 +89,8 @@ DIFFERENT = {
     ),
     **{
         name: Differs("a log-probability is no loss", without=(*WITHOUT_TARGETS, "reduction"))
-        for name in ("log_prob", "log_prob_with_grad", "log_prob_and_entropy", "log_prob_and_entropy_vjp")
+        for name in CALLS
+        if "log_prob" in name
     },
     "crossentropy eval": Differs(
         "a command line has no None to write, and a file of losses is no gradient",

@@ -6,7 +6,7 @@
 #include "dispatch.hpp"
 #include "python_binary.hpp"
 #include "records.hpp"
-#include "released_gil.hpp"
+#include "gil.hpp"
 
 namespace nb = nanobind;
 

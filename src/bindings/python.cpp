@@ -11,15 +11,19 @@
 
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "gil.hpp"
 #include "parallel.hpp"
 #include "python_binary.hpp"
 #include "records.hpp"
-#include "released_gil.hpp"
 #include "xla.hpp"
 
 namespace nb = nanobind;
 using namespace crossentropy;
 using namespace crossentropy::python;
+
+namespace crossentropy::python {
+void define_divergence(nanobind::module_& m);  // divergence.cpp
+}
 
 namespace {
 
@@ -177,6 +181,7 @@ NB_MODULE(_core, m) {
           nb::arg("logsumexp").none() = nb::none(), nb::arg("out").none() = nb::none(), nb::arg("num_threads"),
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
     define_binary(m);
+    define_divergence(m);
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")
         .def(nb::init<>())

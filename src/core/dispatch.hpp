@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "binary.hpp"
+#include "divergence.hpp"
 #include "problem.hpp"
 
 namespace crossentropy {
@@ -39,6 +40,9 @@ struct Kernels {
     // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
     const BinaryKernels* binary;
+    // The sum of the divergences of rows [begin, end), each written where wanted, and their gradients.
+    double (*run_divergence)(const DivergenceProblem& problem, std::size_t begin, std::size_t end, void* scratch);
+    std::size_t (*divergence_scratch_bytes)(const DivergenceProblem& problem);
 };
 
 // Instruction sets that this build has and this CPU can run, best last.

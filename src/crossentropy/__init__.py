@@ -29,11 +29,17 @@ except (ImportError, ValueError) as error:  # the environment names what there i
 from . import _reference as reference
 from ._binary import BinaryCrossEntropyLoss, binary_cross_entropy, binary_cross_entropy_with_grad
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
+from ._divergence import kl_divergence, kl_divergence_with_grad
+from ._divergence_call import DivergenceGradients
 from ._entropy import entropy, entropy_with_grad
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
+from ._jensen_shannon import jensen_shannon, jensen_shannon_with_grad
 from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
+from ._linear_divergence import linear_kl_divergence, linear_kl_divergence_with_grad
+from ._linear_divergence_call import LinearDivergenceGradients
+from ._linear_jensen_shannon import linear_jensen_shannon, linear_jensen_shannon_with_grad
 from ._linear_log_prob import (
     linear_log_prob,
     linear_log_prob_and_entropy,
@@ -42,14 +48,17 @@ from ._linear_log_prob import (
 )
 from ._log_prob import log_prob, log_prob_and_entropy, log_prob_and_entropy_vjp, log_prob_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from ._probabilities import looks_like_probabilities
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets
 
 __all__ = [
     "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
+    "DivergenceGradients",
     "Explanation",
     "LinearCrossEntropyLoss",
+    "LinearDivergenceGradients",
     "LinearGradients",
     "TopKTargets",
     "__version__",
@@ -64,8 +73,16 @@ __all__ = [
     "entropy_with_grad",
     "explain",
     "get_num_threads",
+    "jensen_shannon",
+    "jensen_shannon_with_grad",
+    "kl_divergence",
+    "kl_divergence_with_grad",
     "linear_cross_entropy",
     "linear_cross_entropy_with_grad",
+    "linear_jensen_shannon",
+    "linear_jensen_shannon_with_grad",
+    "linear_kl_divergence",
+    "linear_kl_divergence_with_grad",
     "linear_log_prob",
     "linear_log_prob_and_entropy",
     "linear_log_prob_and_entropy_vjp",
@@ -76,6 +93,7 @@ __all__ = [
     "log_prob_with_grad",
     "log_softmax",
     "logsumexp",
+    "looks_like_probabilities",
     "reference",
     "set_num_threads",
     "show_config",

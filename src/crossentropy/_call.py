@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _advice, _core
 from ._arrays import (
     Array,
     Layout,
@@ -48,7 +48,7 @@ def prepare(
 ) -> Call:
     """Validate the data of a loss."""
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, options.ignore_index)
+    t = as_targets(targets, z, options.ignore_index, sample_weight)
     check_options(options, t, class_weight)
     if t.remainder is not None and z.class_stride > 1:  # the core takes them with the classes contiguous
         z = classes_last(z)
@@ -110,17 +110,29 @@ def total_weight(
     sample_weight: Array | None = None,
 ) -> float:
     """What the mean divides by; a class index out of range raises IndexError."""
-    return _core.total_weight(
-        options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
-    )
+    try:
+        return _core.total_weight(
+            options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
+        )
+    except IndexError as error:
+        raise _with_advice(error, options, logits, targets) from None
+
+
+def _with_advice(error: IndexError, options: LossOptions, logits: Logits | Layout, targets: Targets) -> IndexError:
+    """The core's message on a class index out of range, and what would do."""
+    assert targets.indices is not None
+    return IndexError(f"{error}{_advice.of_indices(targets.indices, logits.classes, options.ignore_index)}")
 
 
 def loss(call: Call) -> float | Array:
     """The reduced loss, or one loss a row."""
-    if call.options.reduction != "none":
-        return _core.loss(call)
-    losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
-    _core.loss(call, losses=losses)
+    try:
+        if call.options.reduction != "none":
+            return _core.loss(call)
+        losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
+        _core.loss(call, losses=losses)
+    except IndexError as error:
+        raise _with_advice(error, call.options, call.logits, call.targets) from None
     return losses[()]
 
 
@@ -153,9 +165,12 @@ def loss_and_gradient(
     dlogits, matrix = gradient_arrays(call, out, (grad_output,))
     second = np.empty(data.shape, data.dtype) if z.moved and diagonal is not None else diagonal
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
-    value = _core.loss(
-        call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
-    )
+    try:
+        value = _core.loss(
+            call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
+        )
+    except IndexError as error:
+        raise _with_advice(error, call.options, z, call.targets) from None
     finish_gradient(z, dlogits, matrix)
     if diagonal is not None and second is not None and second is not diagonal:
         np.copyto(diagonal, np.moveaxis(second, -1, z.axis))

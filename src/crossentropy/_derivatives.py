@@ -5,7 +5,7 @@ The core computes the Hessian's diagonal. The others are computed here in float6
 
 import math
 from dataclasses import replace
-from typing import Literal, NamedTuple, Unpack, overload
+from typing import Literal, NamedTuple, Never, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,14 @@ import numpy.typing as npt
 from ._arrays import Array, Logits, as_array, as_logits, rounds_to_nearest
 from ._call import check_options, loss_and_gradient, prepare
 from ._curvature import Curvature, focal_factor
+from ._keywords import refuse_keywords, teaches_keywords
 from ._options import GivenOptions, LossOptions, Reduction, loss_options
 from ._softmax import as_vector, centred, log_softmax, probabilities, scaled
 from ._targets import Targets, TopKTargets, as_targets
 from ._terms import RowTerms, RowWeights, coefficient_sum, row_terms, row_weights
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def cross_entropy_hvp(
     logits: npt.ArrayLike,
@@ -103,7 +105,7 @@ def _second_order(
     class_weight: npt.ArrayLike | None,
     sample_weight: npt.ArrayLike | None,
 ) -> _SecondOrder:
-    t = as_targets(targets, z, options.ignore_index)
+    t = as_targets(targets, z, options.ignore_index, sample_weight)
     check_options(options, t, class_weight)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     targets = _classes_last(targets, t, z)
@@ -150,6 +152,7 @@ def cross_entropy_hessian_diagonal(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> tuple[Array, Array, Array]: ...
+@teaches_keywords()
 def cross_entropy_hessian_diagonal(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -165,6 +168,7 @@ def cross_entropy_hessian_diagonal(
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
+    **unknown: Never,
 ) -> tuple[float | Array, Array, Array]:
     r"""Compute the loss, its gradient and the diagonal of its Hessian with respect to the logits.
 
@@ -191,6 +195,8 @@ def cross_entropy_hessian_diagonal(
     >>> diagonal.round(4)
     array([[0.2247, 0.1837, 0.0889]])
     """
+    if unknown:
+        refuse_keywords(cross_entropy_hessian_diagonal, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -208,6 +214,7 @@ def cross_entropy_hessian_diagonal(
     return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def _diagonal(
     options: LossOptions,
@@ -274,7 +281,7 @@ def cross_entropy_dtargets(
         reduction=reduction,
     )
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, None)
+    t = as_targets(targets, z, None, sample_weight)
     if t.probabilities is None:
         raise TypeError(f"targets: expected probabilities of shape {z.shape}, got class indices")
     weights = row_weights(options, z, t, class_weight, sample_weight)

@@ -1,11 +1,12 @@
 """The loss and its gradient."""
 
-from typing import Literal, Unpack, overload
+from typing import Literal, Never, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
 from ._call import loss, loss_and_gradient, prepare
+from ._keywords import refuse_keywords, teaches_keywords
 from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
 
@@ -33,6 +34,7 @@ def cross_entropy(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> Array: ...
+@teaches_keywords()
 def cross_entropy(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -49,6 +51,7 @@ def cross_entropy(
     temperature: float = 1.0,
     reduction: Reduction = "mean",
     num_threads: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the softmax cross-entropy between logits and targets, in nats.
 
@@ -148,6 +151,8 @@ def cross_entropy(
     >>> ce.cross_entropy(A, [1, 0], reduction="none").round(6)
     array([1.41703 , 2.619987])
     """
+    if unknown:
+        refuse_keywords(cross_entropy, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -191,6 +196,7 @@ def cross_entropy_with_grad(
     reduction: Literal["none"],
     **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, Array]: ...
+@teaches_keywords()
 def cross_entropy_with_grad(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -209,6 +215,7 @@ def cross_entropy_with_grad(
     num_threads: int | None = None,
     grad_output: npt.ArrayLike = 1.0,
     out: Array | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, Array]:
     r"""Compute the softmax cross-entropy, in nats, and its gradient with respect to the logits.
 
@@ -253,6 +260,8 @@ def cross_entropy_with_grad(
     array([[ 0.329501, -0.378784,  0.049283],
            [-0.463598,  0.243379,  0.220219]])
     """
+    if unknown:
+        refuse_keywords(cross_entropy_with_grad, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,

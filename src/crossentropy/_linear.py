@@ -1,12 +1,13 @@
 """The loss of a linear head, and its gradients: what users call."""
 
 from collections.abc import Sequence
-from typing import Literal, Unpack, overload
+from typing import Literal, Never, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
 from ._head import LinearGradients
+from ._keywords import refuse_keywords, teaches_keywords
 from ._linear_call import Wrt, linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
@@ -38,6 +39,7 @@ def linear_cross_entropy(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> Array: ...
+@teaches_keywords()
 def linear_cross_entropy(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -56,6 +58,7 @@ def linear_cross_entropy(
     reduction: Reduction = "mean",
     num_threads: int | None = None,
     max_logits_bytes: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the cross-entropy, in nats, of the logits ``hidden @ classifier.T + bias`` without holding them all.
 
@@ -107,6 +110,8 @@ def linear_cross_entropy(
     >>> round(ce.cross_entropy(hidden @ classifier.T, [0, 1]), 6)
     0.764641
     """
+    if unknown:
+        refuse_keywords(linear_cross_entropy, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -155,6 +160,7 @@ def linear_cross_entropy_with_grad(
     reduction: Literal["none"],
     **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, LinearGradients]: ...
+@teaches_keywords()
 def linear_cross_entropy_with_grad(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -176,6 +182,7 @@ def linear_cross_entropy_with_grad(
     grad_output: npt.ArrayLike = 1.0,
     wrt: Sequence[Wrt] = ("hidden", "classifier", "bias"),
     out: LinearGradients | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, LinearGradients]:
     r"""Compute the loss of `linear_cross_entropy` and its gradients, without holding the logits or their gradient.
 
@@ -229,6 +236,8 @@ def linear_cross_entropy_with_grad(
     >>> gradients.bias is None
     True
     """
+    if unknown:
+        refuse_keywords(linear_cross_entropy_with_grad, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,

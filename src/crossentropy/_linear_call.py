@@ -99,7 +99,7 @@ def prepare_linear(
     rows = math.prod(row_shape)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (classes,))
     layout = Layout(rows, classes, (*row_shape, classes), row_shape, len(row_shape))
-    t = as_targets(targets, layout, options.ignore_index)
+    t = as_targets(targets, layout, options.ignore_index, sample_weight)
     check_options(options, t, class_weight)
     s = weights_of_rows(t, sample_weight, row_shape)
     if options.reduction == "mean":

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
 from ._call import Call, loss_and_gradient, prepare
 from ._head import LinearGradients
+from ._keywords import teaches_keywords
 from ._linear_call import linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
@@ -53,6 +54,7 @@ class CrossEntropyLoss:
     array([[0.659, 0.242, 0.099]])
     """
 
+    @teaches_keywords(sample_weight="it is data, which forward takes")
     def __init__(
         self,
         *,
@@ -96,6 +98,7 @@ class CrossEntropyLoss:
             num_threads=self._num_threads,
         )
 
+    @teaches_keywords()
     def forward(
         self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:
@@ -213,6 +216,7 @@ class LinearCrossEntropyLoss:
     array([[-0.3775,  0.3775]])
     """
 
+    @teaches_keywords(sample_weight="it is data, which forward takes")
     def __init__(
         self,
         *,
@@ -245,6 +249,7 @@ class LinearCrossEntropyLoss:
         }
         self._last: tuple[dict[str, Any], LinearGradients | None] | None = None
 
+    @teaches_keywords()
     def forward(
         self,
         hidden: npt.ArrayLike,

@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from . import _advice
 from ._arrays import (
+    BFLOAT16,
     FLOAT64,
     INT64,
     LOGIT_TYPES,
@@ -18,6 +20,7 @@ from ._arrays import (
     as_array,
     as_read_by_core,
     as_reals,
+    as_weights,
     element_type,
     new_tuple,
     rounds_to_nearest,
@@ -86,23 +89,55 @@ class Targets(NamedTuple):
     remainder: Array | None = None  # the mass of each row off its k classes, if that is a class of its own
 
 
-def as_targets(targets: npt.ArrayLike | TopKTargets, logits: Logits | Layout, ignore_index: int | None) -> Targets:
-    """Tell class indices from probabilities, by shape."""
+def as_targets(
+    targets: npt.ArrayLike | TopKTargets,
+    logits: Logits | Layout,
+    ignore_index: int | None,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Targets:
+    """Tell class indices from probabilities, by shape. Rows of sample weight 0 may hold anything."""
     if isinstance(targets, TopKTargets):
         return _as_sparse(targets, logits, ignore_index)
     given = targets if type(targets) is np.ndarray else as_array("targets", targets)
     if given.shape == logits.row_shape:
         plain = given.dtype is INT64 and given.flags.carray
-        indices = given if plain else _as_indices(given, targets, logits)
+        indices = given if plain else _as_indices(given, targets, logits, ignore_index)
         return new_tuple(Targets, (indices, None, 0, None, 0, (given,), None, None))
-    if given.shape != logits.shape:
-        raise ValueError(f"targets: expected {accepted_targets(logits)}, got shape {given.shape}")
     dtype = given.dtype.newbyteorder("=")
     code = element_type(dtype, PROBABILITY_TYPES)
     if code is None:
-        raise TypeError(f"targets: expected probabilities of a real or boolean dtype, got {given.dtype}")
-    data = np.moveaxis(given, logits.axis, -1) if logits.moved else given
-    return new_tuple(Targets, (None, as_read_by_core(data, dtype), code, None, 0, (given,), None, None))
+        raise TypeError(f"targets: expected {accepted_targets(logits)}, got {_advice.described(given)}")
+    if given.shape != logits.shape:
+        axis = logits.axis if isinstance(logits, Logits) else None  # that of a linear head is always the last
+        found = _advice.of_shape(given, logits.shape, axis)
+        raise ValueError(f"targets: expected {accepted_targets(logits)}, got {found}")
+    data = as_read_by_core(np.moveaxis(given, logits.axis, -1) if logits.moved else given, dtype)
+    if dtype.kind != "f" and code != BFLOAT16:
+        require_one_hot(data, -1 if logits.moved else logits.axis, sample_weight)
+    return new_tuple(Targets, (None, data, code, None, 0, (given,), None, None))
+
+
+def require_one_hot(targets: Array, axis: int, sample_weight: npt.ArrayLike | None = None, first_row: int = 0) -> None:
+    """Refuse integers or booleans that are not one-hot rows.
+
+    They would be labels of their own at each logit, or counts: the loss of neither is what this one computes. A row of
+    sample weight 0 does not count.
+    """
+    sizes = targets.view(f"u{targets.itemsize}")  # a negative number becomes a large one
+    largest = sizes.max(axis)
+    if (largest == 1).all() and np.count_nonzero(sizes) == largest.size:  # so each row has its 1, and no more
+        return
+    wrong = (largest != 1) | (np.count_nonzero(sizes, axis) != 1)
+    if sample_weight is not None:
+        wrong = wrong & (as_weights("sample_weight", sample_weight, largest.shape) != 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        found = np.moveaxis(targets, axis, -1).reshape(-1, targets.shape[axis])[row]
+        raise ValueError(
+            f"targets: expected one-hot rows (one 1, else 0) for {targets.dtype} of the logits' shape, got "
+            f"{_advice.shown(found)} in row {first_row + row}: for a 0 or 1 at each logit there is "
+            "binary_cross_entropy; other distributions would do as .astype(float)"
+        )
 
 
 @rounds_to_nearest
@@ -194,12 +229,12 @@ def accepted_indices(classes: int, ignore_index: int | None) -> str:
     return f"class indices in [0, {classes})" + ("" if ignore_index is None else f" or ignore_index {ignore_index}")
 
 
-def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits | Layout) -> Array:
+def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits | Layout, ignore_index: int | None) -> Array:
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        accepted = accepted_targets(logits)
-        raise TypeError(f"targets: expected {accepted}, got dtype {given.dtype} and shape {given.shape}")
+        found = _advice.of_labels(given, targets, logits.shape, ignore_index)
+        raise TypeError(f"targets: expected {accepted_targets(logits)}, got {found}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative
         if beyond.size:

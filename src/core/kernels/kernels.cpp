@@ -56,6 +56,10 @@ static std::size_t count_indices(const Problem& problem, bool& bad) {
     return counted;
 }
 
+// divergence.cpp
+double run_divergence(const DivergenceProblem& p, std::size_t begin, std::size_t end, void* memory);
+std::size_t divergence_scratch_bytes(const DivergenceProblem& p);
+
 #define CE_STRING(x) #x
 #define CE_NAME(x) CE_STRING(x)
 extern const BinaryKernels binary_kernels;
@@ -65,6 +69,8 @@ const Kernels kernels{CE_NAME(CE_NAMESPACE),
                       {scratch_bytes<float, float>, scratch_bytes<double, double>, scratch_bytes<float16, float>,
                        scratch_bytes<bfloat16, float>},
                       count_indices,
-                      &binary_kernels};
+                      &binary_kernels,
+                      run_divergence,
+                      divergence_scratch_bytes};
 
 CE_END

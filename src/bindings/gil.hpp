@@ -1,7 +1,7 @@
-// Other threads of Python while the core computes.
+// Python's global interpreter lock.
 #pragma once
 
-#include <Python.h>
+#include <nanobind/nanobind.h>
 
 #include <chrono>
 #include <thread>
