@@ -29,7 +29,7 @@ class TestArguments:
             ce.cross_entropy(logits, [1, 0])
 
     def test_targets_of_no_meaning(self):
-        with pytest.raises(TypeError, match="expected probabilities of a real or boolean dtype"):
+        with pytest.raises(TypeError, match=r"or probabilities \(real or boolean\) of shape \(2, 3\), got complex128"):
             ce.cross_entropy(A, Y.astype(complex))
 
     @pytest.mark.parametrize("bad", [3, -1, 2**62, -(2**63)])

@@ -37,7 +37,8 @@ def test_equals_the_classes_last(shape, axis, options, dtype, rng):
     row_shape, C = shape[:axis] + shape[axis + 1 :], shape[axis]
     weights = {"class_weight": rng.random(C), "sample_weight": rng.random(row_shape)}
     last = np.ascontiguousarray(np.moveaxis(z, axis, -1))
-    for targets in (rng.integers(0, C, row_shape), rng.random(shape).astype(np.float32), rng.random(shape) > 0.5):
+    one_hot = np.moveaxis(np.eye(C, dtype=bool)[rng.integers(0, C, row_shape)], -1, axis)
+    for targets in (rng.integers(0, C, row_shape), rng.random(shape).astype(np.float32), one_hot):
         moved = targets if targets.shape == row_shape else np.moveaxis(targets, axis, -1)
         loss, dlogits = ce.cross_entropy_with_grad(z, targets, axis=axis, **weights, **options)
         right, gradient = ce.reference.cross_entropy_with_grad(last, moved, **weights, **options)

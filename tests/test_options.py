@@ -14,7 +14,13 @@ from crossentropy._call import prepare
 from crossentropy._options import NUMBERS, GivenOptions, LossOptions, loss_options, row_options
 
 CHANGED = LossOptions(
-    ignore_index=None, label_smoothing=0.25, z_loss=0.5, softcap=30.0, temperature=0.5, reduction="sum"
+    ignore_index=None,
+    label_smoothing=0.25,
+    z_loss=0.5,
+    entropy_bonus=0.125,
+    softcap=30.0,
+    temperature=0.5,
+    reduction="sum",
 )
 NAMES = [field.name for field in dataclasses.fields(LossOptions)]
 
@@ -31,7 +37,7 @@ def test_core_reads_every_option():
     """Of options that the core would not read, a changed one would leave the loss as it was."""
     logits, targets = [[2.0, 1.0, 0.1], [0.5, 0.2, 3.0]], [0, 2]
     plain = ce.cross_entropy(logits, targets, ignore_index=None)
-    changes = {"ignore_index": 2} | {name: getattr(CHANGED, name) for name in NAMES[1:]}
+    changes = {name: getattr(CHANGED, name) for name in NAMES} | {"ignore_index": 2, "focal_gamma": 2.0}
     assert list(changes) == NAMES
     for name, value in changes.items():
         assert ce.cross_entropy(logits, targets, **{"ignore_index": None, name: value}) != plain, name
@@ -56,8 +62,8 @@ def test_what_the_core_reads_is_made_when_it_is_asked_for():
 
 def test_options_of_rows_from_their_numbers():
     assert row_options(None, CHANGED.numbers) == dataclasses.replace(CHANGED, reduction="none")
-    assert NUMBERS == ("label_smoothing", "z_loss", "softcap", "temperature")
-    assert CHANGED.numbers == [0.25, 0.5, 30.0, 0.5]
+    assert NUMBERS == ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma", "softcap", "temperature")
+    assert CHANGED.numbers == [0.25, 0.5, 0.125, 0.0, 30.0, 0.5]
 
 
 @pytest.mark.parametrize("targets", [[1, 0], [[0.2, 0.3, 0.5]] * 2, ce.TopKTargets([[1], [0]], [[1.0], [1.0]])])

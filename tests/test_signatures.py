@@ -13,7 +13,7 @@ from textbook import A, Y
 import crossentropy as ce
 from crossentropy.cli import _eval, app
 
-T, V = [1, 0], np.ones((2, 3))
+T, V, B = [1, 0], np.ones((2, 3)), [1, 0]
 
 
 def forward(of, *data):
@@ -27,11 +27,24 @@ CALLS = {
     "cross_entropy_hvp": partial(ce.cross_entropy_hvp, A, T, V),
     "cross_entropy_hessian_diagonal": partial(ce.cross_entropy_hessian_diagonal, A, T),
     "cross_entropy_dtargets": partial(ce.cross_entropy_dtargets, A, Y),
+    "binary_cross_entropy": partial(ce.binary_cross_entropy, B, B),
+    "binary_cross_entropy_with_grad": partial(ce.binary_cross_entropy_with_grad, B, B),
+    "BinaryCrossEntropyLoss": forward(ce.BinaryCrossEntropyLoss, B, B),
     "CrossEntropyLoss": forward(ce.CrossEntropyLoss, A, T),
     "linear_cross_entropy": partial(ce.linear_cross_entropy, A, np.eye(3), T),
     "linear_cross_entropy_with_grad": partial(ce.linear_cross_entropy_with_grad, A, np.eye(3), T),
     "LinearCrossEntropyLoss": forward(ce.LinearCrossEntropyLoss, A, np.eye(3), T),
     "explain": partial(ce.explain, A, T),
+    "entropy": partial(ce.entropy, A),
+    "entropy_with_grad": partial(ce.entropy_with_grad, A),
+    "log_prob": partial(ce.log_prob, A, T),
+    "log_prob_with_grad": partial(ce.log_prob_with_grad, A, T),
+    "log_prob_and_entropy": partial(ce.log_prob_and_entropy, A, T),
+    "log_prob_and_entropy_vjp": partial(ce.log_prob_and_entropy_vjp, A, T, 1.0, 1.0),
+    "linear_log_prob": partial(ce.linear_log_prob, A, np.eye(3), T),
+    "linear_log_prob_with_grad": partial(ce.linear_log_prob_with_grad, A, np.eye(3), T),
+    "linear_log_prob_and_entropy": partial(ce.linear_log_prob_and_entropy, A, np.eye(3), T),
+    "linear_log_prob_and_entropy_vjp": partial(ce.linear_log_prob_and_entropy_vjp, A, np.eye(3), T, 1.0, 1.0),
     "kl_divergence": partial(ce.kl_divergence, A, Y),
     "kl_divergence_with_grad": partial(ce.kl_divergence_with_grad, A, Y),
     "jensen_shannon": partial(ce.jensen_shannon, A, Y),
@@ -47,6 +60,12 @@ FUNCTIONS = {name: getattr(ce, name) for name in CALLS} | {
     "crossentropy eval": COMMANDS["eval"],
     "crossentropy explain": COMMANDS["explain"],
 }
+LESSON = "the lesson does not tell of them"
+WITHOUT_TARGETS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
+BINARY = Differs(
+    "its logits are log-odds, of which none is ignored",
+    without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
+)
 OF_TWO_MODELS = Differs(
     "nothing of targets has a meaning between two models",
     without=tuple(name for name in OPTIONS if name not in ("softcap", "temperature", "reduction")),
@@ -54,12 +73,25 @@ OF_TWO_MODELS = Differs(
 DIFFERENT = {
     **{name: OF_TWO_MODELS for name in CALLS if "kl_" in name or "jensen" in name},
     "cross_entropy_dtargets": Differs(
-        "no index ignores a row of probabilities, and the z-loss does not depend on them",
-        without=("ignore_index", "z_loss"),
+        "no index ignores a row of probabilities, the focal loss takes no others, and the rest does not depend on them",
+        without=("ignore_index", "z_loss", "entropy_bonus", "focal_gamma"),
     ),
+    **dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_grad", "BinaryCrossEntropyLoss"), BINARY),
     "reference.cross_entropy_with_grad": Differs(
         "it validates nothing, and its arguments are those of another", documented=False
     ),
+    "explain": Differs(LESSON, without=("entropy_bonus", "focal_gamma")),
+    "entropy": Differs(
+        "the entropy has no target", without=(*WITHOUT_TARGETS, "ignore_index"), defaults={"reduction": "none"}
+    ),
+    "entropy_with_grad": Differs(
+        "the entropy has no target", without=(*WITHOUT_TARGETS, "ignore_index"), defaults={"reduction": "none"}
+    ),
+    **{
+        name: Differs("a log-probability is no loss", without=(*WITHOUT_TARGETS, "reduction"))
+        for name in CALLS
+        if "log_prob" in name
+    },
     "crossentropy eval": Differs(
         "a command line has no None to write, and a file of losses is no gradient",
         typer=True,
@@ -67,8 +99,10 @@ DIFFERENT = {
         defaults={"reduction": _eval.Reduction.mean},
     ),
     "crossentropy explain": Differs(
-        "a command line has no None to write, typer knows no Literal, and the help lists first what lessons begin with",
+        "a command line has no None to write, typer knows no Literal, the help lists first what lessons begin with, "
+        "and lessons do not tell of all options",
         typer=True,
+        without=("entropy_bonus", "focal_gamma"),
         annotations={"ignore_index": int, "reduction": str},
         first=("reduction", "label_smoothing", "temperature", "ignore_index"),
     ),
@@ -110,6 +144,8 @@ CHANGES = {
     "ignore_index": 0,
     "label_smoothing": 0.5,
     "z_loss": 1.0,
+    "entropy_bonus": 0.5,
+    "focal_gamma": 2.0,
     "softcap": 1.0,
     "temperature": 2.0,
     "reduction": "sum",
@@ -124,13 +160,14 @@ def test_option_changes_the_reference(option):
     assert not np.array_equal(changed[1], dlogits)
 
 
-@pytest.mark.parametrize("command", ["eval", "explain"])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("command", "option"), [(c, option) for c in ("eval", "explain") for option in options_of(f"crossentropy {c}")]
+)
 def test_option_of_a_command_reaches_the_loss(command, option, tmp_path):
     np.save(tmp_path / "logits.npy", A)
     np.save(tmp_path / "targets.npy", T)
     files = ["logits.npy", "targets.npy"] if command == "eval" else []
-    wrong = {"ignore_index": 2**63, "reduction": "nonsense"}.get(option, -1)
+    wrong = {"ignore_index": 2**63, "reduction": "nonsense", "entropy_bonus": "nan"}.get(option, -1)
     program, flag = Path(sys.executable).with_name("crossentropy"), f"--{option.replace('_', '-')}"
     done = subprocess.run([program, command, *files, f"{flag}={wrong}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2

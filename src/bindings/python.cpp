@@ -13,6 +13,7 @@
 #include "evaluate.hpp"
 #include "gil.hpp"
 #include "parallel.hpp"
+#include "python_binary.hpp"
 #include "records.hpp"
 #include "xla.hpp"
 
@@ -62,19 +63,24 @@ const Options& options_in(nb::handle capsule) {
 }
 
 double loss(nb::handle call, double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits,
-            nb::handle diagonal) {
+            nb::handle diagonal, nb::handle entropy_grad_output, nb::handle entropies, nb::handle log_probabilities) {
     const Record record(nb::borrow(call));
     Problem p;
     p.options = options_in(Record(record[names().options])[names().core]);
     const HeldLogits z(Record(record[names().logits]), p);
     const HeldTargets t(Record(record[names().targets]), p);
     const HeldWeights w(record[names().class_weight], record[names().sample_weight], p);
-    const Buffer g(grad_output, p.rows * sizeof(double)),
-        values(losses, p.rows * kRowSize[int(p.type)], PyBUF_WRITABLE), matrix(dlogits, z.bytes(), PyBUF_WRITABLE),
+    const std::size_t row_size = kRowSize[int(p.type)];
+    const Buffer g(grad_output, p.rows * sizeof(double)), dentropy(entropy_grad_output, p.rows * sizeof(double)),
+        values(losses, p.rows * row_size, PyBUF_WRITABLE), entropy(entropies, p.rows * row_size, PyBUF_WRITABLE),
+        log_p(log_probabilities, p.rows * p.k * row_size, PyBUF_WRITABLE), matrix(dlogits, z.bytes(), PyBUF_WRITABLE),
         second(diagonal, z.bytes(), PyBUF_WRITABLE);
     p.gradient_scale = gradient_scale;
     p.grad_output = g.data<double>();
+    p.entropy_grad_output = dentropy.data<double>();
     p.row_values = values.data();
+    p.entropies = entropy.data();
+    p.log_probabilities = log_p.data();
     p.matrix = matrix.data();
     p.diagonal = second.data();
     const int num_threads = int(record.size(names().num_threads));
@@ -156,8 +162,10 @@ NB_MODULE(_core, m) {
         "loss", &loss, nb::arg("call"), nb::kw_only(), nb::arg("gradient_scale") = 1.0,
         nb::arg("grad_output").none() = nb::none(), nb::arg("losses").none() = nb::none(),
         nb::arg("dlogits").none() = nb::none(), nb::arg("diagonal").none() = nb::none(),
+        nb::arg("entropy_grad_output").none() = nb::none(), nb::arg("entropies").none() = nb::none(),
+        nb::arg("log_probabilities").none() = nb::none(),
         "The reduced loss, for reduction 'none' the sum. Writes each row's loss, the gradient and the diagonal of the "
-        "Hessian where given.");
+        "Hessian, each row's entropy and the log-probabilities of its k classes, where given.");
     m.def(
         "bfloat16_bits",
         [](nb::handle array) {
@@ -172,6 +180,7 @@ NB_MODULE(_core, m) {
     m.def("softmax", &softmax, nb::kw_only(), nb::arg("logits"), nb::arg("output"),
           nb::arg("logsumexp").none() = nb::none(), nb::arg("out").none() = nb::none(), nb::arg("num_threads"),
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
+    define_binary(m);
     define_divergence(m);
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")

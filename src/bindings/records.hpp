@@ -67,6 +67,7 @@ struct Names {
     PyObject* const probabilities = made("probabilities");
     PyObject* const sparse_indices = made("sparse_indices");
     PyObject* const k = made("k");
+    PyObject* const remainder = made("remainder");
 };
 
 inline const Names& names() {
@@ -127,10 +128,12 @@ class HeldTargets {
     HeldTargets(const Record& targets, Problem& p)
         : indices_(targets[names().indices], p.rows * sizeof(std::int64_t)),
           sparse_indices_(targets[names().sparse_indices], read_slots(targets, p) * sizeof(std::int64_t)),
-          probabilities_(targets[names().probabilities], read_bytes(targets, p)) {
+          probabilities_(targets[names().probabilities], read_bytes(targets, p)),
+          remainder_(targets[names().remainder], p.rows * sizeof(double)) {
         p.indices = indices_.data<std::int64_t>();
         p.sparse_indices = sparse_indices_.data<std::int64_t>();
         p.probabilities = probabilities_.data();
+        p.remainder = remainder_.data<double>();
     }
 
  private:
@@ -144,7 +147,7 @@ class HeldTargets {
                                                  : p.rows * p.classes * kElementSize[int(p.probabilities_type)];
     }
 
-    Buffer indices_, sparse_indices_, probabilities_;
+    Buffer indices_, sparse_indices_, probabilities_, remainder_;
 };
 
 // The same of the weights of classes and rows.

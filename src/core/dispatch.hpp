@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "binary.hpp"
 #include "divergence.hpp"
 #include "problem.hpp"
 
@@ -19,6 +20,15 @@ struct Outcome {
 // parallel(count, task) calls task(i, scratch) for each i below count, on several threads, each with its own scratch.
 using ParallelFor = std::function<void(std::size_t, const std::function<void(std::size_t, void*)>&)>;
 
+// Those of binary.cpp.
+struct BinaryKernels {
+    // Computes elements [begin, end) of a problem and returns the sum of their losses; one function for each
+    // ElementType of the logits.
+    double (*elements[kLogitTypes])(const BinaryProblem& problem, std::size_t begin, std::size_t end);
+    // The sum of the numbers [begin, end) of an array of weights.
+    double (*sum_weights)(const ElementWeights& weights, std::size_t begin, std::size_t end);
+};
+
 struct Kernels {
     const char* name;
     // Computes rows [begin, end) of a problem; one function for each ElementType of the logits. With `parallel`, which
@@ -29,6 +39,7 @@ struct Kernels {
     std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
     // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
+    const BinaryKernels* binary;
     // The sum of the divergences of rows [begin, end), each written where wanted, and their gradients.
     double (*run_divergence)(const DivergenceProblem& problem, std::size_t begin, std::size_t end, void* scratch);
     std::size_t (*divergence_scratch_bytes)(const DivergenceProblem& problem);

@@ -26,6 +26,8 @@ struct Options {
     std::optional<std::int64_t> ignore_index;
     double label_smoothing = 0.0;  // (epsilon)
     double z_loss = 0.0;           // (zeta)
+    double entropy_bonus = 0.0;    // (beta)
+    double focal_gamma = 0.0;      // (gamma)
     double softcap = kInf;         // (k), infinite: none
     double temperature = 1.0;      // (tau)
     Reduction reduction = Reduction::none;
@@ -36,6 +38,8 @@ struct Options {
         visit("ignore_index", ignore_index);
         visit("label_smoothing", label_smoothing);
         visit("z_loss", z_loss);
+        visit("entropy_bonus", entropy_bonus);
+        visit("focal_gamma", focal_gamma);
         visit("softcap", softcap);
         visit("temperature", temperature);
         visit("reduction", reduction);

@@ -47,9 +47,12 @@ struct Problem {
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
     // Sparse distributions: each row names k classes. Then the probabilities are those of these classes, row by row, in
-    // float64.
+    // float64; without any of them every coefficient is 0.
     const std::int64_t* sparse_indices = nullptr;
     std::size_t k = 0;
+    // The mass of each row off these classes, if that is a class of its own: then nothing is dense, and the classes are
+    // contiguous.
+    const double* remainder = nullptr;
 
     const double* class_weight = nullptr;   // (w), one a class
     const double* sample_weight = nullptr;  // (s), one a row
@@ -57,20 +60,28 @@ struct Problem {
     // The upstream gradient: a number for all rows, times one for each row if given.
     double gradient_scale = 1.0;
     const double* grad_output = nullptr;
+    const double* entropy_grad_output = nullptr;  // that of each row's entropy, if given
 
     Output output = Output::gradient;
     void* matrix = nullptr;      // gradient, softmax or log-softmax, of the logits' type; may be the logits
     void* diagonal = nullptr;    // of the Hessian, if given: laid out as the gradient, which is then written too
     void* row_values = nullptr;  // losses, or without targets log-sum-exp; float64 for float64 logits, else float32
+    // If given, of that type too: each row's entropy, and the log-probabilities of its k classes. 0 for rows that do
+    // not count; a class of -1 has the log-probability 0.
+    void* entropies = nullptr;
+    void* log_probabilities = nullptr;
 
     // Set by `evaluate`: 1 / tau, rounded, and what rounding left out.
     double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
     bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
-    bool has_targets() const { return indices != nullptr || probabilities != nullptr; }
+    bool has_targets() const { return indices != nullptr || probabilities != nullptr || sparse_indices != nullptr; }
     // Targets with a coefficient for every class, not for one only.
-    bool dense() const { return probabilities != nullptr || options.label_smoothing > 0.0; }
+    bool dense() const { return (probabilities != nullptr && remainder == nullptr) || options.label_smoothing > 0.0; }
     bool has_single_targets() const { return indices != nullptr && !dense(); }
+    bool has_entropy() const {
+        return options.entropy_bonus != 0.0 || entropies != nullptr || entropy_grad_output != nullptr;
+    }
     // Whether the kernels must apply a soft cap or a temperature, or hold class weights that float32 may not hold: then
     // they compute in float64. The others do without all this, in float32 unless the logits are float64.
     bool needs_general_kernel() const {

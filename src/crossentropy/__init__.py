@@ -27,9 +27,11 @@ except (ImportError, ValueError) as error:  # the environment names what there i
     raise SystemExit(2) from None
 
 from . import _reference as reference
+from ._binary import BinaryCrossEntropyLoss, binary_cross_entropy, binary_cross_entropy_with_grad
 from ._derivatives import cross_entropy_dtargets, cross_entropy_hessian_diagonal, cross_entropy_hvp
 from ._divergence import kl_divergence, kl_divergence_with_grad
 from ._divergence_call import DivergenceGradients
+from ._entropy import entropy, entropy_with_grad
 from ._explain import Explanation, explain
 from ._functional import cross_entropy, cross_entropy_with_grad
 from ._head import LinearGradients
@@ -38,11 +40,20 @@ from ._linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from ._linear_divergence import linear_kl_divergence, linear_kl_divergence_with_grad
 from ._linear_divergence_call import LinearDivergenceGradients
 from ._linear_jensen_shannon import linear_jensen_shannon, linear_jensen_shannon_with_grad
+from ._linear_log_prob import (
+    linear_log_prob,
+    linear_log_prob_and_entropy,
+    linear_log_prob_and_entropy_vjp,
+    linear_log_prob_with_grad,
+)
+from ._log_prob import log_prob, log_prob_and_entropy, log_prob_and_entropy_vjp, log_prob_with_grad
 from ._modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from ._probabilities import looks_like_probabilities
 from ._softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_jvp, softmax_vjp
 from ._targets import TopKTargets
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "DivergenceGradients",
     "Explanation",
@@ -51,11 +62,15 @@ __all__ = [
     "LinearGradients",
     "TopKTargets",
     "__version__",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_grad",
     "cross_entropy",
     "cross_entropy_dtargets",
     "cross_entropy_hessian_diagonal",
     "cross_entropy_hvp",
     "cross_entropy_with_grad",
+    "entropy",
+    "entropy_with_grad",
     "explain",
     "get_num_threads",
     "jensen_shannon",
@@ -68,8 +83,17 @@ __all__ = [
     "linear_jensen_shannon_with_grad",
     "linear_kl_divergence",
     "linear_kl_divergence_with_grad",
+    "linear_log_prob",
+    "linear_log_prob_and_entropy",
+    "linear_log_prob_and_entropy_vjp",
+    "linear_log_prob_with_grad",
+    "log_prob",
+    "log_prob_and_entropy",
+    "log_prob_and_entropy_vjp",
+    "log_prob_with_grad",
     "log_softmax",
     "logsumexp",
+    "looks_like_probabilities",
     "reference",
     "set_num_threads",
     "show_config",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _advice, _core
 from ._options import LARGEST, RANGE, SMALLEST, as_integer
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -30,7 +30,7 @@ PROBABILITY_TYPES = LOGIT_TYPES | {
         for code, size in enumerate((1, 2, 4, 8), first)
     },
 }
-_BFLOAT16 = 3
+BFLOAT16 = 3
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -68,9 +68,19 @@ def as_array(name: str, values: npt.ArrayLike) -> Array:
     if foreign and "bfloat16" in str(getattr(values, "dtype", "")):
         return _from_dlpack(name, values)
     try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected an array, or lists of equal length, got neither: {error}") from error
+        array = np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:
+        tensor = _advice.of_framework(values)
+        if tensor is not None:
+            raise TypeError(f"{name}: expected an array, got {tensor}") from error
+        reason = " ".join(str(error).split())
+        if isinstance(values, list | tuple):
+            found = _advice.of_lists(values) or f"neither: {reason}"
+            raise ValueError(f"{name}: expected an array, or lists of equal length, got {found}") from error
+        raise TypeError(f"{name}: expected an array, got {type(values).__name__}: {reason}") from error
+    if array.ndim == 0 and array.dtype.kind in "OUS":
+        raise TypeError(f"{name}: expected an array of numbers, got {_advice.of_scalar(name, values)}")
+    return array
 
 
 def is_masked(values: object) -> bool:
@@ -89,16 +99,19 @@ def _from_dlpack(name: str, values: Any) -> Array:
         raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
     if hasattr(values, "resolve_neg"):  # torch: the memory holds negated values, which DLPack cannot tell
         values = values.resolve_neg()
+    if getattr(values, "requires_grad", False):  # DLPack forgets it
+        raise TypeError(f"{name}: expected an array, got {_advice.of_framework(values)}")
     try:
         return _core.bfloat16_bits(values).view(bfloat16)
     except (BufferError, TypeError) as error:
-        raise TypeError(f"{name}: expected bfloat16 on the CPU over DLPack: {error}") from error
+        found = _advice.of_framework(values) or f"{type(values).__name__}: {' '.join(str(error).split())}"
+        raise TypeError(f"{name}: expected bfloat16 on the CPU over DLPack, got {found}") from error
 
 
 def element_type(dtype: np.dtype[Any], types: dict[np.dtype[Any], int]) -> int | None:
     code = types.get(dtype)
     if code is None and dtype.name == "bfloat16" and dtype.itemsize == 2:
-        code = LOGIT_TYPES[dtype] = PROBABILITY_TYPES[dtype] = _BFLOAT16
+        code = LOGIT_TYPES[dtype] = PROBABILITY_TYPES[dtype] = BFLOAT16
     return code
 
 
@@ -174,6 +187,19 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
     return new_tuple(Logits, (data, code, rows, classes, class_stride, shape, row_shape, axis, moved, given))
 
 
+def classes_last(z: Logits) -> Logits:
+    """The same logits with the class axis brought last in memory."""
+    data = np.ascontiguousarray(np.moveaxis(z.data, z.axis, -1))
+    return z._replace(data=data, class_stride=1, moved=True)
+
+
+def logits_as_read(given: Array) -> tuple[Array, int]:
+    """Logits of any shape, C-ordered and of a dtype that the core reads, and its code."""
+    code = LOGIT_TYPES.get(given.dtype)
+    data, code = (given, code) if code is not None else _converted("logits", given)
+    return as_read_by_core(data, data.dtype), code
+
+
 def as_floating(name: str, values: npt.ArrayLike) -> Array:
     """An array of one of the logits' types, in native byte order, with any strides."""
     given = as_array(name, values)
@@ -189,7 +215,8 @@ def _converted(name: str, given: Array) -> tuple[Array, int]:
     dtype = np.dtype(np.float64) if given.dtype.kind in "iu" else given.dtype.newbyteorder("=")
     code = element_type(dtype, LOGIT_TYPES)
     if code is None:
-        raise TypeError(f"{name}: expected float16, bfloat16, float32, float64 or integers, got {given.dtype}")
+        found = _advice.described(given)
+        raise TypeError(f"{name}: expected float16, bfloat16, float32, float64 or integers, got {found}")
     return given.astype(dtype, copy=False), code
 
 
@@ -197,7 +224,7 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     """Class or sample weights in float64."""
     array = as_reals(name, weights)
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {_advice.of_weights(name, array, shape)}")
     size = np.abs(array)
     wrong = ~((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))
     if wrong.any():
@@ -205,23 +232,25 @@ def as_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> Array:
     return array
 
 
-def as_grad_output(grad_output: npt.ArrayLike, shape: Shape, per_row: bool) -> tuple[float, Array | None]:
+def as_grad_output(
+    grad_output: npt.ArrayLike, shape: Shape, per_row: bool, name: str = "grad_output"
+) -> tuple[float, Array | None]:
     """Check an upstream gradient: return a factor for all rows, and one for each row or None."""
     if type(grad_output) is float:
         return grad_output, None
-    array = as_reals("grad_output", grad_output)
+    array = as_reals(name, grad_output)
     if array.ndim == 0:
         return float(array), None
     if per_row and array.shape == shape:
         return 1.0, array
     accepted = f"a number or an array of shape {shape}" if per_row else "a number"
-    raise ValueError(f"grad_output: expected {accepted}, got shape {array.shape}")
+    raise ValueError(f"{name}: expected {accepted}, got shape {array.shape}")
 
 
 def as_reals(name: str, values: npt.ArrayLike) -> Array:
     array = as_array(name, values)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+        raise TypeError(f"{name}: expected real numbers, got {_advice.described(array)}")
     return as_read_by_core(array, FLOAT64) if array.dtype == FLOAT64 else _as_float64(array)
 
 

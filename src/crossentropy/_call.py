@@ -5,8 +5,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from ._arrays import Array, Layout, Logits, Shape, as_grad_output, as_logits, as_weights, check_out, new_tuple, row_type
+from . import _advice, _core
+from ._arrays import (
+    Array,
+    Layout,
+    Logits,
+    Shape,
+    as_grad_output,
+    as_logits,
+    as_weights,
+    check_out,
+    classes_last,
+    new_tuple,
+    row_type,
+)
 from ._config import resolve_threads
 from ._options import LossOptions
 from ._targets import Targets, TopKTargets, as_targets
@@ -36,12 +48,35 @@ def prepare(
 ) -> Call:
     """Validate the data of a loss."""
     z = as_logits(logits, axis)
-    t = as_targets(targets, z, options.ignore_index)
+    t = as_targets(targets, z, options.ignore_index, sample_weight)
+    check_options(options, t, class_weight)
+    if t.remainder is not None and z.class_stride > 1:  # the core takes them with the classes contiguous
+        z = classes_last(z)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
     s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)
     if options.reduction == "mean" and (w is not None or s is not None):
         require_mean(t, w, s)
     return new_tuple(Call, (options, z, t, w, s, resolve_threads(num_threads), (class_weight, sample_weight)))
+
+
+def check_options(options: LossOptions, targets: Targets, class_weight: npt.ArrayLike | None) -> None:
+    """Refuse what has no meaning for such targets."""
+    if options.focal_gamma > 0.0 and targets.indices is None:
+        raise ValueError(
+            f"focal_gamma: expected 0 for targets that are probabilities, got {options.focal_gamma}: the focal loss is "
+            "that of one class a row"
+        )
+    if targets.remainder is not None:
+        given = {
+            "class_weight": class_weight is not None,
+            "label_smoothing": options.label_smoothing > 0.0,
+            "entropy_bonus": options.entropy_bonus != 0.0,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(
+                    f"{name}: expected none for TopKTargets with a remainder, whose classes are K and the rest"
+                )
 
 
 def weights_of_rows(targets: Targets, sample_weight: npt.ArrayLike | None, row_shape: Shape) -> Array | None:
@@ -75,17 +110,29 @@ def total_weight(
     sample_weight: Array | None = None,
 ) -> float:
     """What the mean divides by; a class index out of range raises IndexError."""
-    return _core.total_weight(
-        options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
-    )
+    try:
+        return _core.total_weight(
+            options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
+        )
+    except IndexError as error:
+        raise with_advice(error, options, logits, targets) from None
+
+
+def with_advice(error: IndexError, options: LossOptions, logits: Logits | Layout, targets: Targets) -> IndexError:
+    """The core's message on a class index out of range, and what would do."""
+    assert targets.indices is not None
+    return IndexError(f"{error}{_advice.of_indices(targets.indices, logits.classes, options.ignore_index)}")
 
 
 def loss(call: Call) -> float | Array:
     """The reduced loss, or one loss a row."""
-    if call.options.reduction != "none":
-        return _core.loss(call)
-    losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
-    _core.loss(call, losses=losses)
+    try:
+        if call.options.reduction != "none":
+            return _core.loss(call)
+        losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
+        _core.loss(call, losses=losses)
+    except IndexError as error:
+        raise with_advice(error, call.options, call.logits, call.targets) from None
     return losses[()]
 
 
@@ -115,23 +162,35 @@ def loss_and_gradient(
         scale = grad_output
     else:
         scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
-    # The core writes what is laid out as the logits it reads: the outputs themselves, or arrays to be copied from.
-    if out is None:
-        dlogits = matrix = np.empty(z.shape, data.dtype)
-    else:
-        dlogits = matrix = check_out(out, z, (*call.targets.given, *call.weights_given, grad_output))
-        if not out.flags.carray:
-            matrix = np.empty(data.shape, data.dtype)
-    second = diagonal
-    if z.moved:
-        matrix = np.empty(data.shape, data.dtype)
-        second = None if diagonal is None else np.empty(data.shape, data.dtype)
+    dlogits, matrix = gradient_arrays(call, out, (grad_output,))
+    second = np.empty(data.shape, data.dtype) if z.moved and diagonal is not None else diagonal
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
-    value = _core.loss(
-        call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
-    )
-    if matrix is not dlogits:
-        np.copyto(dlogits, np.moveaxis(matrix, -1, z.axis) if z.moved else matrix)
+    try:
+        value = _core.loss(
+            call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
+        )
+    except IndexError as error:
+        raise with_advice(error, call.options, z, call.targets) from None
+    finish_gradient(z, dlogits, matrix)
     if diagonal is not None and second is not None and second is not diagonal:
         np.copyto(diagonal, np.moveaxis(second, -1, z.axis))
     return value if losses is None else losses[()], dlogits
+
+
+def gradient_arrays(call: Call, out: Array | None, inputs: tuple[object, ...]) -> tuple[Array, Array]:
+    """The gradient, and what the core writes, laid out as the logits it reads: the same, or to be copied from."""
+    z = call.logits
+    data = z.data
+    if out is None:
+        dlogits = matrix = np.empty(z.shape, data.dtype)
+    else:
+        dlogits = matrix = check_out(out, z, (*call.targets.given, *call.weights_given, *inputs))
+    if z.moved or not (out is None or out.flags.carray):
+        matrix = np.empty(data.shape, data.dtype)
+    return dlogits, matrix
+
+
+def finish_gradient(logits: Logits, dlogits: Array, matrix: Array) -> None:
+    """Copy what the core has written to the gradient, if that is another array."""
+    if matrix is not dlogits:
+        np.copyto(dlogits, np.moveaxis(matrix, -1, logits.axis) if logits.moved else matrix)

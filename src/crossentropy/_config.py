@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ._core import available_instruction_sets, instruction_set, version
+from ._keywords import teaches_keywords
 from ._options import as_integer
 
 
@@ -33,6 +34,7 @@ def _default_threads() -> int:
 _threads = _default_threads()
 
 
+@teaches_keywords()
 def set_num_threads(num_threads: int) -> None:
     """Set how many threads a call may use from now on.
 

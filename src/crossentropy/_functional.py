@@ -1,11 +1,12 @@
 """The loss and its gradient."""
 
-from typing import Literal, Unpack, overload
+from typing import Literal, Never, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
 from ._call import loss, loss_and_gradient, prepare
+from ._keywords import refuse_keywords, teaches_keywords
 from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
 
@@ -33,6 +34,7 @@ def cross_entropy(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> Array: ...
+@teaches_keywords()
 def cross_entropy(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -43,10 +45,13 @@ def cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
     num_threads: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the softmax cross-entropy between logits and targets, in nats.
 
@@ -56,8 +61,8 @@ def cross_entropy(
         Scores before the softmax, the C classes on `axis`. Lists and integers are taken as float64. ``-inf`` is a
         class with probability zero.
     targets : array_like
-        Either class indices, integers in [0, C), of the logits' shape without the class axis; or probabilities, real
-        or boolean, of the logits' shape, which need not sum to one; or `TopKTargets`.
+        Either class indices, integers in [0, C), of the logits' shape without the class axis; or of the logits' shape
+        probabilities, which need not sum to one, or one-hot rows of integers or booleans; or `TopKTargets`.
     axis : int
         The class axis of the logits.
     class_weight : array_like of shape (C,), optional
@@ -74,6 +79,13 @@ def cross_entropy(
         Factor of the squared log-sum-exp that is added to each row's loss, at least 0. Weights multiply it as they do
         the rest of the loss: the sample weight, and for class indices the class weight of the target. (Other libraries
         leave weights out of it.)
+    entropy_bonus : float
+        Factor of the entropy of the prediction, which is subtracted from each row's loss: a penalty on confidence [3]_.
+        Weights multiply it as they do the z-loss. (For policy gradients, whose weights are advantages of both signs,
+        see `log_prob_and_entropy_vjp`.)
+    focal_gamma : float
+        The cross-entropy of each row is multiplied by :math:`(1 - p_t)^\gamma`, of its target's probability: the focal
+        loss [4]_. At least 0; for class indices without label smoothing.
     softcap : float, optional
         Logits z become softcap * tanh(z / softcap) first; in [1e-100, 1e100].
     temperature : float
@@ -97,12 +109,15 @@ def cross_entropy(
     TypeError
         Logits, targets or weights of a dtype that has no meaning here (boolean logits, floating-point class indices).
     ValueError
-        A shape or an option is out of range; the message tells what was expected.
+        A shape or an option is out of range; the message tells what was expected. Integer or boolean targets that are
+        no one-hot rows.
     MemoryError
         There is not enough memory for scratch: at most a row for each thread, or some MiB.
 
     See Also
     --------
+    binary_cross_entropy : for one logit that tells two classes apart, and for labels that exclude no other.
+    looks_like_probabilities : whether logits are a softmax already. The logits of probabilities p are ``np.log(p)``.
     cross_entropy_with_grad : the gradient too, for little more than the loss.
     crossentropy.reference : the definition in NumPy.
 
@@ -124,6 +139,9 @@ def cross_entropy(
     .. [1] I. Goodfellow, Y. Bengio, A. Courville, *Deep Learning*, MIT Press, 2016, section 6.2.2.
     .. [2] P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax functions",
        IMA Journal of Numerical Analysis 41(4), 2021.
+    .. [3] G. Pereyra, G. Tucker, J. Chorowski, Ł. Kaiser, G. Hinton, "Regularizing neural networks by penalizing
+       confident output distributions", 2017.
+    .. [4] T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal loss for dense object detection", ICCV 2017.
 
     Examples
     --------
@@ -136,10 +154,14 @@ def cross_entropy(
     >>> ce.cross_entropy(A, [1, 0], reduction="none").round(6)
     array([1.41703 , 2.619987])
     """
+    if unknown:
+        refuse_keywords(cross_entropy, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
@@ -177,6 +199,7 @@ def cross_entropy_with_grad(
     reduction: Literal["none"],
     **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, Array]: ...
+@teaches_keywords()
 def cross_entropy_with_grad(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike | TopKTargets,
@@ -187,12 +210,15 @@ def cross_entropy_with_grad(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
     num_threads: int | None = None,
     grad_output: npt.ArrayLike = 1.0,
     out: Array | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, Array]:
     r"""Compute the softmax cross-entropy, in nats, and its gradient with respect to the logits.
 
@@ -200,7 +226,7 @@ def cross_entropy_with_grad(
     ----------
     logits, targets, axis, class_weight, sample_weight
         As for `cross_entropy`.
-    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
     grad_output : float, or for reduction 'none' also an array of the logits' shape without the class axis
         The upstream gradient: the gradient is multiplied by it before it is rounded to the logits' dtype. Rows that
@@ -237,10 +263,14 @@ def cross_entropy_with_grad(
     array([[ 0.329501, -0.378784,  0.049283],
            [-0.463598,  0.243379,  0.220219]])
     """
+    if unknown:
+        refuse_keywords(cross_entropy_with_grad, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,

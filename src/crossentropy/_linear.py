@@ -1,12 +1,13 @@
 """The loss of a linear head, and its gradients: what users call."""
 
 from collections.abc import Sequence
-from typing import Literal, Unpack, overload
+from typing import Literal, Never, Unpack, overload
 
 import numpy.typing as npt
 
 from ._arrays import Array
 from ._head import LinearGradients
+from ._keywords import refuse_keywords, teaches_keywords
 from ._linear_call import Wrt, linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import GivenOptions, Reduction, loss_options
 from ._targets import TopKTargets
@@ -38,6 +39,7 @@ def linear_cross_entropy(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> Array: ...
+@teaches_keywords()
 def linear_cross_entropy(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -49,11 +51,14 @@ def linear_cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
     num_threads: int | None = None,
     max_logits_bytes: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the cross-entropy, in nats, of the logits ``hidden @ classifier.T + bias`` without holding them all.
 
@@ -66,7 +71,9 @@ def linear_cross_entropy(
     targets : array_like
         Class indices of shape (...), probabilities of shape (..., C), or `TopKTargets`; as for `cross_entropy`.
     bias : array_like of such a dtype, shape (C,), optional
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma
+        As for `cross_entropy`.
+    softcap, temperature, reduction, num_threads
         As for `cross_entropy`. Threads of the products are those of NumPy's BLAS.
     max_logits_bytes : int, optional
         At most so many bytes of logits at a time, but at least one row; 64 MiB by default.
@@ -103,10 +110,14 @@ def linear_cross_entropy(
     >>> round(ce.cross_entropy(hidden @ classifier.T, [0, 1]), 6)
     0.764641
     """
+    if unknown:
+        refuse_keywords(linear_cross_entropy, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
@@ -149,6 +160,7 @@ def linear_cross_entropy_with_grad(
     reduction: Literal["none"],
     **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, LinearGradients]: ...
+@teaches_keywords()
 def linear_cross_entropy_with_grad(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -160,6 +172,8 @@ def linear_cross_entropy_with_grad(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -168,6 +182,7 @@ def linear_cross_entropy_with_grad(
     grad_output: npt.ArrayLike = 1.0,
     wrt: Sequence[Wrt] = ("hidden", "classifier", "bias"),
     out: LinearGradients | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, LinearGradients]:
     r"""Compute the loss of `linear_cross_entropy` and its gradients, without holding the logits or their gradient.
 
@@ -175,7 +190,9 @@ def linear_cross_entropy_with_grad(
     ----------
     hidden, classifier, targets, bias, class_weight, sample_weight
         As for `linear_cross_entropy`.
-    ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
+        As for `linear_cross_entropy`.
+    max_logits_bytes
         As for `linear_cross_entropy`.
     grad_output : float, or for reduction 'none' also an array with one number a row
         The upstream gradient. Each row is multiplied by it before rows are added up.
@@ -219,10 +236,14 @@ def linear_cross_entropy_with_grad(
     >>> gradients.bias is None
     True
     """
+    if unknown:
+        refuse_keywords(linear_cross_entropy_with_grad, unknown)
     options = loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,

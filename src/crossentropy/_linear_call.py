@@ -25,7 +25,7 @@ from ._arrays import (
     rounds_to_nearest,
     row_type,
 )
-from ._call import Call, require_mean, total_weight, weights_of_rows
+from ._call import Call, check_options, require_mean, total_weight, weights_of_rows
 from ._config import resolve_threads
 from ._head import GradientAccumulator, Head, LinearGradients, as_head, rows_of_chunk
 from ._options import LossOptions
@@ -63,26 +63,21 @@ class LinearCall:
 
     def of_rows(self, options: LossOptions, rows: slice | Array, logits: Array) -> Call:
         """The call of the loss of some rows, given their logits."""
-        count, classes = logits.shape
-        z = Logits(
-            data=logits,
-            type=LOGIT_TYPES[logits.dtype],
-            rows=count,
-            classes=classes,
-            class_stride=1,
-            shape=logits.shape,
-            row_shape=(count,),
-            axis=1,
-            moved=False,
-            given=logits,
-        )
+        z = logits_of_chunk(logits)
         t = self.targets
         indices, probabilities, sparse_indices = (
             None if array is None else array[rows] for array in (t.indices, t.probabilities, t.sparse_indices)
         )
-        targets = Targets(indices, probabilities, t.type, sparse_indices, t.k)
+        remainder = None if t.remainder is None else t.remainder[rows]
+        targets = Targets(indices, probabilities, t.type, sparse_indices, t.k, remainder=remainder)
         sample_weight = None if self.sample_weight is None else self.sample_weight[rows]
         return Call(options, z, targets, self.class_weight, sample_weight, self.num_threads)
+
+
+def logits_of_chunk(logits: Array) -> Logits:
+    """Logits that a head has made, (N, C), as the core reads them."""
+    rows, classes = logits.shape
+    return Logits(logits, LOGIT_TYPES[logits.dtype], rows, classes, 1, logits.shape, (rows,), 1, False, logits)
 
 
 def prepare_linear(
@@ -104,7 +99,8 @@ def prepare_linear(
     rows = math.prod(row_shape)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (classes,))
     layout = Layout(rows, classes, (*row_shape, classes), row_shape, len(row_shape))
-    t = as_targets(targets, layout, options.ignore_index)
+    t = as_targets(targets, layout, options.ignore_index, sample_weight)
+    check_options(options, t, class_weight)
     s = weights_of_rows(t, sample_weight, row_shape)
     if options.reduction == "mean":
         require_mean(t, w, s)
@@ -115,7 +111,7 @@ def prepare_linear(
         None if array is None else array.reshape(rows, *array.shape[axis:])
         for array, axis in ((t.indices, len(row_shape)), (t.probabilities, -1), (t.sparse_indices, -1))
     )
-    t = Targets(indices, probabilities, t.type, sparse_indices, t.k)
+    t = Targets(indices, probabilities, t.type, sparse_indices, t.k, remainder=t.remainder)
     kept = _rows_that_count(options, t, s, rows)
     row_bytes = classes * head.dtype.itemsize
     if kept is not None and t.probabilities is not None and t.sparse_indices is None:  # a chunk of them is copied
@@ -148,7 +144,7 @@ def linear_loss_and_gradients(
 ) -> tuple[float | Array, LinearGradients]:
     """The loss, and the gradients asked for."""
     scale, row_scale = as_grad_output(grad_output, call.row_shape, call.options.reduction == "none")
-    gradients = _outputs(call, wrt, out)
+    gradients = gradient_outputs(call.head, call.inputs, wrt, out)
     return _over_chunks(call, gradients, scale, row_scale), gradients
 
 
@@ -199,9 +195,10 @@ def _over_chunks(
     return loss
 
 
-def _outputs(call: LinearCall, wrt: Sequence[Wrt], out: LinearGradients | None) -> LinearGradients:
-    """The arrays for the gradients in `wrt`: those of `out`, else new ones."""
-    head = call.head
+def gradient_outputs(
+    head: Head, inputs: tuple[object, ...], wrt: Sequence[Wrt], out: LinearGradients | None
+) -> LinearGradients:
+    """The arrays for the gradients in `wrt`: those of `out`, which no input may overlap, else new ones."""
     like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
     if isinstance(wrt, str) or not set(wrt) <= set(like):
         raise ValueError(f"wrt: expected some of {tuple(like)}, got {wrt!r}")
@@ -217,7 +214,7 @@ def _outputs(call: LinearCall, wrt: Sequence[Wrt], out: LinearGradients | None) 
             found[name] = np.empty(array.shape, array.dtype)
         else:
             name_of = f"out.{name}"
-            found[name] = check_array(name_of, given, array.shape, array.dtype, (*call.inputs, *found.values()))
+            found[name] = check_array(name_of, given, array.shape, array.dtype, (*inputs, *found.values()))
             if not given.flags.c_contiguous:
                 raise ValueError(f"{name_of}: expected a C-contiguous array")
     return LinearGradients(**found)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
 from ._call import Call, loss_and_gradient, prepare
 from ._head import LinearGradients
+from ._keywords import teaches_keywords
 from ._linear_call import linear_loss, linear_loss_and_gradients, prepare_linear
 from ._options import Reduction, loss_options
 from ._softmax import scaled, softmax
@@ -30,7 +31,9 @@ class CrossEntropyLoss:
 
     Parameters
     ----------
-    axis, class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads
+    axis, class_weight
+        As for `cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `cross_entropy`.
 
     Notes
@@ -51,6 +54,7 @@ class CrossEntropyLoss:
     array([[0.659, 0.242, 0.099]])
     """
 
+    @teaches_keywords(sample_weight="it is data, which forward takes")
     def __init__(
         self,
         *,
@@ -59,6 +63,8 @@ class CrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -68,6 +74,8 @@ class CrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -90,6 +98,7 @@ class CrossEntropyLoss:
             num_threads=self._num_threads,
         )
 
+    @teaches_keywords()
     def forward(
         self, logits: npt.ArrayLike, targets: npt.ArrayLike | TopKTargets, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:
@@ -138,7 +147,7 @@ class CrossEntropyLoss:
         row_shape = np.moveaxis(dlogits, self._axis, -1).shape[:-1]
         scale, row_scale = as_grad_output(grad_output, row_shape, self._options.reduction == "none")
         factor = np.asarray(scale) if row_scale is None else np.expand_dims(row_scale, self._axis)
-        return _times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
+        return times(dlogits, np.where(np.isfinite(factor), factor, np.nan))
 
     @property
     @rounds_to_nearest
@@ -186,7 +195,9 @@ class LinearCrossEntropyLoss:
 
     Parameters
     ----------
-    class_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction, num_threads, max_logits_bytes
+    class_weight, max_logits_bytes
+        As for `linear_cross_entropy`.
+    ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, reduction, num_threads
         As for `linear_cross_entropy`.
 
     Notes
@@ -205,6 +216,7 @@ class LinearCrossEntropyLoss:
     array([[-0.3775,  0.3775]])
     """
 
+    @teaches_keywords(sample_weight="it is data, which forward takes")
     def __init__(
         self,
         *,
@@ -212,6 +224,8 @@ class LinearCrossEntropyLoss:
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         reduction: Reduction = "mean",
@@ -222,6 +236,8 @@ class LinearCrossEntropyLoss:
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -233,6 +249,7 @@ class LinearCrossEntropyLoss:
         }
         self._last: tuple[dict[str, Any], LinearGradients | None] | None = None
 
+    @teaches_keywords()
     def forward(
         self,
         hidden: npt.ArrayLike,
@@ -288,10 +305,10 @@ class LinearCrossEntropyLoss:
             call = prepare_linear(self._options, **data, **self._data)
             return linear_loss_and_gradients(call, grad_output=grad_output)[1]
         factor = scale if math.isfinite(scale) else math.nan
-        return LinearGradients(*(None if g is None else _times(g, factor) for g in gradients))
+        return LinearGradients(*(None if g is None else times(g, factor) for g in gradients))
 
 
-def _times(gradient: Array, factor: float | Array) -> Array:
+def times(gradient: Array, factor: float | Array) -> Array:
     """A gradient times an upstream gradient. A zero stays one, whatever the factor: its row may not count."""
     out = np.zeros_like(gradient)
     np.multiply(gradient, factor, out=out, where=gradient != 0, casting="same_kind")

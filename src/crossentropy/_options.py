@@ -19,6 +19,7 @@ SMALLEST, LARGEST, RANGE = 1e-100, 1e100, "[1e-100, 1e100]"
 
 
 def as_number(name: str, value: float) -> float:
+    """Check a number, as a float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
@@ -47,6 +48,8 @@ class LossOptions:
     ignore_index: int | None = -100
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    entropy_bonus: float = 0.0
+    focal_gamma: float = 0.0
     softcap: float = math.inf
     temperature: float = 1.0
     reduction: Reduction = "mean"
@@ -61,8 +64,16 @@ class LossOptions:
                 object.__setattr__(self, name, as_number(name, value))
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {self.label_smoothing}")
-        if not 0.0 <= self.z_loss < math.inf:
-            raise ValueError(f"z_loss: expected a finite number of at least 0, got {self.z_loss}")
+        for name in ("z_loss", "focal_gamma"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
+        if not abs(self.entropy_bonus) <= LARGEST:
+            raise ValueError(f"entropy_bonus: expected a number of at most {LARGEST} in size, got {self.entropy_bonus}")
+        if self.focal_gamma > 0.0 and self.label_smoothing > 0.0:
+            raise ValueError(
+                f"focal_gamma: expected 0 with label_smoothing {self.label_smoothing}, got {self.focal_gamma}: the "
+                "focal loss is that of one class a row"
+            )
         if not (SMALLEST <= self.softcap <= LARGEST or self.softcap == math.inf):
             raise ValueError(f"softcap: expected a positive number in {RANGE} or None, got {self.softcap}")
         if not SMALLEST <= self.temperature <= LARGEST:
@@ -94,6 +105,8 @@ class GivenOptions(TypedDict, total=False):
     ignore_index: int | None
     label_smoothing: float
     z_loss: float
+    entropy_bonus: float
+    focal_gamma: float
     softcap: float | None
     temperature: float
 
@@ -112,6 +125,8 @@ def loss_options(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -121,9 +136,10 @@ def loss_options(
         reduction == "mean"
         and type(ignore_index) is int  # what only equals a default, as False does 0.0, is refused below
         and type(label_smoothing) is type(z_loss) is type(temperature) is float
+        and type(entropy_bonus) is type(focal_gamma) is float
         and ignore_index == -100
         and label_smoothing == 0.0
-        and z_loss == 0.0
+        and z_loss == entropy_bonus == focal_gamma == 0.0
         and softcap is None
         and temperature == 1.0
     ):
@@ -132,6 +148,8 @@ def loss_options(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=math.inf if softcap is None else softcap,
         temperature=temperature,
         reduction=reduction,

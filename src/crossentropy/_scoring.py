@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_weights
+from . import _advice
+from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_read_by_core, as_weights
 from ._call import has_mean, losses_and_sum, prepare, require_mean
 from ._head import as_head
 from ._options import LossOptions
+from ._probabilities import looks_like_probabilities
 from ._stored import Index, Stored
-from ._targets import accepted_indices, accepted_targets
+from ._targets import accepted_indices, accepted_targets, require_one_hot
 
 BLOCK_ELEMENTS = 1 << 22
 SCATTERED = 4  # larger blocks where the classes of a row lie apart in a file: longer runs, measured twice as fast
@@ -163,17 +165,21 @@ def score(
     times = SCATTERED if isinstance(z, Stored) and z.axes[-1] != z.ndim - 1 else 1
     dense = targets.shape == logits.shape
     t = _classes_last(targets, axis) if dense else targets
+    layout = Layout(math.prod(shape), classes, logits.shape, shape, axis % len(logits.shape))
     if not dense and targets.shape != shape:
-        accepted = accepted_targets(Layout(math.prod(shape), classes, logits.shape, shape, axis))
-        raise ValueError(f"targets: expected {accepted}, got shape {targets.shape}")
+        alike = np.broadcast_to(np.zeros((), targets.dtype), targets.shape)  # takes no memory
+        found = _advice.of_shape(alike, logits.shape, None if isinstance(z, HeadLogits) else layout.axis)
+        raise ValueError(f"targets: expected {accepted_targets(layout)}, got {found}")
     if not dense:
-        _check_indices(t, classes, options.ignore_index)
+        _check_indices(t, layout, options.ignore_index)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (classes,))
     s = np.broadcast_to(1.0, shape) if sample_weight is None else sample_weight
     if s.shape != shape:
         raise ValueError(f"sample_weight: expected shape {shape}, got {s.shape}")
     if s.dtype.kind not in "fiub":
         raise TypeError(f"sample_weight: expected real numbers, got {s.dtype}")
+    if dense and t.dtype.kind in "biu":
+        _check_one_hot(t, s, blocks(shape, read, times))
     dz = None if dlogits_out is None else _classes_last(dlogits_out, axis)
 
     def counted_and_weight(at: Index) -> tuple[Array, Array]:
@@ -217,8 +223,7 @@ def score(
         hits1 += int((rank < 1).sum())
         hits5 += int((rank < 5).sum())
         if probabilities:
-            near_one = np.abs(block.sum(-1, dtype=np.float64) - 1.0) <= 1e-3
-            probabilities = bool((block >= 0).all() and near_one.all())
+            probabilities = looks_like_probabilities(block)
         progress(losses.size)
 
     return Score(
@@ -242,10 +247,22 @@ def _classes_last(array: Array | Stored, axis: int) -> Array | Stored:
     return array.transpose(axes)
 
 
-def _check_indices(targets: Array | Stored, classes: int, ignore_index: int | None) -> None:
+def _check_one_hot(targets: Array | Stored, sample_weight: Array | Stored, pieces: Iterator[Index]) -> None:
+    """Find a row that is not one-hot in the whole file, as `_check_indices` finds an index."""
+    first = 0
+    for at in pieces:
+        block = np.asarray(targets[at])
+        require_one_hot(as_read_by_core(block, block.dtype.newbyteorder("=")), -1, sample_weight[at], first)
+        first += math.prod(block.shape[:-1])
+
+
+def _check_indices(targets: Array | Stored, logits: Layout, ignore_index: int | None) -> None:
     """Find a class index out of range in the whole file: the core would count its row from the start of a block."""
+    classes = logits.classes
     if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected class indices (integers), got dtype {targets.dtype}")
+        some = np.asarray(targets[next(blocks(targets.shape, 1), (slice(0),))])
+        found = _advice.of_labels(some, logits.shape, ignore_index)
+        raise TypeError(f"targets: expected {accepted_targets(logits)}, got {found}")
     first = 0
     for at in blocks(targets.shape, 1):
         block = np.asarray(targets[at]).reshape(-1)
@@ -255,7 +272,9 @@ def _check_indices(targets: Array | Stored, classes: int, ignore_index: int | No
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             accepted = accepted_indices(classes, ignore_index)
-            raise IndexError(f"targets: expected {accepted}, got {block[row]} in row {first + row}")
+            each = np.unique([n for at in blocks(targets.shape, 1) for n in np.unique(targets[at])])
+            advice = _advice.of_indices(each, classes, ignore_index, in_order=False)
+            raise IndexError(f"targets: expected {accepted}, got {block[row]} in row {first + row}{advice}")
         first += block.size
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import _core
 from ._arrays import Array, as_array, as_logits, rounds_to_nearest, row_type
 from ._config import get_num_threads
+from ._keywords import teaches_keywords
 from ._options import LossOptions
 
 # Codes of the core's Output.
@@ -26,6 +27,7 @@ def _of_each_logit(logits: npt.ArrayLike, axis: int, output: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis)) if z.moved else matrix
 
 
+@teaches_keywords()
 def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     r"""Compute the softmax, :math:`\exp(z_c - \mathrm{logsumexp}(z))`.
 
@@ -60,6 +62,7 @@ def softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     return _of_each_logit(logits, axis, _SOFTMAX)
 
 
+@teaches_keywords()
 def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     r"""Compute the logarithm of the softmax, :math:`z_c - \mathrm{logsumexp}(z)`, in nats.
 
@@ -97,6 +100,7 @@ def log_softmax(logits: npt.ArrayLike, *, axis: int = -1) -> Array:
     return _of_each_logit(logits, axis, _LOG_SOFTMAX)
 
 
+@teaches_keywords()
 def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) -> Array:
     r"""Compute the logarithm of the sum of exponentials, :math:`\log \sum_c \exp z_c`.
 
@@ -143,6 +147,7 @@ def logsumexp(logits: npt.ArrayLike, *, axis: int = -1, keepdims: bool = False) 
     return np.expand_dims(values, z.axis) if keepdims else values[()]
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def softmax_jacobian(logits: npt.ArrayLike) -> Array:
     r"""Compute the Jacobian of the softmax, :math:`J_{ij} = a_i (\delta_{ij} - a_j)`.
@@ -174,6 +179,7 @@ def softmax_jacobian(logits: npt.ArrayLike) -> Array:
     return jacobian.astype(given.data.dtype)
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
     r"""Multiply a vector by the Jacobian of the softmax: the gradient of :math:`v \cdot \sigma(z)`.
@@ -204,6 +210,7 @@ def softmax_vjp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> A
     return np.ascontiguousarray(np.moveaxis(p * around_mean, -1, axis), given.data.dtype)
 
 
+@teaches_keywords()
 def softmax_jvp(logits: npt.ArrayLike, v: npt.ArrayLike, *, axis: int = -1) -> Array:
     """Multiply the Jacobian of the softmax by a vector: how the softmax changes when the logits change by `v`.
 

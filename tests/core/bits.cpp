@@ -28,7 +28,8 @@ int main() {
             hash.add(&result.loss, sizeof result.loss);
             for (const auto* array : {&problem.logits, &problem.matrix, &problem.diagonal})
                 hash.add(array->data(), array->size() * sizeof(*array)[0]);
-            hash.add(problem.values.data(), problem.values.size() * sizeof problem.values[0]);
+            for (const auto* array : {&problem.values, &problem.entropies, &problem.log_probabilities})
+                hash.add(array->data(), array->size() * sizeof(*array)[0]);
         });
     for (int i = 0; i < 1000; ++i)
         generate_divergence(random, [&](auto& problem) {

@@ -53,12 +53,13 @@ int main(int argc, char** argv) {
             const auto logits = problem.logits;
             const Evaluation one = evaluate(problem.p, 1);
             const auto matrix = problem.matrix, diagonal = problem.diagonal, written = problem.logits;
-            const auto values = problem.values;
+            const auto values = problem.values, entropies = problem.entropies, log_p = problem.log_probabilities;
             problem.logits = logits;
             const Evaluation many = evaluate(problem.p, 2 + int(random.below(4)));
             if (std::memcmp(&one.loss, &many.loss, sizeof one.loss) != 0) fail("another loss with more threads", count);
             if (!same(matrix, problem.matrix) || !same(diagonal, problem.diagonal) || !same(written, problem.logits) ||
-                !same(values, problem.values))
+                !same(values, problem.values) || !same(entropies, problem.entropies) ||
+                !same(log_p, problem.log_probabilities))
                 fail("another output with more threads", count);
             if (problem.p.indices == nullptr || problem.p.rows == 0) return;
             const std::size_t row = random.below(problem.p.rows);

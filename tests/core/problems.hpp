@@ -54,9 +54,9 @@ struct Generated {
 
     Problem p;
     std::vector<S> logits, matrix, diagonal;
-    std::vector<RowValue> values;
+    std::vector<RowValue> values, entropies, log_probabilities;
     std::vector<std::int64_t> indices, sparse_indices;
-    std::vector<double> sparse_probabilities, class_weight, sample_weight, grad_output;
+    std::vector<double> sparse_probabilities, remainder, class_weight, sample_weight, grad_output, entropy_grad_output;
     std::vector<RowValue> own_probabilities;   // of the type that logits are computed in
     std::vector<unsigned char> probabilities;  // of some other type
 
@@ -137,8 +137,37 @@ struct Generated {
         if (random.below(3) == 0) p.options.z_loss = 0.001;
         if (random.below(3) == 0) p.options.softcap = 30.0;
         if (random.below(3) == 0) p.options.temperature = 0.7;
+        if (random.below(3) == 0) p.options.entropy_bonus = 0.1;
+        if (random.below(3) == 0 && p.has_single_targets()) p.options.focal_gamma = 2.0;
+        if (random.below(2) == 0) {
+            entropies.resize(rows);
+            p.entropies = entropies.data();
+        }
+        if (random.below(3) == 0) {
+            for (std::size_t i = 0; i < rows; ++i) entropy_grad_output.push_back(random.normal());
+            p.entropy_grad_output = entropy_grad_output.data();
+        }
+        if (p.sparse_indices != nullptr) {
+            if (random.below(2) == 0) {
+                log_probabilities.resize(rows * p.k);
+                log_probabilities.reserve(1);
+                p.log_probabilities = log_probabilities.data();
+                if (random.below(2) == 0) p.probabilities = nullptr;
+            } else if (p.class_stride == 1 && random.below(2) == 0) {
+                for (std::size_t i = 0; i < rows; ++i) remainder.push_back(random.uniform());
+                remainder.reserve(1);
+                p.remainder = remainder.data();
+                p.entropies = nullptr;
+                p.entropy_grad_output = nullptr;
+                p.options.label_smoothing = p.options.entropy_bonus = 0.0;
+                p.class_weight = nullptr;
+            }
+            for (std::int64_t& c : sparse_indices)
+                if (p.remainder != nullptr || p.log_probabilities != nullptr)
+                    if (random.below(10) == 0) c = -1;
+        }
         p.options.reduction = Reduction(int(random.below(3)));
-        if (p.matrix != nullptr && random.below(3) == 0) {
+        if (p.matrix != nullptr && p.remainder == nullptr && random.below(3) == 0) {
             diagonal.resize(rows * classes);
             diagonal.reserve(1);
             p.diagonal = diagonal.data();

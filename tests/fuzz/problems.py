@@ -125,7 +125,7 @@ def generate_targets(rng, z, options, s):
     if kind == 0:
         t = rng.random(z.shape) * (rng.random(z.shape) < 0.5)
         dtype = np.dtype(pick(rng, PROBABILITIES))
-        t = t > 0.4 if dtype.kind in "iub" else t * signs(rng, z.shape)
+        t = np.eye(classes)[t.argmax(-1)] if dtype.kind in "iub" else t * signs(rng, z.shape)
         given = t.astype(dtype)
         return given, given.astype(np.float64)
     if kind == 1:

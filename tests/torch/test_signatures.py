@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from signatures import OPTIONS, Differs, differences, report, takes
+from signatures import Differs, differences, expected_options, report, takes
 
 import crossentropy.torch as ct
 
@@ -13,7 +13,7 @@ Z, T, W = torch.tensor([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), torch.tensor([1, 0])
 FUNCTIONS = {name: getattr(ct, name) for name in ct.__all__}
 
 
-def forward(module, *sizes):
+def forward(module, *sizes, targets=T):
     """A call of a module. Those of torch are set later: its constructor may refuse them before our loss does."""
     theirs = inspect.signature(module.__base__).parameters
 
@@ -21,7 +21,7 @@ def forward(module, *sizes):
         made = module(*sizes, **{name: value for name, value in options.items() if name not in theirs})
         for name in options.keys() & theirs:
             setattr(made, name, options[name])
-        return made(Z, T)
+        return made(Z, targets)
 
     return call
 
@@ -29,6 +29,14 @@ def forward(module, *sizes):
 CALLS = {
     "cross_entropy": partial(ct.cross_entropy, Z, T),
     "linear_cross_entropy": partial(ct.linear_cross_entropy, Z, W, T),
+    "log_prob": partial(ct.log_prob, Z, T),
+    "linear_log_prob": partial(ct.linear_log_prob, Z, W, T),
+    "kl_divergence": partial(ct.kl_divergence, Z, Z),
+    "jensen_shannon": partial(ct.jensen_shannon, Z, Z),
+    "linear_kl_divergence": partial(ct.linear_kl_divergence, Z, W, Z, W),
+    "linear_jensen_shannon": partial(ct.linear_jensen_shannon, Z, W, Z, W),
+    "binary_cross_entropy_with_logits": partial(ct.binary_cross_entropy_with_logits, Z, Z),
+    "BCEWithLogitsLoss": forward(ct.BCEWithLogitsLoss, targets=Z),
     "CrossEntropyLoss": forward(ct.CrossEntropyLoss),
     "LinearCrossEntropyLoss": forward(ct.LinearCrossEntropyLoss, 3, 3),
 }
@@ -42,7 +50,27 @@ HEAD_LIKE_TORCH = Differs(
     first=("reduction", "ignore_index", "label_smoothing"),
     defaults={"ignore_index": None},
 )
+OF_THE_LOSS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
+LOG_PROB = Differs("it returns no loss, and one number for each index", without=(*OF_THE_LOSS, "reduction"))
+DIVERGENCE = Differs(
+    "its targets are the teacher's probabilities; reduction comes first, as in torch's functions",
+    without=(*OF_THE_LOSS, "ignore_index"),
+    first=("reduction",),
+)
+BINARY_LIKE_TORCH = Differs(
+    "it stands in place of torch's own, which has the reduction first; of log-odds none is ignored",
+    without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
+    first=("reduction",),
+)
 DIFFERENT = {
+    "log_prob": LOG_PROB,
+    "linear_log_prob": LOG_PROB,
+    "kl_divergence": DIVERGENCE,
+    "jensen_shannon": DIVERGENCE,
+    "linear_kl_divergence": DIVERGENCE,
+    "linear_jensen_shannon": DIVERGENCE,
+    "binary_cross_entropy_with_logits": BINARY_LIKE_TORCH,
+    "BCEWithLogitsLoss": BINARY_LIKE_TORCH,
     "cross_entropy": LIKE_TORCH,
     "CrossEntropyLoss": LIKE_TORCH,
     "linear_cross_entropy": HEAD_LIKE_TORCH,
@@ -60,8 +88,10 @@ def test_signature(name):
     assert not found, report(found)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option.name) for name in CALLS for option in expected_options(DIFFERENT[name])],
+)
 def test_option_reaches_the_loss(name, option):
     """Nonsense that no body forwards would pass silently. Of its own options torch says what is wrong."""
     CALLS[name]()

@@ -28,6 +28,10 @@ def of_torch(tensor: Any, reduction: Reduction) -> None:
         sample_weight=tensor,
         num_items=tensor,
     )
+    ct.binary_cross_entropy_with_logits(
+        tensor, tensor, tensor, None, None, reduction, tensor, label_smoothing=0.1, focal_gamma=2
+    )
+    ct.BCEWithLogitsLoss(tensor, reduction=reduction, pos_weight=tensor, focal_gamma=2)(tensor, tensor)
     ct.CrossEntropyLoss(tensor, reduction=reduction, softcap=30)(tensor, tensor, sample_weight=tensor, num_items=8)
     ct.LinearCrossEntropyLoss(16, 1000, bias=True, reduction=reduction)(tensor, tensor, sample_weight=tensor)
     for module in (ct.CrossEntropyLoss(), ct.LinearCrossEntropyLoss(16, 1000)):
@@ -39,6 +43,7 @@ def of_torch(tensor: Any, reduction: Reduction) -> None:
     ct.linear_cross_entropy(tensor, tensor, tensor, reduction="max")  # type: ignore[arg-type]
     ct.CrossEntropyLoss(reduction="max")  # type: ignore[arg-type]
     ct.LinearCrossEntropyLoss(16, 1000, reduction="max")  # type: ignore[arg-type]
+    ct.binary_cross_entropy_with_logits(tensor, tensor, reduction="max")  # type: ignore[arg-type]
     ct.cross_entropy(tensor, tensor, class_weight=tensor)  # type: ignore[call-arg]
     ct.cross_entropy(tensor, tensor, None, None, -100, None, "mean", 0.1, 1e-4)  # type: ignore[call-arg]
     ct.cross_entropy(tensor, tensor, ignore_index=None)  # type: ignore[arg-type]
@@ -64,7 +69,11 @@ def of_jax(array: Any, reduction: Reduction) -> None:
     cj.softmax_cross_entropy(array, array, None, array)
     cj.softmax_cross_entropy(array, array, axis=(0, 2))
     cj.softmax_cross_entropy_with_integer_labels(array, array, (0, 2), where=array)
+    cj.binary_cross_entropy(array, array, pos_weight=2, sample_weight=array, focal_gamma=2, reduction=reduction)
+    cj.sigmoid_binary_cross_entropy(array, array)
+    cj.sigmoid_focal_loss(array, array, alpha=0.25, gamma=2)
 
+    cj.binary_cross_entropy(array, array, reduction="max")  # type: ignore[arg-type]
     cj.cross_entropy(array, array, reduction="max")  # type: ignore[arg-type]
     cj.linear_cross_entropy(array, array, array, reduction="max")  # type: ignore[arg-type]
     cj.cross_entropy(array, array, 1)  # type: ignore[call-arg]

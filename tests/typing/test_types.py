@@ -97,6 +97,26 @@ def test_cross_entropy_with_grad() -> None:
         assert_type(ce.cross_entropy_with_grad(A, T, reduction=reduction), tuple[float, Array] | tuple[Array, Array])
 
 
+def test_binary_cross_entropy() -> None:
+    assert_type(ce.binary_cross_entropy(A, Q), float)
+    assert_type(ce.binary_cross_entropy(2, True), float)
+    assert_type(ce.binary_cross_entropy(A, Q, reduction="mean", pos_weight=[1, 2, 0.5], sample_weight=2), float)
+    assert_type(
+        ce.binary_cross_entropy(
+            A, Q, reduction="none", pos_weight=2, label_smoothing=0.1, focal_gamma=2, sample_weight=None, num_threads=1
+        ),
+        Array,
+    )
+    for reduction in reductions():
+        assert_type(ce.binary_cross_entropy(A, Q, reduction=reduction), float | Array)
+        assert_type(
+            ce.binary_cross_entropy_with_grad(A, Q, reduction=reduction), tuple[float, Array] | tuple[Array, Array]
+        )
+    assert_type(ce.binary_cross_entropy_with_grad(A, Q), tuple[float, Array])
+    assert_type(ce.binary_cross_entropy_with_grad(A, Q, reduction="sum", out=A.copy()), tuple[float, Array])
+    assert_type(ce.binary_cross_entropy_with_grad(A, Q, reduction="none", grad_output=Q), tuple[Array, Array])
+
+
 def test_linear_cross_entropy() -> None:
     assert_type(ce.linear_cross_entropy(H, W, T), float)
     assert_type(ce.linear_cross_entropy(H, W, T, reduction="mean"), float)
@@ -165,6 +185,9 @@ def test_modules() -> None:
     assert_type(criterion.forward(A, T, sample_weight=[1, 2]), float | Array)
     assert_type(criterion.backward(), Array)
     assert_type(criterion.softmax, Array)
+    binary = assert_type(ce.BinaryCrossEntropyLoss(pos_weight=2, reduction="none"), ce.BinaryCrossEntropyLoss)
+    assert_type(binary(A, Q, sample_weight=[1, 2, 3]), float | Array)
+    assert_type(binary.backward(Q), Array)
     head = assert_type(ce.LinearCrossEntropyLoss(reduction="none"), ce.LinearCrossEntropyLoss)
     assert_type(head(H, W, T), float | Array)
     assert_type(head.forward(H, W, T, bias=[0, 1, 2], sample_weight=[1, 2]), float | Array)
@@ -230,6 +253,10 @@ def test_wrong_calls() -> None:
         ce.cross_entropy_hvp(A, T, A, reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction: expected"):
         ce.cross_entropy_dtargets(A, Q, reduction="max")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reduction: expected"):
+        ce.binary_cross_entropy(A, Q, reduction="max")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="reduction: expected"):
+        ce.BinaryCrossEntropyLoss(reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction: expected"):
         ce.CrossEntropyLoss(reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction: expected"):

@@ -13,11 +13,18 @@
 
 CE_BEGIN
 
-// The gradient of a row is exp * exp(u - m) - target * b, or at_max at a unique maximum.
+// The gradient of a row is exp * exp(u - m) - target * b, or at_max at a unique maximum; and that of its entropy, as in
+// RowResult.
 struct GradientScales {
     double exp, target, at_max, max;
     bool unique;
+    double entropy = 0.0, mean_gap = 0.0;
 };
+
+// What the entropy adds to the scale of a class's exponential.
+CE_INLINE f64 entropy_scale(const Problem& p, const GradientScales& scales, f64 u) {
+    return scales.entropy * ((scales.max - u) * p.inverse_temperature - scales.mean_gap);
+}
 
 // What the diagonal of the Hessian needs beside; as in RowResult and RowSums.
 struct DiagonalFactors {
@@ -53,6 +60,25 @@ inline void write_difference(const Problem& p, const Block<T>& block, const T* e
     }
 }
 
+// Both in T. z may be where they are written.
+template <class S, class T>
+inline void write_scaled_with_entropy(const Block<T>& block, const S* z, const T* e, S* out,
+                                      const GradientScales& scales) {
+    using V = Vector<T>;
+    const V scale = splat<V>(scales.exp), entropy = splat<V>(scales.entropy), m = splat<V>(scales.max),
+            mean_gap = splat<V>(scales.mean_gap);
+    for (int i = 0; i < block.count; i += kWidth<T>) {
+        const int count = std::min(kWidth<T>, block.count - i);
+        S last[kWidth<T>];
+        const bool whole = count == kWidth<T>;
+        if (!whole) pad(z + i, count, kWidth<T>, last);
+        const V u = load_as<T>(whole ? z + i : last), exponential = load_first<V>(e + i, count);
+        const V g = exponential * fma(entropy, (m - u) - mean_gap, scale);
+        store_as(whole ? out + i : last, select<V>(exponential != 0, g, V{}));
+        if (!whole) std::copy(last, last + count, out + i);
+    }
+}
+
 template <bool general, bool dense, class S, class T>
 inline void write_in_double(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                             const GradientScales& scales) {
@@ -71,7 +97,12 @@ inline void write_in_double(const Problem& p, const Block<T>& block, const S* z,
             widen(load_first<V>(e + first + i, count - i), g);
 #pragma GCC unroll 2
             for (int h = 0; h < kHalves<T>; ++h) {
-                g[h] *= scales.exp;
+                f64 scale = splat<f64>(scales.exp);
+                if (scales.entropy != 0.0) {
+                    const f64 u = capped(p, load_as<double>(group + i + h * kWidth<double>));
+                    scale = select<f64>(g[h] != 0, scale + entropy_scale(p, scales, u), scale);
+                }
+                g[h] *= scale;
                 if constexpr (dense) g[h] -= scales.target * load<f64>(b + i + h * kWidth<double>);
             }
             if constexpr (general) g[0] *= capped_slope(p, logit);
@@ -85,9 +116,11 @@ template <bool general, bool dense, class S, class T>
 inline void write_block_gradient(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                                  const GradientScales& scales) {
     // Scaled in T unless a scale does not fit.
-    const double largest = std::max(std::abs(scales.exp), std::abs(scales.target));
-    if (general || largest > double(std::numeric_limits<T>::max()))
+    const double largest = std::max({std::abs(scales.exp), std::abs(scales.target), std::abs(scales.entropy)});
+    if (general || largest > double(std::numeric_limits<T>::max()) || (dense && scales.entropy != 0.0))
         write_in_double<general, dense>(p, block, z, e, out, scales);
+    else if (scales.entropy != 0.0)
+        write_scaled_with_entropy(block, z, e, out, scales);
     else if constexpr (dense)
         write_difference(p, block, e, out, scales);
     else

@@ -101,16 +101,17 @@ inline double block_max(const Problem& p, const S* z, int groups, const S* last)
 template <class T>
 struct RunningBlockSums {
     LaneSums<T> exp_sum, gap_sum, b_below_max;       // gap_sum: of b_c (u_c - m)
+    LaneSums<T> exp_gap;                             // of exp(u_c - m) (u_c - m)
     Integer<Vector<T>> below[kVectorsOfLanes] = {};  // how many classes are not the maximum
 };
 
-template <bool general, bool dense, bool keep, bool exact, class S, class T>
+template <bool general, bool dense, bool keep, bool entropy, bool exact, class S, class T>
 CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z, Vector<T> m, const T* b,
                          T* exponentials) {
     using V = Vector<T>;
 #pragma GCC unroll 8
     for (int vector = 0; vector < kVectorsOfLanes; ++vector) {
-        V e[4], gap[4], b_below[4];  // the gaps are weighted by b
+        V e[4], gap[4], b_below[4], exp_gap[4];  // the gaps are weighted by b
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
             const int at = j * kLanes<T> + vector * kWidth<T>;
@@ -120,6 +121,7 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
             e[j] = exp_below<general, exact>(p, u, m);
             if constexpr (keep) store(exponentials + at, e[j]);
             e[j] = select<V>(is_below, e[j], V{});
+            if constexpr (entropy) exp_gap[j] = select<V>(e[j] != 0, e[j] * (u - m), V{});
             if constexpr (dense) {
                 const V bj = load<V>(b + at);
                 gap[j] = select<V>(bj != 0, bj * (u - m), V{});
@@ -127,6 +129,7 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
             }
         }
         add_four(sums.exp_sum, vector * kHalves<T>, e);
+        if constexpr (entropy) add_four(sums.exp_gap, vector * kHalves<T>, exp_gap);
         if constexpr (dense) {
             add_four(sums.gap_sum, vector * kHalves<T>, gap);
             add_four(sums.b_below_max, vector * kHalves<T>, b_below);
@@ -168,8 +171,8 @@ inline double weighted_gap_in_double(const Problem& p, const Block<T>& block, co
 }
 
 // The sums of a block of logits z. If `keep`, the exponentials, relative to the block's maximum, are stored in e; what
-// the row writes will be written at `out`, which is fetched meanwhile.
-template <bool general, bool dense, bool keep, class S, class T>
+// the row writes will be written at `out`, which is fetched meanwhile. `entropy`: with the sum that the entropy needs.
+template <bool general, bool dense, bool keep, bool entropy, class S, class T>
 inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* z, T* e, const S* out) {
     using V = Vector<T>;
     BlockCoefficients<T> b;
@@ -191,13 +194,13 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
             if constexpr (keep) __builtin_prefetch(out + at + kWriteAhead<T> + i, 1);
         }
         if (differences.exact(z + at))
-            add_group<general, dense, keep, true>(p, sums, z + at, m, b.whole + at, e + at);
+            add_group<general, dense, keep, entropy, true>(p, sums, z + at, m, b.whole + at, e + at);
         else
-            add_group<general, dense, keep, false>(p, sums, z + at, m, b.whole + at, e + at);
+            add_group<general, dense, keep, entropy, false>(p, sums, z + at, m, b.whole + at, e + at);
     }
     if (remainder) {
         alignas(64) T last_e[kGroup<T>];
-        add_group<general, dense, keep, false>(p, sums, last, m, b.last, last_e);
+        add_group<general, dense, keep, entropy, false>(p, sums, last, m, b.last, last_e);
         if constexpr (keep) std::copy(last_e, last_e + remainder, e + whole * kGroup<T>);
     }
 #pragma GCC unroll 8
@@ -209,6 +212,7 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     result.max = max;
     result.exp_sum_without_max = {sums.exp_sum.fold() + double(ties - 1)};
     result.unique = ties == 1;
+    if constexpr (entropy) result.exp_gap = {-sums.exp_gap.fold()};
     if constexpr (dense) {
         double weighted_gap = -sums.gap_sum.fold();
         add_ties(p, result, block, z, b, ties);

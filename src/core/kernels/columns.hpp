@@ -60,9 +60,8 @@ class ColumnKernel {
             read_targets(p, tile, first, count, outcome);
             const auto read = [&](ColumnTile& all) { read_coefficients(all, first); };
             const auto nothing = [](const ColumnTile&) {};
-            compute_tile<false>(p, tile, total, nothing, read, nothing);
-            if (arrays.row_values != nullptr)
-                std::copy(tile.row_value, tile.row_value + count, arrays.row_values + first);
+            const auto finished = [&](const ColumnTile& all) { write_values(p, arrays, all, first, count); };
+            compute_tile<false>(p, tile, total, nothing, read, finished, nothing);
             if (arrays.matrix == nullptr) continue;
             const auto write = [&](const T(*from)[kRows], S* to) {
                 transpose_back(from, in_place ? as_staged(to) : staged);

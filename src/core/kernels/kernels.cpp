@@ -16,7 +16,7 @@ template <class S, class T, bool general, class Visit>
 CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
         visit(StridedKernel<S, T, general>(problem, scratch));
-    else if (problem.classes <= std::size_t(kFewClasses))
+    else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
         visit(ColumnKernel<S, T, general>(problem, scratch));
     else
         visit(RowKernel<S, T, general>(problem, parallel, scratch));
@@ -62,12 +62,14 @@ std::size_t divergence_scratch_bytes(const DivergenceProblem& p);
 
 #define CE_STRING(x) #x
 #define CE_NAME(x) CE_STRING(x)
+extern const BinaryKernels binary_kernels;
 extern const Kernels kernels;
 const Kernels kernels{CE_NAME(CE_NAMESPACE),
                       {run<float, float>, run<double, double>, run<float16, float>, run<bfloat16, float>},
                       {scratch_bytes<float, float>, scratch_bytes<double, double>, scratch_bytes<float16, float>,
                        scratch_bytes<bfloat16, float>},
                       count_indices,
+                      &binary_kernels,
                       run_divergence,
                       divergence_scratch_bytes};
 

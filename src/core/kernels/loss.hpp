@@ -21,12 +21,15 @@ struct RowSums {
     f64 weighted_gap;         // sum of b_c (m - u_c)
     f64 b_below_max;          // sum of b_c where u_c < m
     f64 b_at_max;             // sum of b_c where u_c = m
+    f64 exp_gap;              // sum of exp(u_c - m) (m - u_c), if the entropy is wanted
 };
 
 struct RowFactors {
     f64 weight;          // omega: the target's class weight, or 1 for probabilities
     f64 sample_weight;   // s
     f64 gradient_scale;  // the upstream gradient times s
+    f64 entropy_scale;   // the upstream gradient of the entropy
+    f64 e_target;        // exp(u - m) of a single target
 };
 
 struct RowResult {
@@ -35,18 +38,49 @@ struct RowResult {
     f64 gradient_at_max;  // the gradient at a unique maximum, without the cancellation of p - 1
     f64 max_probability;  // p = max_probability * exp(u - m)
     f64 z_curvature;      // the diagonal of the Hessian in u is exp(u - m) (exp_scale (1 - p) + z_curvature p)
+    f64 target_scale;     // gradient_scale, times the gradient's focal factor
+    f64 entropy;
+    // To the gradient is added entropy_scale * exp(u - m) ((m - u) / tau - mean_gap). It must not be expanded: in
+    // float32 a gap of 40 would then lose every digit.
+    f64 entropy_scale, mean_gap;
 };
 
-CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
+// What the focal loss multiplies a row's loss and its gradient by (Lin et al. 2017): Q^gamma, and
+// Q^gamma (1 + gamma log1p(o) / o), with the odds o = Q / P of every other class, Q = 1 - P. Without a focal loss 1.
+struct FocalFactors {
+    f64 loss, gradient;
+};
+
+CE_INLINE FocalFactors focal_factors(double gamma, f64 exp_sum_without_max, f64 e_target) {
+    const f64 one = splat<f64>(1.0);
+    if (!(gamma > 0.0)) return {one, one};
+    // For a target at the maximum this is r, without a cancellation.
+    const f64 odds = (exp_sum_without_max + (1.0 - e_target)) / e_target, inverse = 1.0 / odds;
+    const auto none = odds == 0, all = odds == splat<f64>(kInf);
+    const f64 log_q = -log1p(inverse);
+    const f64 power = select<f64>(none, f64{}, exp(gamma * log_q));
+    const f64 factor = select<f64>(all, one, 1.0 + gamma * log1p(odds) * inverse);
+    return {power, select<f64>(none, f64{}, power * factor)};
+}
+
+CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const RowFactors& row) {
+    RowSums sums = given;
     const f64 inverse_temperature = splat<f64>(p.inverse_temperature), r = sums.exp_sum_without_max;
     const auto finite = (sums.max < splat<f64>(kInf)) & (sums.max > splat<f64>(-kInf)) & (r == r);
-    const f64 b = sums.b_below_max + sums.b_at_max;
-    const auto valid = finite & (b == b);
+    const auto valid = finite & (sums.b_below_max + sums.b_at_max == sums.b_below_max + sums.b_at_max);
     const f64 max_probability = 1.0 / (1.0 + r);
     const f64 lse_minus_max = log1p(r, max_probability);
     const f64 lse = fma(sums.max, inverse_temperature, lse_minus_max);
 
+    f64 b = sums.b_below_max + sums.b_at_max;
     f64 loss = fma(b, lse_minus_max, sums.weighted_gap * inverse_temperature);
+    const FocalFactors focal = focal_factors(p.options.focal_gamma, r, row.e_target);
+    if (p.options.focal_gamma > 0.0) {
+        loss = select<f64>(loss == 0, loss, loss * focal.loss);
+        b *= focal.gradient;
+        sums.b_below_max *= focal.gradient;
+        sums.b_at_max *= focal.gradient;
+    }
     f64 z_term{};  // what the z-loss adds to a
     if (p.options.z_loss > 0.0) {
         const f64 factor = p.options.z_loss * row.weight;
@@ -56,6 +90,15 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowF
     const f64 scale = row.gradient_scale * max_probability;
     const f64 nan = splat<f64>(kNaN);
     RowResult result;
+    result.mean_gap = sums.exp_gap * inverse_temperature * max_probability;
+    result.entropy = select<f64>(finite, lse_minus_max + result.mean_gap, nan);
+    result.entropy_scale = row.entropy_scale * max_probability;
+    if (p.options.entropy_bonus != 0.0) {
+        const f64 factor = p.options.entropy_bonus * row.weight;
+        loss -= select<f64>(factor != 0, factor * result.entropy, f64{});
+        result.entropy_scale -= select<f64>(factor != 0, factor * scale, f64{});
+    }
+    result.target_scale = row.gradient_scale * focal.gradient;
     // Without finite logits log-sum-exp is still -inf or +inf, unless one of them is NaN.
     result.lse = select<f64>(finite, lse, select<f64>(r == r, sums.max, nan));
     result.loss = select<f64>(valid, row.sample_weight * loss, nan);

@@ -10,13 +10,17 @@ CE_BEGIN
 // As in RowSums, but of the classes of one part of a row.
 struct PartialSums {
     double max = 0.0;
-    CompensatedSum exp_sum_without_max, weighted_gap, b_below_max, b_at_max;
+    CompensatedSum exp_sum_without_max, weighted_gap, b_below_max, b_at_max, exp_gap;
     bool unique = false;           // whether one class alone attains the maximum
     std::size_t class_of_max = 0;  // the first class that attains it, if the targets are dense
 
     CE_INLINE RowSums lanes() const {
-        return {splat<f64>(max), splat<f64>(exp_sum_without_max.total()), splat<f64>(weighted_gap.total()),
-                splat<f64>(b_below_max.total()), splat<f64>(b_at_max.total())};
+        return {splat<f64>(max),
+                splat<f64>(exp_sum_without_max.total()),
+                splat<f64>(weighted_gap.total()),
+                splat<f64>(b_below_max.total()),
+                splat<f64>(b_at_max.total()),
+                splat<f64>(exp_gap.total())};
     }
 };
 
@@ -36,6 +40,8 @@ CE_INLINE PartialSums joined(const Problem& p, const PartialSums& a, const Parti
     const double factor = decay<general>(p, lower.max, sums.max);
     const CompensatedSum exp_sum{1.0 + lower.exp_sum_without_max.sum, lower.exp_sum_without_max.error};
     sums.exp_sum_without_max.add(exp_sum, factor);
+    sums.exp_gap.add(lower.exp_gap, factor);
+    if (factor != 0.0) sums.exp_gap.add(exp_sum.total() * factor * (sums.max - lower.max));
     sums.weighted_gap.add(lower.weighted_gap);
     sums.b_below_max.add(lower.b_below_max);
     if (lower.max == sums.max) {

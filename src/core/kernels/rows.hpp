@@ -16,6 +16,7 @@
 #include "arrays.hpp"
 #include "block_output.hpp"
 #include "block_sums.hpp"
+#include "remainder.hpp"
 
 CE_BEGIN
 
@@ -28,6 +29,9 @@ class RowKernel {
     T* const b_scratch;                 // coefficients of a block, if the targets are dense; for this thread
     PartialSums* const sums_of_blocks;  // of the current row
     T* const scratch_row;               // if there is a matrix to write
+    // The logits without those that sparse targets name, and those, if the targets leave a remainder.
+    S* const masked_row;
+    NamedClass* const named_scratch;
 
  public:
     RowKernel(const Problem& problem, const ParallelFor* parallel_for_blocks, Scratch& scratch)
@@ -38,13 +42,17 @@ class RowKernel {
           b_scratch(take_b_scratch(problem, scratch)),
           sums_of_blocks(scratch.take<PartialSums>(blocks)),
           scratch_row(scratch.take<T>(
-              problem.matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)) {}
+              problem.matrix != nullptr ? (problem.classes + kGroup<T> - 1) / kGroup<T> * kGroup<T> : 0)),
+          masked_row(scratch.take<S>(problem.remainder != nullptr ? problem.classes : 0)),
+          named_scratch(scratch.take<NamedClass>(problem.remainder != nullptr ? problem.k : 0)) {}
 
     void run(std::size_t begin, std::size_t end, Outcome& outcome) const {
         CompensatedSum total;
         for (std::size_t row = begin; row < end; ++row) {
             double value;
-            if constexpr (general)  // the softmax functions have no options
+            if (p.remainder != nullptr)
+                value = loss_with_remainder(row);
+            else if constexpr (general)  // the softmax functions have no options
                 value = loss(row, outcome);
             else
                 value = p.has_targets() ? loss(row, outcome) : softmax(row);
@@ -55,9 +63,10 @@ class RowKernel {
     }
 
  private:
-    // The first piece of any thread's scratch.
+    // The first piece of any thread's scratch: a block's coefficients, or its exponentials where only the entropy needs
+    // them.
     static T* take_b_scratch(const Problem& problem, Scratch& scratch) {
-        return scratch.take<T>(problem.dense() ? kBlock<T> : 0);
+        return scratch.take<T>(problem.dense() || problem.has_entropy() ? 2 * kBlock<T> : 0);
     }
 
     // The loss of a row. Its gradient, and the diagonal of its Hessian, are written if wanted.
@@ -75,23 +84,30 @@ class RowKernel {
 
         const bool dense = p.dense();
         const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
+        const double b = p.indices != nullptr ? weight : 0.0;  // of the target, if it is a single one
         const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
         const f64 z_target = splat<f64>(dense ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
-        T* const e = arrays.matrix == nullptr ? nullptr : dense ? scratch_row : row_for_exponentials(row);
-        PartialSums sums = dense ? row_sums<true>(e, row, target) : row_sums<false>(e, row, target);
+        T* const e = arrays.matrix == nullptr   ? nullptr
+                     : dense || p.has_entropy() ? scratch_row
+                                                : row_for_exponentials(row);
+        const S* const all = arrays.logits + row * p.classes;
+        PartialSums sums = dense ? row_sums<true>(all, e, row, target) : row_sums<false>(all, e, row, target);
         const f64 u_target = capped(p, z_target);
         const bool target_at_max = u_target[0] == sums.max;
         if (!dense) {
-            sums.weighted_gap = {weight == 0.0 ? 0.0 : weight * (sums.max - u_target[0])};
-            (target_at_max ? sums.b_at_max : sums.b_below_max) = {weight};
+            sums.weighted_gap = {b == 0.0 ? 0.0 : b * (sums.max - u_target[0])};
+            (target_at_max ? sums.b_at_max : sums.b_below_max) = {b};
         }
-        const RowResult result =
-            row_result(p, sums.lanes(), {splat<f64>(weight), splat<f64>(sample_weight), splat<f64>(scale)});
+        const f64 e_target = exp_below<general>(p, u_target, splat<f64>(sums.max));
+        const double entropy_grad = p.entropy_grad_output != nullptr ? p.entropy_grad_output[row] : 0.0;
+        const RowResult result = row_result(
+            p, sums.lanes(),
+            {splat<f64>(weight), splat<f64>(sample_weight), splat<f64>(scale), splat<f64>(entropy_grad), e_target});
+        write_values(row, result, sums);
         if (arrays.matrix != nullptr) {
             S* gradient = arrays.matrix + row * p.classes;
-            const GradientScales scales{result.exp_scale[0] * p.inverse_temperature, scale * p.inverse_temperature,
-                                        result.gradient_at_max[0] * p.inverse_temperature, sums.max, sums.unique};
-            if (!(scales.exp - scales.exp == 0.0)) {
+            const GradientScales scales = gradient_scales(result, sums);
+            if (!(scales.exp - scales.exp == 0.0 && scales.entropy - scales.entropy == 0.0)) {
                 fill(row, kNaN);
                 return result.loss[0];
             }
@@ -101,25 +117,73 @@ class RowKernel {
                                 sums.exp_sum_without_max.total()});
             if (dense) {
                 double g = scales.at_max;
+                g -= scales.entropy * scales.mean_gap;
                 if constexpr (general)  // before the logits may be overwritten
                     g *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
                 write_gradient<true>(e, row, target, scales);
                 if (scales.unique) gradient[sums.class_of_max] = S(g);
             } else {
                 write_gradient<false>(e, row, target, scales);
-                double g =
-                    scales.exp * exp_below<general>(p, u_target, splat<f64>(scales.max))[0] - scales.target * weight;
+                double g = scales.exp * e_target[0] - scales.target * b;
                 if (target_at_max && scales.unique) g = scales.at_max;
+                if (scales.entropy != 0.0 && e_target[0] != 0.0)
+                    g += e_target[0] * entropy_scale(p, scales, u_target)[0];
                 gradient[target] = S(general ? g * capped_slope(p, z_target)[0] : g);
             }
         }
         return result.loss[0];
     }
 
+    // The loss of a row whose sparse targets leave a remainder: a class of its own, of which a class that they do not
+    // name has the share that its exponential has among those. These are summed alone, relative to their own maximum.
+    double loss_with_remainder(std::size_t row) const {
+        const double sample_weight = p.sample_weight != nullptr ? p.sample_weight[row] : 1.0;
+        if (sample_weight == 0.0) return skip(row);
+        const S* const z = arrays.logits + row * p.classes;
+        const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
+        std::copy(z, z + p.classes, masked_row);
+        const NamedClasses named = named_classes<general>(p, row, z, masked_row, named_scratch);
+        T* const e = arrays.matrix == nullptr ? nullptr : scratch_row;
+        const PartialSums sums = row_sums<false>(masked_row, e, row, 0);
+        const RemainderResult result = remainder_result<general>(p, named, sums, p.remainder[row]);
+        if (arrays.matrix != nullptr) {
+            const GradientScales scales{scale * result.exp_scale * p.inverse_temperature, 0.0, 0.0, sums.max, false};
+            if (!(scales.exp - scales.exp == 0.0)) {
+                fill(row, kNaN);
+            } else {
+                write_gradient<false>(e, row, 0, scales);
+                for (int i = 0; i < named.count; ++i) {
+                    const NamedClass& n = named.first[i];
+                    arrays.matrix[row * p.classes + n.c] =
+                        S(scale * p.inverse_temperature * named_gradient(named, n, result) * n.slope);
+                }
+            }
+        }
+        return sample_weight * result.loss;
+    }
+
     // The loss of a row that does not count, whatever it holds.
     double skip(std::size_t row) const {
+        arrays.skip_row(p, row);
         if (arrays.matrix != nullptr) fill(row, 0.0);
         return 0.0;
+    }
+
+    GradientScales gradient_scales(const RowResult& result, const PartialSums& sums) const {
+        return {result.exp_scale[0] * p.inverse_temperature,
+                result.target_scale[0] * p.inverse_temperature,
+                result.gradient_at_max[0] * p.inverse_temperature,
+                sums.max,
+                sums.unique,
+                result.entropy_scale[0] * p.inverse_temperature,
+                result.mean_gap[0]};
+    }
+
+    // Entropy and log-probabilities of a row, where wanted.
+    void write_values(std::size_t row, const RowResult& result, const PartialSums& sums) const {
+        const S* const z = arrays.logits + row * p.classes;
+        arrays.write_row(p, row, result.entropy[0], sums.max, log1p(splat<f64>(sums.exp_sum_without_max.total()))[0],
+                         [&](std::size_t c) { return capped(p, splat<f64>(double(z[c])))[0]; });
     }
 
     void fill(std::size_t row, double value) const {
@@ -138,11 +202,11 @@ class RowKernel {
     double softmax(std::size_t row) const {
         const bool keep = arrays.matrix != nullptr && p.output == Output::softmax;
         T* const e = keep ? row_for_exponentials(row) : nullptr;
-        PartialSums sums = row_sums<false>(e, row, 0);
+        PartialSums sums = row_sums<false>(arrays.logits + row * p.classes, e, row, 0);
         sums.b_below_max = {1.0};
         const double exp_sum_without_max = sums.exp_sum_without_max.total();
         const f64 one = splat<f64>(1.0);
-        const RowResult result = row_result(p, sums.lanes(), {one, one, one});
+        const RowResult result = row_result(p, sums.lanes(), {one, one, one, f64{}, f64{}});
         if (arrays.matrix != nullptr) {
             S* out = arrays.matrix + row * p.classes;
             const double scale = result.exp_scale[0];
@@ -179,16 +243,20 @@ class RowKernel {
             });
     }
 
-    // The sums of a row. Its exponentials are stored in e, if that is given.
+    // The sums of a row of logits z. Its exponentials are stored in e, if that is given.
     template <bool dense>
-    PartialSums row_sums(T* e, std::size_t row, std::int64_t target) const {
+    PartialSums row_sums(const S* all, T* e, std::size_t row, std::int64_t target) const {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
-            const S* const z = arrays.logits + at;
+            const S* const z = all + block.first;
             PartialSums& sums = sums_of_blocks[block.first / kBlock<T>];
-            if (e != nullptr)
-                sums = block_sums<general, dense, true>(p, block, z, e + block.first, arrays.matrix + at);
+            if (p.has_entropy())
+                sums = block_sums<general, dense, true, true>(
+                    p, block, z, e != nullptr ? e + block.first : block.b_scratch + kBlock<T>,
+                    arrays.matrix != nullptr ? arrays.matrix + at : z);
+            else if (e != nullptr)
+                sums = block_sums<general, dense, true, false>(p, block, z, e + block.first, arrays.matrix + at);
             else
-                sums = block_sums<general, dense, false, S, T>(p, block, z, nullptr, nullptr);
+                sums = block_sums<general, dense, false, false, S, T>(p, block, z, nullptr, nullptr);
         });
         PartialSums sums = sums_of_blocks[0];
         for (std::size_t i = 1; i < blocks; ++i) sums = joined<general>(p, sums, sums_of_blocks[i]);
@@ -204,7 +272,9 @@ class RowKernel {
     void write_gradient(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales) const {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
             GradientScales of_block = scales;
-            of_block.exp *= decay_of(block, scales.max);
+            const double scale = decay_of(block, scales.max);
+            of_block.exp *= scale;
+            of_block.entropy *= scale;
             write_block_gradient<general, dense>(p, block, arrays.logits + at, e + block.first, arrays.matrix + at,
                                                  of_block);
         });

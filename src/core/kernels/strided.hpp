@@ -65,12 +65,11 @@ class StridedKernel {
                 unstage(classes, first, rows, staged, arrays.matrix);
                 if (arrays.diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, arrays.diagonal);
             };
+            const auto finished = [&](const StridedTile& all) { write_values(p, arrays, all, first, rows); };
             if (tile_scratch.capacity == p.classes)
-                compute_tile<false>(p, tile, total, place, coefficients, flush);
+                compute_tile<false>(p, tile, total, place, coefficients, finished, flush);
             else
-                compute_tile<true>(p, tile, total, place, coefficients, flush);
-            if (arrays.row_values != nullptr)
-                std::copy(tile.row_value, tile.row_value + rows, arrays.row_values + first);
+                compute_tile<true>(p, tile, total, place, coefficients, finished, flush);
         }
         outcome.loss = total.fold();
     }

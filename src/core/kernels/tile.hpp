@@ -73,15 +73,17 @@ struct Tile {
 
     // From here on one number a row.
     alignas(64) std::int64_t target[kRows];
-    alignas(64) double weight[kRows], sample_weight[kRows], gradient_scale[kRows];
+    alignas(64) double weight[kRows], sample_weight[kRows], gradient_scale[kRows], entropy_grad[kRows];
     // Sums over the classes, as in RowSums; `ties` classes attain the maximum.
     alignas(64) T max[kRows], ties[kRows];
     alignas(64) double exp_sum[kRows];  // without any class that attains the maximum
     alignas(64) double weighted_gap[kRows], weighted_gap_in_double[kRows], b_below_max[kRows], b_at_max[kRows];
-    alignas(64) double row_value[kRows], lse_minus_max[kRows];
+    alignas(64) double exp_gap[kRows];
+    alignas(64) double row_value[kRows], lse_minus_max[kRows], entropy[kRows];
     // The gradient is exp_scale * e - target_scale * b, or gradient_at_max at a unique maximum (NaN where it is not
     // unique). Where exp_scale is NaN the whole row is masked_value.
     alignas(64) double exp_scale[kRows], target_scale[kRows], gradient_at_max[kRows], masked_value[kRows];
+    alignas(64) double entropy_scale[kRows], mean_gap[kRows];  // as in RowResult
     // For the diagonal of the Hessian: as in RowResult, and 1 - p at a unique maximum (else NaN).
     alignas(64) double max_probability[kRows], z_curvature[kRows], complement_at_max[kRows];
     // Of a single target: its u, exponential, du/dz if general, class, and what is written there.
@@ -100,6 +102,9 @@ struct Tile {
         std::fill(weight, weight + kRows, 1.0);
         std::fill(sample_weight, sample_weight + kRows, 1.0);
         std::fill(gradient_scale, gradient_scale + kRows, p.gradient_scale);
+        std::fill(entropy_grad, entropy_grad + kRows, 0.0);
+        std::fill(exp_gap, exp_gap + kRows, 0.0);
+        std::fill(entropy_scale, entropy_scale + kRows, 0.0);
         std::fill(u_target, u_target + kRows, T(0));
         std::fill(slope_target, std::end(slope_target), 1.0);
         std::fill(class_target, class_target + kRows, kSkipped);
@@ -151,6 +156,8 @@ inline void read_targets(const Problem& p, SomeTile& tile, std::size_t first, in
             tile.sample_weight[i] = p.sample_weight[first + std::size_t(i)];
             if (tile.sample_weight[i] == 0.0) tile.target[i] = skipped;
         }
+    if (p.entropy_grad_output != nullptr)
+        std::copy(p.entropy_grad_output + first, p.entropy_grad_output + first + count, tile.entropy_grad);
     if (p.has_single_targets()) std::copy(tile.target, tile.target + rows, tile.class_target);
     if (p.class_weight != nullptr && p.indices != nullptr)
         for (int i = 0; i < rows; ++i) tile.weight[i] = p.class_weight[tile.class_of(i)];

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "../problem.hpp"
+#include "arrays.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
 #include "storage.hpp"
@@ -67,6 +68,7 @@ CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
                     g[h] -= target_scale[h] * load_as<double>(tile.b[c] + at);
                     g[h] = select<f64>((u == row_m) & (at_max[h] == at_max[h]), at_max[h], g[h]);
                 }
+                if (p.has_entropy()) g[h] += entropy_gradient(p, tile, at, u, load_as<double>(tile.e[c] + at));
                 if constexpr (SomeTile::general) g[h] *= load<f64>(tile.slope[c] + at);
             }
             g[h] = select<f64>(exp_scale[h] == exp_scale[h], g[h], masked_value[h]);
@@ -75,7 +77,7 @@ CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
         if constexpr (!dense) narrow_g = select<V>(target == c, at_target, narrow_g);
         return narrow_g;
     };
-    const bool scaled = !SomeTile::general && p.output != Output::log_softmax;
+    const bool scaled = !SomeTile::general && p.output != Output::log_softmax && !p.has_entropy();
     if (scaled && all_fit)
         for (int c = 0; c < tile.count; ++c) store_as(tile.matrix.at(c, lane), in_own_type(c));
     else
@@ -121,9 +123,9 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
 template <class T>
 using TotalLoss = Sums<kSums<T>, true>;
 
-template <bool dense, bool chunked, class SomeTile, class Place, class ReadCoefficients, class Flush>
+template <bool dense, bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished, class Flush>
 inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
-                         const ReadCoefficients& read_coefficients, const Flush& flush) {
+                         const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
     using T = typename SomeTile::T;
     constexpr int rows = SomeTile::kRows, width = kWidth<T>;
     const auto read = [&]() CE_INLINE_LAMBDA {
@@ -144,6 +146,7 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
         }
     };
 
+    if (p.has_entropy()) std::fill(tile.exp_gap, tile.exp_gap + rows, 0.0);
     if constexpr (chunked)
         std::fill(tile.max, tile.max + rows, T(-kInf));
     else
@@ -156,13 +159,17 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
     if constexpr (chunked) {
         RunningTileSums<T> sums[rows / width];
         for_chunks([&]() CE_INLINE_LAMBDA {
-            for (int lane = 0; lane < rows; lane += width) add_up<dense>(p, tile, lane, sums[lane / width]);
+            for (int lane = 0; lane < rows; lane += width) {
+                add_up<dense>(p, tile, lane, sums[lane / width]);
+                if (p.has_entropy()) add_gaps(tile, lane);
+            }
         });
         for (int lane = 0; lane < rows; lane += width) store_sums<dense>(p, tile, lane, sums[lane / width]);
     } else {
         for (int lane = 0; lane < rows; lane += width) {
             RunningTileSums<T> sums;
             add_up<dense>(p, tile, lane, sums);
+            if (p.has_entropy()) add_gaps(tile, lane);
             store_sums<dense>(p, tile, lane, sums);
         }
     }
@@ -178,6 +185,7 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
         store(tile.row_value + at, value);
         total.add(at / kWidth<double>, value);
     }
+    finished(tile);
     if (p.matrix == nullptr) return;
     for_chunks([&]() CE_INLINE_LAMBDA {
         for (int lane = 0; lane < rows; lane += width) {
@@ -191,12 +199,32 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
 
 // Computes a tile whose targets have been read, and writes what its rows write. For the classes that the tile is to
 // hold next, place(tile) sets where they lie and read_coefficients(tile) reads their b; flush(tile) is called when
-// their output is written. `chunked`: the tile may not hold all classes.
-template <bool chunked, class SomeTile, class Place, class ReadCoefficients, class Flush>
+// their output is written. finished(tile) is called once, when the values of the rows are known and nothing has been
+// written. `chunked`: the tile may not hold all classes.
+template <bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished, class Flush>
 inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
-                         const ReadCoefficients& read_coefficients, const Flush& flush) {
-    p.dense() ? compute_rows<true, chunked>(p, tile, total, place, read_coefficients, flush)
-              : compute_rows<false, chunked>(p, tile, total, place, read_coefficients, flush);
+                         const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
+    p.dense() ? compute_rows<true, chunked>(p, tile, total, place, read_coefficients, finished, flush)
+              : compute_rows<false, chunked>(p, tile, total, place, read_coefficients, finished, flush);
+}
+
+// Writes the values of `count` rows from `first` on.
+template <class SomeTile>
+inline void write_values(const Problem& p, const Arrays<typename SomeTile::S>& arrays, const SomeTile& tile,
+                         std::size_t first, int count) {
+    if (arrays.row_values != nullptr) std::copy(tile.row_value, tile.row_value + count, arrays.row_values + first);
+    if (arrays.entropies == nullptr && arrays.log_probabilities == nullptr) return;
+    for (int i = 0; i < count; ++i) {
+        const std::size_t row = first + std::size_t(i);
+        if (tile.target[i] == SomeTile::kSkipped) {
+            arrays.skip_row(p, row);
+            continue;
+        }
+        const std::size_t offset = row / p.class_stride * p.classes * p.class_stride + row % p.class_stride;
+        arrays.write_row(p, row, tile.entropy[i], double(tile.max[i]), tile.lse_minus_max[i], [&](std::size_t c) {
+            return capped(p, splat<f64>(double(arrays.logits[offset + c * p.class_stride])))[0];
+        });
+    }
 }
 
 CE_END

@@ -93,6 +93,27 @@ CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
     running = sums;
 }
 
+// Adds what the entropy needs of the classes that `add_up` has just looked at, of the rows in one vector of T.
+template <class SomeTile>
+inline void add_gaps(SomeTile& tile, int lane) {
+    using T = typename SomeTile::T;
+    using V = typename SomeTile::V;
+    Sums<kHalves<T>, kCompensated<T>> sums;
+    const V m = load<V>(tile.max + lane);
+    for (int c = 0; c < tile.count; c += 4) {
+        V gap[4] = {};
+        for (int j = 0; j < std::min(4, tile.count - c); ++j) {
+            const V e = load<V>(tile.e[c + j] + lane);
+            gap[j] = select<V>(e != 0, e * (m - load<V>(tile.u[c + j] + lane)), V{});
+        }
+        add_four(sums, 0, gap);
+    }
+    for (int h = 0; h < kHalves<T>; ++h) {
+        const int at = lane + h * kWidth<double>;
+        store(tile.exp_gap + at, load<f64>(tile.exp_gap + at) + sums.total(h));
+    }
+}
+
 // Stores the sums over all classes, of the rows in one vector of T.
 template <bool dense, class SomeTile>
 CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
@@ -136,31 +157,44 @@ inline void replace_weighted_gaps(SomeTile& tile) {
             tile.weighted_gap[i] = tile.weighted_gap_in_double[i];
 }
 
+// The gradient of the entropies of rows with respect to u of a class each, in one vector of float64.
+template <class SomeTile>
+CE_INLINE f64 entropy_gradient(const Problem& p, const SomeTile& tile, int at, f64 u, f64 e) {
+    const f64 gap = (load_as<double>(tile.max + at) - u) * p.inverse_temperature - load<f64>(tile.mean_gap + at);
+    return select<f64>(e != 0, load<f64>(tile.entropy_scale + at) * e * gap, f64{});
+}
+
 // From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
 template <bool dense, class SomeTile>
 CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     using S = typename SomeTile::S;
     using T = typename SomeTile::T;
     const auto counted = load_integers(tile.target + at) >= 0;
-    const f64 weight = load<f64>(tile.weight + at), gradient_scale = load<f64>(tile.gradient_scale + at);
+    const f64 weight = load<f64>(tile.weight + at), b = p.indices == nullptr && p.has_targets() ? f64{} : weight,
+              gradient_scale = load<f64>(tile.gradient_scale + at);
     const f64 nan = splat<f64>(kNaN);
     const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
     const f64 u = load_as<double>(tile.u_target + at);
-    RowSums sums{m, load<f64>(tile.exp_sum + at) + (ties - 1.0), f64{}, f64{}, f64{}};
+    RowSums sums{m, load<f64>(tile.exp_sum + at) + (ties - 1.0), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
     if constexpr (dense) {
         sums.weighted_gap = load<f64>(tile.weighted_gap + at);
         sums.b_below_max = load<f64>(tile.b_below_max + at);
         sums.b_at_max = load<f64>(tile.b_at_max + at);
     } else {
-        sums.weighted_gap = select<f64>(weight == 0, f64{}, weight * (m - u));
-        sums.b_below_max = select<f64>(u == m, f64{}, weight);
-        sums.b_at_max = select<f64>(u == m, weight, f64{});
+        sums.weighted_gap = select<f64>(b == 0, f64{}, b * (m - u));
+        sums.b_below_max = select<f64>(u == m, f64{}, b);
+        sums.b_at_max = select<f64>(u == m, b, f64{});
     }
-    const RowResult result = row_result(p, sums, {weight, load<f64>(tile.sample_weight + at), gradient_scale});
+    const f64 e_target = load_as<double>(tile.e_target + at);
+    const RowResult result = row_result(
+        p, sums,
+        {weight, load<f64>(tile.sample_weight + at), gradient_scale, load<f64>(tile.entropy_grad + at), e_target});
     const f64 scale = result.exp_scale * p.inverse_temperature;
-    const f64 exp_scale = select<f64>((scale - scale == 0) & counted, scale, nan);
+    const f64 entropy_scale = result.entropy_scale * p.inverse_temperature;
+    const f64 exp_scale =
+        select<f64>((scale - scale == 0) & (entropy_scale - entropy_scale == 0) & counted, scale, nan);
     const f64 masked_value = select<f64>(counted, nan, f64{});
-    const f64 target_scale = gradient_scale * p.inverse_temperature;
+    const f64 target_scale = result.target_scale * p.inverse_temperature;
     const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * p.inverse_temperature, nan);
     store(tile.exp_scale + at, exp_scale);
     store(tile.masked_value + at, masked_value);
@@ -170,10 +204,15 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     store(tile.complement_at_max + at,
           select<f64>(ties == 1.0, sums.exp_sum_without_max * result.max_probability, nan));
     store(tile.z_curvature + at, result.z_curvature * p.inverse_temperature);
-    if (p.output == Output::log_softmax) store(tile.lse_minus_max + at, log1p(sums.exp_sum_without_max));
+    if (p.output == Output::log_softmax || p.log_probabilities != nullptr)
+        store(tile.lse_minus_max + at, log1p(sums.exp_sum_without_max));
+    store(tile.entropy_scale + at, entropy_scale);
+    store(tile.mean_gap + at, result.mean_gap);
+    store(tile.entropy + at, result.entropy);
     if constexpr (!dense) {
-        f64 g = exp_scale * load_as<double>(tile.e_target + at) - target_scale * weight;
+        f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
+        if (p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
         if constexpr (SomeTile::general) g *= load<f64>(tile.slope_target + at);
         g = select<f64>(exp_scale == exp_scale, g, masked_value);
         if constexpr (std::is_same_v<T, float>) {

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._arrays import Array, as_logits
 from .._call import Call, has_mean, loss, loss_and_gradient, prepare
+from .._keywords import teaches_keywords
 from .._options import Reduction, loss_options
 from .._softmax import log_softmax
 from .._targets import Targets, TopKTargets, as_targets
@@ -18,7 +19,6 @@ from ._explanation import Explanation
 from ._inputs import (
     class_names,
     column_names,
-    refuse_counted_from_one,
     refuse_many,
     refuse_other_columns,
     refuse_probabilities,
@@ -29,6 +29,7 @@ MAX_SHOWN = 36  # of more classes than this, only the TOP likeliest and the targ
 TOP = 12
 
 
+@teaches_keywords()
 @np.errstate(all="ignore")  # NaN and infinity are shown, not warned of
 def explain(
     logits: npt.ArrayLike,
@@ -114,13 +115,14 @@ def explain(
         names = columns
     printable_names = class_names(names, z.classes)
     refuse_other_columns(targets, columns)
-    t = as_targets(targets if names is None else without_names(targets, printable_names), z, options.ignore_index)
+    unnamed = targets if names is None else without_names(targets, printable_names)
+    t = as_targets(unnamed, z, options.ignore_index, sample_weight)
+    if t.remainder is not None:
+        raise ValueError("targets: expected TopKTargets without a remainder, of which the lesson does not tell")
     A = z.data.reshape(z.rows, z.classes).astype(np.float64)
     N, C = A.shape
     refuse_probabilities(A)
     indices = None if t.indices is None else t.indices.reshape(N)
-    if indices is not None:
-        refuse_counted_from_one(indices, C, options.ignore_index)
     weights = row_weights(options, z, t, class_weight, sample_weight)
     w, s, omega = weights.w, weights.s.reshape(N), weights.omega.reshape(N)
     counted = s != 0

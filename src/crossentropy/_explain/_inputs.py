@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Array, Shape
+from .._probabilities import looks_like_probabilities
 from .._targets import TopKTargets
 
 MAX_ROWS, MAX_LOGITS = 32, 1 << 22
@@ -26,21 +26,11 @@ def refuse_many(name: str, shape: Shape) -> None:
 
 def refuse_probabilities(A: Array) -> None:
     """Refuse logits that are a softmax already."""
-    if A.shape[1] > 1 and (A >= 0).all() and (np.abs(A.sum(-1) - 1) <= 1e-3).all():
+    if looks_like_probabilities(A):
         raise ValueError(
             "logits: these look like probabilities: no number is negative and every row sums to 1, so the softmax "
             "would be taken twice. Expected logits, the scores before the softmax; np.log(probabilities) are some. If "
             "these are logits, add 1 to each: that changes no probability"
-        )
-
-
-def refuse_counted_from_one(indices: Array, C: int, ignore_index: int | None) -> None:
-    """Refuse class indices that are in [1, C]."""
-    counted = indices[indices != ignore_index] if ignore_index is not None else indices
-    if counted.size and counted.min() >= 1 and counted.max() == C:
-        meant = np.where(indices == ignore_index, indices, indices - 1).tolist()
-        raise IndexError(
-            f"targets: expected class indices in [0, {C}), got {C}: classes count from 0: did you mean {meant}?"
         )
 
 

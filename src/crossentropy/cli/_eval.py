@@ -17,7 +17,18 @@ from .._arrays import row_type
 from .._options import loss_options
 from .._stored import Stored
 from ._files import check_outputs, fail, load, new_file, show, tell
-from ._options import IgnoreIndex, LabelSmoothing, Quiet, Softcap, Temperature, ZLoss, integer, reads
+from ._options import (
+    EntropyBonus,
+    FocalGamma,
+    IgnoreIndex,
+    LabelSmoothing,
+    Quiet,
+    Softcap,
+    Temperature,
+    ZLoss,
+    integer,
+    reads,
+)
 
 
 class Reduction(StrEnum):
@@ -69,6 +80,8 @@ def score_files(
     ignore_index: IgnoreIndex = -100,
     label_smoothing: LabelSmoothing = 0.0,
     z_loss: ZLoss = 0.0,
+    entropy_bonus: EntropyBonus = 0.0,
+    focal_gamma: FocalGamma = 0.0,
     softcap: Softcap = None,
     temperature: Temperature = 1.0,
     reduction: Annotated[
@@ -133,6 +146,8 @@ def score_files(
                 ignore_index=ignore_index,
                 label_smoothing=label_smoothing,
                 z_loss=z_loss,
+                entropy_bonus=entropy_bonus,
+                focal_gamma=focal_gamma,
                 softcap=softcap,
                 temperature=temperature,
                 reduction=reduction.value,
@@ -169,7 +184,7 @@ def score_files(
     if result.looks_like_probabilities and logits is not None:
         tell(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
-            "softmax would be applied twice; logits were expected"
+            "softmax would be applied twice; logits were expected, of which np.log(probabilities) are some"
         )
     if result.negative_targets:
         tell(

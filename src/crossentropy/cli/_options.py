@@ -37,6 +37,16 @@ LabelSmoothing = Annotated[
 ZLoss = Annotated[
     float, typer.Option(parser=number, help="Factor of the squared log-sum-exp, at least 0, e.g. --z-loss 0.0001.")
 ]
+EntropyBonus = Annotated[
+    float,
+    typer.Option(
+        parser=number, help="Factor of each row's entropy, subtracted from its loss, e.g. --entropy-bonus 0.1."
+    ),
+]
+FocalGamma = Annotated[
+    float,
+    typer.Option(parser=number, help="Focal loss: the loss times (1 - p)^gamma, at least 0, e.g. --focal-gamma 2."),
+]
 Softcap = Annotated[
     float | None,
     typer.Option(parser=number, help="Cap logits smoothly at this size; none by default, e.g. --softcap 30."),
