@@ -141,6 +141,7 @@ coverage: .venv/with-test-torch .venv/with-test-jax .venv/with-coverage
 
 bench: .venv/with-bench
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/family.py
 
 bench-adapters: .venv/with-bench
 	$(BIN)/python benchmarks/run.py --adapters

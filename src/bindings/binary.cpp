@@ -4,9 +4,9 @@
 #include <nanobind/stl/string.h>
 
 #include "dispatch.hpp"
+#include "gil.hpp"
 #include "python_binary.hpp"
 #include "records.hpp"
-#include "gil.hpp"
 
 namespace nb = nanobind;
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _advice, _core
 from ._arrays import (
     FLOAT32,
     FLOAT64,
@@ -114,11 +114,12 @@ def prepare_binary(
 def _as_binary_targets(targets: npt.ArrayLike, shape: Shape) -> tuple[Array, int]:
     given = as_array("targets", targets)
     if given.shape != shape:
-        raise ValueError(f"targets: expected the shape of the logits, {shape}, got {given.shape}")
+        found = _advice.of_weights("targets", given, shape)
+        raise ValueError(f"targets: expected the shape of the logits, {shape}, got {found}")
     dtype = given.dtype.newbyteorder("=")
     code = element_type(dtype, PROBABILITY_TYPES)
     if code is None:
-        raise TypeError(f"targets: expected numbers of a real or boolean dtype, got {given.dtype}")
+        raise TypeError(f"targets: expected numbers of a real or boolean dtype, got {_advice.described(given)}")
     return as_read_by_core(given, dtype), code
 
 

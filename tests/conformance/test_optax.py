@@ -1,6 +1,6 @@
-"""optax's own test cases of its two softmax cross-entropies (those that come with optax 0.2.8), run on ours.
+"""optax's own test cases of its softmax and sigmoid cross-entropies (those that come with optax 0.2.8), run on ours.
 
-All that call one of the two, through the poly loss and under an optimizer too. None touches what differs on purpose:
+All that call one of them, through the poly loss and under an optimizer too. None touches what differs on purpose:
 losses of half-precision logits are float32, and logits without a class are an error.
 """
 
@@ -15,7 +15,13 @@ from optax.losses import _classification, _classification_test, _fenchel_young_t
 import crossentropy.jax as cj
 
 OURS = {
-    function.__name__: function for function in (cj.softmax_cross_entropy, cj.softmax_cross_entropy_with_integer_labels)
+    function.__name__: function
+    for function in (
+        cj.softmax_cross_entropy,
+        cj.softmax_cross_entropy_with_integer_labels,
+        cj.sigmoid_binary_cross_entropy,
+        cj.sigmoid_focal_loss,
+    )
 }
 # Their cases, those whose names begin so.
 WANTED = (
@@ -23,6 +29,8 @@ WANTED = (
     (_classification_test.SoftmaxCrossEntropyWithIntegerLabelsTest, ""),
     (_classification_test.SafeSoftmaxCrossEntropyTest, "test_against_plain_implementation"),
     (_classification_test.PolyLossTest, ""),
+    (_classification_test.SigmoidCrossEntropyTest, ""),
+    (_classification_test.SigmoidFocalLossTest, ""),
     (_fenchel_young_test.FenchelYoungTest, ""),
     (alias_test.LBFGSTest, "test_multiclass_logreg"),
 )
@@ -68,4 +76,4 @@ def test_as_optax_does(name, monkeypatch):
 
 
 def test_all_cases_are_here():
-    assert len(CASES) == 53
+    assert len(CASES) == 72

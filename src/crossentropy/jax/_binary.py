@@ -167,6 +167,8 @@ def element_losses(
     none = q == 0
     factor = jnp.where(none, 1.0, q) ** gamma
     factor = jnp.where((right >= 0) & (other >= 0), factor, jnp.nan)
+    # Constant where the loss is infinite: its derivative is 0, and 0 inf = 0.
+    factor = jnp.where(jnp.isinf(losses), jax.lax.stop_gradient(factor), factor)
     return jnp.where(none, 0.0, losses) * factor
 
 
@@ -177,7 +179,8 @@ _losses = jax.jit(element_losses, static_argnames="eps")
 def _reduced(options: BinaryOptions, z: Array, y: Array, w: Array | None, s: Array | None) -> Array:
     if s is not None:  # what does not count may hold NaN
         s = jnp.broadcast_to(s, z.shape).astype(row_dtype(z))
-        z, y = jnp.where(s != 0, z, 0), jnp.where(s != 0, y, 0)
+        counted = (s != 0) | (jnp.isfinite(z) & jnp.isfinite(y))
+        z, y = jnp.where(counted, z, 0), jnp.where(counted, y, 0)
     gamma = jnp.asarray(options.focal_gamma, row_dtype(z)) if options.focal_gamma else None
     losses = element_losses(z, y, w, gamma, options.label_smoothing)
     losses = losses if s is None else s * losses

@@ -39,6 +39,8 @@ def composed_losses(
         none = q == 0
         factor = torch.where(none, 1.0, q) ** options.focal_gamma
         factor = torch.where((right >= 0) & (other >= 0), factor, torch.nan)
+        # Constant where the loss is infinite: its derivative is 0, and 0 inf = 0.
+        factor = torch.where(losses.isinf(), factor.detach(), factor)
         losses = torch.where(none, 0.0, losses) * factor
     return losses if weight is None else weight.to(dtype) * losses
 

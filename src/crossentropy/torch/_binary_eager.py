@@ -66,7 +66,7 @@ def _weights(name: str, weight: Tensor | None, shape: torch.Size) -> tuple[Eleme
     if weight.dtype is torch.float32:
         held = readable(name, weight.detach()).contiguous()
         if not held.isfinite().all():
-            held = as_weights(name, held)  # raises
+            held = as_weights(name, held.double())  # raises
     else:
         held = as_weights(name, weight.detach())
     pattern = weights_pattern(held.shape, shape)
