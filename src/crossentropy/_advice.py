@@ -108,7 +108,7 @@ def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
         return f"{found}: logits come first, then targets"
     if array.ndim == 2 and array.shape == shape[::-1]:
         return f"{found}: np.transpose(targets) would do"
-    if array.ndim > 1 and array.shape == (*row_shape[:-1], row_shape[-1] - 1):
+    if axis in (None, len(shape) - 1) and array.ndim > 1 and array.shape == (*row_shape[:-1], row_shape[-1] - 1):
         return f"{found}, one position fewer: logits[..., :-1, :] would do, if those are what came before the targets"
     others = () if axis is None else range(len(shape))
     fits = [k for k in others if shape[:k] + shape[k + 1 :] == array.shape]

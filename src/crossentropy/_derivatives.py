@@ -284,7 +284,7 @@ def cross_entropy_dtargets(
     t = as_targets(targets, z, None, sample_weight)
     if t.probabilities is None:
         raise TypeError(
-            f"targets: expected probabilities of shape {z.shape}, got class indices: np.eye({z.classes})[targets] would do"
+            f"targets: expected probabilities of shape {z.shape}, got class indices: np.eye(C)[targets] would do"
         )
     weights = row_weights(options, z, t, class_weight, sample_weight)
     u = scaled(np.moveaxis(z.given, z.axis, -1).astype(np.float64), options)[0]

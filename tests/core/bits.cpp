@@ -31,5 +31,11 @@ int main() {
             for (const auto* array : {&problem.values, &problem.entropies, &problem.log_probabilities})
                 hash.add(array->data(), array->size() * sizeof(*array)[0]);
         });
+    for (int i = 0; i < 1000; ++i)
+        generate_divergence(random, [&](auto& problem) {
+            const double result = evaluate_divergence(problem.p, 1);
+            hash.add(&result, sizeof result);
+            problem.for_written([&](const auto& array) { hash.add(array.data(), array.size() * sizeof array[0]); });
+        });
     std::printf("%-8s %016llx\n", kernels().name, static_cast<unsigned long long>(hash.value));
 }

@@ -29,6 +29,25 @@ int main(int argc, char** argv) {
     Random random;
     int count = 0;
     for (; std::chrono::steady_clock::now() < end; ++count) {
+        if (random.below(3) == 0) {
+            generate_divergence(random, [&](auto& problem) {
+                auto again = problem;  // its own pointers lead to the first's arrays
+                const double one = evaluate_divergence(problem.p, 1);
+                const auto written = problem;
+                problem.first = again.first;
+                problem.second = again.second;
+                const double many = evaluate_divergence(problem.p, 2 + int(random.below(4)));
+                if (std::memcmp(&one, &many, sizeof one) != 0) fail("another divergence with more threads", count);
+                if (!same(written.first, problem.first) || !same(written.second, problem.second) ||
+                    !same(written.dfirst, problem.dfirst) || !same(written.dsecond, problem.dsecond) ||
+                    !same(written.values, problem.values))
+                    fail("another output of a divergence with more threads", count);
+                const bool positive =
+                    std::all_of(problem.values.begin(), problem.values.end(), [](auto value) { return !(value < 0); });
+                if (!positive) fail("a divergence below 0", count);
+            });
+            continue;
+        }
         const std::size_t most_rows = random.below(10) == 0 ? 3000 : 70;
         generate(random, most_rows, [&](auto& problem) {
             const auto logits = problem.logits;
