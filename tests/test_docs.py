@@ -196,7 +196,9 @@ def test_the_page_around_the_target():
     outputs = re.findall(r"```text\n(.*?)\n```", page, re.S)
     cross_entropy, entropy_and_divergence = outputs[0].split()
     assert cross_entropy == entropy_and_divergence
-    forward, reverse, between = zip(*re.findall(r"forward (\S+), reverse (\S+), between (\S+)", outputs[1]), strict=True)
+    forward, reverse, between = zip(
+        *re.findall(r"forward (\S+), reverse (\S+), between (\S+)", outputs[1]), strict=True
+    )
     assert forward == reverse[::-1]
     assert all(0 < float(value) < np.log(2) for value in between)
     cut, rest, whole = map(float, re.findall(r"-?\d+\.\d+", outputs[2]))
