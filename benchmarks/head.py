@@ -1,5 +1,7 @@
 """Time and memory of the linear head, beside torch and beside its three matrix products alone.
 
+A divergence between two heads, with the student's gradients, stands beside its four.
+
     make bench-head
     python benchmarks/head.py --shape "512 x 4096 x 32000" --rounds 3
 
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quantities import resident
 from results import write
 from rich.console import Console
 from rich.progress import track
@@ -121,6 +124,35 @@ def torch_head(shape: str, function: Callable[..., Any], **options: Any) -> Step
     return step
 
 
+def ours_kl(shape: str) -> Step:
+    """The divergence between two heads of this size, with the student's gradients."""
+    import crossentropy as ce
+
+    student, teacher = two_heads(shape)
+    return lambda n: ce.linear_kl_divergence_with_grad(student[0][:n], student[1], teacher[0][:n], teacher[1])
+
+
+def two_heads(shape: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    student = inputs(shape)[:2]
+    rng = np.random.default_rng(1)
+    of_teacher = (array + array.std() * rng.standard_normal(array.shape, dtype=np.float32) / 4 for array in student)
+    return student, tuple(of_teacher)
+
+
+def four_products(shape: str, rows: int) -> Step:
+    """The matrix products of that divergence alone, so many rows at a time."""
+    student, (hidden, classifier) = products(shape, rows), two_heads(shape)[1]
+    logits = np.empty((min(rows, len(hidden)), len(classifier)), np.float32)
+
+    def step(n: int) -> None:
+        student(n)
+        for begin in range(0, n, rows):
+            h = hidden[begin : min(begin + rows, n)]
+            np.matmul(h, classifier.T, out=logits[: len(h)])
+
+    return step
+
+
 def torchs(shape: str, chunked: bool) -> Step:
     import torch
 
@@ -162,18 +194,12 @@ PEERS: dict[str, tuple[Callable[[str], Step], str]] = {
     "crossentropy.torch": (adapter, "torch"),
     "torch, whole logits": (lambda shape: torchs(shape, False), "torch"),
     "torch, chunked": (lambda shape: torchs(shape, True), "torch"),
+    "crossentropy, linear_kl_divergence": (ours_kl, "crossentropy"),
+    **{f"four products, {n} rows": (lambda shape, n=n: four_products(shape, n), "numpy") for n in CHUNKS},
     **{f"three products, {n} rows": (lambda shape, n=n: products(shape, n), "numpy") for n in CHUNKS},
     **{f"three products of torch, {n} rows": (lambda shape, n=n: torch_products(shape, n), "torch") for n in CHUNKS},
     **{f"one product, {n} rows": (lambda shape, n=n: products(shape, n, False), "numpy") for n in CHUNKS},
 }
-
-
-def resident(largest: bool) -> float:
-    """Bytes of memory, or the most there were since the last call."""
-    status = Path("/proc/self/status").read_text()
-    bytes_of = {line.partition(":")[0]: line.split()[1] for line in status.splitlines() if line.endswith("kB")}
-    Path("/proc/self/clear_refs").write_text("5")
-    return 1024.0 * float(bytes_of["VmHWM" if largest else "VmRSS"])
 
 
 def measure(peer: str, shape: str) -> dict[str, object]:
@@ -234,7 +260,7 @@ def main() -> None:
     console.print(f"OpenBLAS chooses its kernels{f': OPENBLAS_CORETYPE={kernels}' if kernels else ''}")
     for shape in shapes:
         table = Table(title=f"N x D x C = {shape}", title_justify="left")
-        for column in ("", "s", "to three products", "to one product", "MiB beside inputs and gradients"):
+        for column in ("", "s", "to four products", "to three", "to one", "MiB beside inputs and gradients"):
             table.add_column(column, justify="right" if column else "left")
         fastest = {
             kind: min(
@@ -245,12 +271,12 @@ def main() -> None:
                 ),
                 default=np.nan,
             )
-            for kind in ("three products", "one product")
+            for kind in ("four products", "three products", "one product")
         }
         for peer in PEERS:
             result = found[shape, peer]
             if "seconds" not in result:
-                table.add_row(peer, str(result["missing"]), "", "", "")
+                table.add_row(peer, str(result["missing"]), "", "", "", "")
                 continue
             seconds = float(result["seconds"])
             ratios = (f"{seconds / fastest[kind]:.2f}" for kind in fastest)

@@ -4,8 +4,25 @@ from typing import NamedTuple
 
 import mpmath
 import numpy as np
+import pytest
+
+import crossentropy as ce
 
 PRECISION = 200  # bits
+
+BOTH = ("logits", "teacher_logits")
+FORMS = {
+    "forward": (ce.kl_divergence_with_grad, {"direction": "forward"}),
+    "reverse": (ce.kl_divergence_with_grad, {"direction": "reverse"}),
+    "js": (ce.jensen_shannon_with_grad, {}),
+    "js of little": (ce.jensen_shannon_with_grad, {"beta": 0.001}),
+    "js of much": (ce.jensen_shannon_with_grad, {"beta": 0.99}),
+}
+ALONE = {
+    name: (ce.kl_divergence if "direction" in options else ce.jensen_shannon, options)
+    for name, (_, options) in FORMS.items()
+}
+each_form = pytest.mark.parametrize("form", FORMS)
 
 
 class Oracle(NamedTuple):

@@ -202,10 +202,18 @@ def test_reductions_of_the_entropy(rng):
     ("indices", "error", "message"),
     [
         ([0, 3], IndexError, r"^indices: expected class indices in \[0, 3\) or ignore_index -100, got 3 in row 1$"),
-        ([[0, -1], [1, 1]], IndexError, r"^indices: expected class indices in \[0, 3\).*, got -1 in row 0$"),
+        ([[0, -1], [1, 1]], IndexError, r"^indices: expected class indices in \[0, 3\).*, got -1 in row 0"),
         ([0.0, 1.0], TypeError, "^indices: expected"),
-        ([[0.5], [1.0]], TypeError, r"^indices: expected class indices \(integers\), got float64$"),
-        ([0, 1, 2], ValueError, r"^indices: expected class indices of shape \(2,\) or \(2, K\), got shape \(3,\)$"),
+        (
+            [[0.5], [1.0]],
+            TypeError,
+            r"^indices: expected class indices \(integers\) of shape \(2,\) or \(2, K\), got dtype float64: 0.5",
+        ),
+        (
+            [0, 1, 2],
+            ValueError,
+            r"^indices: expected class indices \(integers\) of shape \(2,\) or \(2, K\), got shape \(3,\)$",
+        ),
     ],
 )
 def test_errors(indices, error, message):
@@ -265,7 +273,7 @@ def test_linear_errors():
     h, W = np.zeros((2, 4)), np.zeros((3, 4))
     with pytest.raises(IndexError, match=r"^indices: expected class indices in \[0, 3\).*got 3 in row 1"):
         ce.linear_log_prob(h, W, [0, 3])
-    with pytest.raises(ValueError, match=r"^indices: expected class indices of shape .*, got shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"^indices: expected class indices .*, got shape \(1,\)"):
         ce.linear_log_prob(h, W, [0])
     with pytest.raises(ValueError, match=r"^classifier: expected"):
         ce.linear_log_prob(h, np.zeros((3, 5)), [0, 1])

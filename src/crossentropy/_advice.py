@@ -12,6 +12,7 @@ import numpy.typing as npt
 _Array: TypeAlias = npt.NDArray[Any]
 
 MOST_SHOWN = 8  # elements that an error shows
+MOST_LOOKED_AT = 10000
 NUMBERED = "np.unique(labels, return_inverse=True)[1] numbers the classes, in their order"
 _NO_CLASS = (-100, -1, 255)  # what data sets write where there is no class
 
@@ -46,7 +47,7 @@ def of_scalar(name: str, value: object) -> str:
         return f"a dict: list({name}.values()) may do"
     if isinstance(value, set | frozenset):
         return f"a {kind}, which has no order"
-    if hasattr(value, "__iter__"):
+    if hasattr(value, "__iter__") and not isinstance(value, type):
         return f"a {kind}: list({name}) would do"
     return f"a {kind}" if kind != "_Missing" else "no argument"
 
@@ -74,9 +75,9 @@ def of_framework(values: Any) -> str | None:
     return None
 
 
-def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index: int | None) -> str:
+def of_labels(array: _Array, shape: tuple[int, ...], ignore_index: int | None, name: str = "targets") -> str:
     """Class labels in the rows' shape that are no integers."""
-    integers = "targets.astype(int)" if hasattr(given, "astype") else "np.array(targets, int)"
+    integers = f"np.asarray({name}).astype(int)"
     odd = _odd(array)
     if array.dtype.kind == "b":
         return f"booleans: {integers} makes False class 0 and True class 1"
@@ -85,7 +86,7 @@ def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index
         are_missing = "np.isnan" if array.dtype.kind == "f" else "pd.isna"
         return (
             f"{array.dtype} with missing values: rows without a class have the index {marked} (ignore_index), as in "
-            f"np.where({are_missing}(targets), {marked}, targets).astype(int)"
+            f"np.where({are_missing}({name}), {marked}, {name}).astype(int)"
         )
     if odd:
         return f"{_kind(array, odd[0])} such as {_line(odd[0])}: {NUMBERED}"
@@ -96,7 +97,7 @@ def of_labels(array: _Array, given: object, shape: tuple[int, ...], ignore_index
 
 
 def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
-    """Targets whose shape does not fit logits of this shape, their classes on `axis`; None: on the last alone."""
+    """Targets whose shape does not fit logits of this shape, its classes on `axis`; None: the last, always."""
     found = f"shape {array.shape}"
     row_shape = shape[:-1] if axis is None else shape[:axis] + shape[axis + 1 :]
     without_ones, rows = ([n for n in of if n != 1] for of in (array.shape, row_shape))
@@ -105,20 +106,37 @@ def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
         return f"{found}: {wanted}{'' if array.dtype.kind in 'iu' else '.astype(int)'} would do"
     if any(array.shape[:k] + array.shape[k + 1 :] == shape for k in range(array.ndim)) and axis is not None:
         return f"{found}: logits come first, then targets"
+    if array.ndim == 2 and array.shape == shape[::-1]:
+        return f"{found}: np.transpose(targets) would do"
+    if axis in (None, len(shape) - 1) and array.ndim > 1 and array.shape == (*row_shape[:-1], row_shape[-1] - 1):
+        return f"{found}, one position fewer: logits[..., :-1, :] would do, if those are what came before the targets"
     others = () if axis is None else range(len(shape))
     fits = [k for k in others if shape[:k] + shape[k + 1 :] == array.shape]
     return f"{found}: axis={fits[0]} would do, if the classes are there" if fits else found
 
 
+def of_binary_labels(labels: _Array) -> str:
+    """Integers that are not 0 and 1."""
+    found = np.unique(labels).tolist()
+    if found in ([-1, 1], [1, 2]):
+        return f": did you mean {'(targets > 0).astype(int)' if found[0] < 0 else 'targets - 1'}?"
+    wrong = [label for label in found if label not in (0, 1)]
+    if len(wrong) == 1 and wrong[0] in _NO_CLASS:
+        return f": sample_weight=(targets != {wrong[0]}) leaves such elements out"
+    return ": class indices are for cross_entropy; numbers beyond 0 and 1 would do as .astype(float)"
+
+
 def of_weights(name: str, array: _Array, shape: tuple[int, ...]) -> str:
-    """Weights of a shape other than this one."""
+    """Weights, or what else has a number for each of something, of a shape other than this one."""
     if [n for n in array.shape if n != 1] == [n for n in shape if n != 1] and array.size and array.ndim > 1:
         return f"{array.shape}: np.reshape({name}, {shape}) would do"
     each = {"class_weight": "class", "sample_weight": "row"}.get(name)
     return f"{array.shape}: one for each {each} is expected" if each else f"{array.shape}"
 
 
-def of_indices(values: _Array, classes: int, ignore_index: int | None, in_order: bool = True) -> str:
+def of_indices(
+    values: _Array, classes: int, ignore_index: int | None, in_order: bool = True, name: str = "targets"
+) -> str:
     """Class indices of which some are out of range; `values` are all of them, or each one once."""
     counts = np.full(values.shape, True) if ignore_index is None else np.asarray(values != ignore_index)
     found = np.unique(values[counts])
@@ -128,9 +146,9 @@ def of_indices(values: _Array, classes: int, ignore_index: int | None, in_order:
     if low >= 1 and high == classes:
         meant = np.where(counts, values - 1, values)
         listed = in_order and values.size <= MOST_SHOWN * 4
-        return f": classes count from 0: did you mean {meant.tolist() if listed else 'targets - 1'}?"
+        return f": classes count from 0: did you mean {meant.tolist() if listed else f'{name} - 1'}?"
     if classes == 2 and found.tolist() == [-1, 1]:
-        return ": did you mean (targets > 0).astype(int)?"
+        return f": did you mean ({name} > 0).astype(int)?"
     wrong = found[(found < 0) | (found >= classes)].tolist()
     if len(wrong) == 1 and wrong[0] in _NO_CLASS:
         return f": ignore_index={wrong[0]} leaves such rows out"
@@ -138,10 +156,11 @@ def of_indices(values: _Array, classes: int, ignore_index: int | None, in_order:
 
 
 def _odd(array: _Array) -> list[object]:
-    """The first element that is no number, if there is one."""
+    """The first element that is no number, of strings one that is no number as text, if there is one."""
     if array.dtype.kind not in "OUS":
         return []
-    return next(([element] for element in array.flat if not isinstance(element, int | float | np.number)), [])
+    odd = [element for element in array.flat[:MOST_LOOKED_AT] if not isinstance(element, int | float | np.number)]
+    return [next((element for element in odd if not _is_number(element)), odd[0])] if odd else []
 
 
 def _is_missing(value: object) -> bool:

@@ -99,6 +99,8 @@ def _from_dlpack(name: str, values: Any) -> Array:
         raise TypeError("bfloat16 needs the package ml_dtypes: install it with pip install ml_dtypes") from error
     if hasattr(values, "resolve_neg"):  # torch: the memory holds negated values, which DLPack cannot tell
         values = values.resolve_neg()
+    if getattr(values, "requires_grad", False):  # DLPack forgets it
+        raise TypeError(f"{name}: expected an array, got {_advice.of_framework(values)}")
     try:
         return _core.bfloat16_bits(values).view(bfloat16)
     except (BufferError, TypeError) as error:

@@ -1,14 +1,23 @@
 """The binary loss and its gradient: one logit and one target an element."""
 
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Never, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, as_array, as_grad_output, rounds_to_nearest
 from ._binary_call import binary_loss, binary_loss_and_gradient, binary_options, prepare_binary
+from ._keywords import refuse_keywords, teaches_keywords
 from ._modules import times
 from ._options import Reduction
+
+_REASONS = {
+    "class_weight": "pos_weight is the weight of class 1",
+    "weight": "sample_weight weighs elements, pos_weight class 1",
+    "ignore_index": "elements of sample_weight 0 do not count",
+    "axis": "each logit has a target of its own",
+    "alpha": "pos_weight is the weight of class 1; alpha and 1 - alpha are those of sample_weight",
+}
 
 
 class _Given(TypedDict, total=False):
@@ -35,6 +44,7 @@ def binary_cross_entropy(
     reduction: Literal["none"],
     **options: Unpack[_Given],
 ) -> Array: ...
+@teaches_keywords(**_REASONS)
 def binary_cross_entropy(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike,
@@ -45,6 +55,7 @@ def binary_cross_entropy(
     sample_weight: npt.ArrayLike | None = None,
     reduction: Reduction = "mean",
     num_threads: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the cross-entropy of two classes given as one logit (sigmoid, logistic loss), in nats.
 
@@ -117,6 +128,8 @@ def binary_cross_entropy(
     >>> print(ce.binary_cross_entropy(-40.0, 0))  # log(1 + exp(-40)), where 1 + exp(-40) is 1
     4.248354255291589e-18
     """
+    if unknown:
+        refuse_keywords(binary_cross_entropy, unknown)
     options = binary_options(label_smoothing, focal_gamma, reduction)
     return binary_loss(
         prepare_binary(
@@ -146,6 +159,7 @@ def binary_cross_entropy_with_grad(
     reduction: Literal["none"],
     **options: Unpack[_GivenWithGrad],
 ) -> tuple[Array, Array]: ...
+@teaches_keywords(**_REASONS)
 def binary_cross_entropy_with_grad(
     logits: npt.ArrayLike,
     targets: npt.ArrayLike,
@@ -158,6 +172,7 @@ def binary_cross_entropy_with_grad(
     num_threads: int | None = None,
     grad_output: npt.ArrayLike = 1.0,
     out: Array | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, Array]:
     r"""Compute the binary cross-entropy, in nats, and its gradient with respect to the logits.
 
@@ -198,6 +213,8 @@ def binary_cross_entropy_with_grad(
     >>> print([f"{g:.4g}" for g in dlogits])  # the last is -sigmoid(-40) / 3
     ['-0.03973', '0.08965', '-1.416e-18']
     """
+    if unknown:
+        refuse_keywords(binary_cross_entropy_with_grad, unknown)
     options = binary_options(label_smoothing, focal_gamma, reduction)
     call = prepare_binary(
         options, logits, targets, pos_weight=pos_weight, sample_weight=sample_weight, num_threads=num_threads
@@ -228,6 +245,7 @@ class BinaryCrossEntropyLoss:
     array([-0.0795,  0.0896, -0.2517])
     """
 
+    @teaches_keywords(**_REASONS | {"sample_weight": "it is data, which forward takes"})
     def __init__(
         self,
         *,
@@ -243,6 +261,7 @@ class BinaryCrossEntropyLoss:
         # The last gradient; in half precision what it is computed from.
         self._last: Array | tuple[Array, Array, npt.ArrayLike | None] | None = None
 
+    @teaches_keywords()
     def forward(
         self, logits: npt.ArrayLike, targets: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> float | Array:

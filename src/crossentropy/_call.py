@@ -115,10 +115,10 @@ def total_weight(
             options.core, logits=logits, targets=targets, class_weight=class_weight, sample_weight=sample_weight
         )
     except IndexError as error:
-        raise _with_advice(error, options, logits, targets) from None
+        raise with_advice(error, options, logits, targets) from None
 
 
-def _with_advice(error: IndexError, options: LossOptions, logits: Logits | Layout, targets: Targets) -> IndexError:
+def with_advice(error: IndexError, options: LossOptions, logits: Logits | Layout, targets: Targets) -> IndexError:
     """The core's message on a class index out of range, and what would do."""
     assert targets.indices is not None
     return IndexError(f"{error}{_advice.of_indices(targets.indices, logits.classes, options.ignore_index)}")
@@ -132,7 +132,7 @@ def loss(call: Call) -> float | Array:
         losses = np.empty(call.logits.row_shape, row_type(call.logits.data.dtype))
         _core.loss(call, losses=losses)
     except IndexError as error:
-        raise _with_advice(error, call.options, call.logits, call.targets) from None
+        raise with_advice(error, call.options, call.logits, call.targets) from None
     return losses[()]
 
 
@@ -170,7 +170,7 @@ def loss_and_gradient(
             call, gradient_scale=scale, grad_output=row_scale, losses=losses, dlogits=matrix, diagonal=second
         )
     except IndexError as error:
-        raise _with_advice(error, call.options, z, call.targets) from None
+        raise with_advice(error, call.options, z, call.targets) from None
     finish_gradient(z, dlogits, matrix)
     if diagonal is not None and second is not None and second is not diagonal:
         np.copyto(diagonal, np.moveaxis(second, -1, z.axis))

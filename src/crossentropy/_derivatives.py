@@ -214,7 +214,6 @@ def cross_entropy_hessian_diagonal(
     return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 
-@teaches_keywords()
 @rounds_to_nearest
 def _diagonal(
     options: LossOptions,
@@ -231,6 +230,7 @@ def _diagonal(
     return _reduced(rows, options, of.weights, z)
 
 
+@teaches_keywords()
 @rounds_to_nearest
 def cross_entropy_dtargets(
     logits: npt.ArrayLike,
@@ -283,7 +283,9 @@ def cross_entropy_dtargets(
     z = as_logits(logits, axis)
     t = as_targets(targets, z, None, sample_weight)
     if t.probabilities is None:
-        raise TypeError(f"targets: expected probabilities of shape {z.shape}, got class indices")
+        raise TypeError(
+            f"targets: expected probabilities of shape {z.shape}, got class indices: np.eye(C)[targets] would do"
+        )
     weights = row_weights(options, z, t, class_weight, sample_weight)
     u = scaled(np.moveaxis(z.given, z.axis, -1).astype(np.float64), options)[0]
     w = weights.w

@@ -1,6 +1,5 @@
 """A call of a divergence between two models: validated once, then given to the core."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from . import _core
 from ._arrays import FLOAT64, Array, Logits, Shape, as_array, as_grad_output, as_logits, as_weights, check_out, row_type
 from ._config import resolve_threads
+from ._keywords import teaches_keywords
 from ._options import LossOptions, Reduction, as_number, loss_options
 
 Direction = Literal["forward", "reverse"]
@@ -36,20 +36,10 @@ class DivergenceGradients(NamedTuple):
     teacher_logits: Array | None = None
 
 
-def refuses_targets(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of two models: what belongs to targets is a TypeError that tells what does instead."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in _OF_TARGETS:
-            if name in kwargs:
-                raise TypeError(
-                    f"{function.__name__}: expected no {name}, which has no meaning between two models; a row is left "
-                    "out by a sample_weight of 0"
-                )
-        return function(*args, **kwargs)
-
-    return call
+# What belongs to targets is a TypeError that tells what does instead.
+refuses_targets = teaches_keywords(
+    **dict.fromkeys(_OF_TARGETS, "it has no meaning between two models; a row is left out by a sample_weight of 0")
+)
 
 
 class GivenDivergence(TypedDict, total=False):

@@ -1,6 +1,6 @@
 """The entropy of the prediction and its gradient."""
 
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Never, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +8,14 @@ import numpy.typing as npt
 from ._arrays import Array, as_logits, as_weights
 from ._call import Call, loss, loss_and_gradient, require_mean
 from ._config import resolve_threads
+from ._keywords import refuse_keywords, teaches_keywords
 from ._options import Reduction, loss_options
 from ._targets import Targets
+
+_REASONS = {
+    "targets": "the entropy is that of the prediction; that of targets and prediction is cross_entropy",
+    "ignore_index": "there are no targets; rows of sample_weight 0 do not count",
+}
 
 
 class _Given(TypedDict, total=False):
@@ -24,6 +30,7 @@ class _Given(TypedDict, total=False):
 def entropy(logits: npt.ArrayLike, *, reduction: Literal["none"] = "none", **options: Unpack[_Given]) -> Array: ...
 @overload
 def entropy(logits: npt.ArrayLike, *, reduction: Literal["mean", "sum"], **options: Unpack[_Given]) -> float: ...
+@teaches_keywords(**_REASONS)
 def entropy(
     logits: npt.ArrayLike,
     *,
@@ -33,6 +40,7 @@ def entropy(
     temperature: float = 1.0,
     reduction: Reduction = "none",
     num_threads: int | None = None,
+    **unknown: Never,
 ) -> float | Array:
     r"""Compute the entropy of the softmax of logits, in nats.
 
@@ -78,6 +86,8 @@ def entropy(
     >>> ce.entropy([60.0, 0.0])
     np.float64(5.341463163895219e-25)
     """
+    if unknown:
+        refuse_keywords(entropy, unknown)
     return loss(_prepare(logits, axis, sample_weight, softcap, temperature, reduction, num_threads))
 
 
@@ -94,6 +104,7 @@ def entropy_with_grad(
 def entropy_with_grad(
     logits: npt.ArrayLike, *, reduction: Literal["mean", "sum"], **options: Unpack[_GivenWithGrad]
 ) -> tuple[float, Array]: ...
+@teaches_keywords(**_REASONS)
 def entropy_with_grad(
     logits: npt.ArrayLike,
     *,
@@ -105,6 +116,7 @@ def entropy_with_grad(
     num_threads: int | None = None,
     grad_output: npt.ArrayLike = 1.0,
     out: Array | None = None,
+    **unknown: Never,
 ) -> tuple[float | Array, Array]:
     r"""Compute the entropy of the softmax of logits, in nats, and its gradient with respect to the logits.
 
@@ -134,6 +146,8 @@ def entropy_with_grad(
     >>> dlogits.round(4)
     array([[-0.2832,  0.1382,  0.145 ]])
     """
+    if unknown:
+        refuse_keywords(entropy_with_grad, unknown)
     call = _prepare(logits, axis, sample_weight, softcap, temperature, reduction, num_threads)
     return loss_and_gradient(call, grad_output, out)
 

@@ -61,8 +61,8 @@ def cross_entropy(
         Scores before the softmax, the C classes on `axis`. Lists and integers are taken as float64. ``-inf`` is a
         class with probability zero.
     targets : array_like
-        Either class indices, integers in [0, C), of the logits' shape without the class axis; or probabilities, real
-        or boolean, of the logits' shape, which need not sum to one; or `TopKTargets`.
+        Either class indices, integers in [0, C), of the logits' shape without the class axis; or of the logits' shape
+        probabilities, which need not sum to one, or one-hot rows of integers or booleans; or `TopKTargets`.
     axis : int
         The class axis of the logits.
     class_weight : array_like of shape (C,), optional
@@ -109,12 +109,15 @@ def cross_entropy(
     TypeError
         Logits, targets or weights of a dtype that has no meaning here (boolean logits, floating-point class indices).
     ValueError
-        A shape or an option is out of range; the message tells what was expected.
+        A shape or an option is out of range; the message tells what was expected. Integer or boolean targets that are
+        no one-hot rows.
     MemoryError
         There is not enough memory for scratch: at most a row for each thread, or some MiB.
 
     See Also
     --------
+    binary_cross_entropy : for one logit that tells two classes apart, and for labels that exclude no other.
+    looks_like_probabilities : whether logits are a softmax already. The logits of probabilities p are ``np.log(p)``.
     cross_entropy_with_grad : the gradient too, for little more than the loss.
     crossentropy.reference : the definition in NumPy.
 

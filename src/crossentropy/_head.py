@@ -67,10 +67,11 @@ def as_head(hidden: npt.ArrayLike, classifier: npt.ArrayLike, bias: npt.ArrayLik
     """Check the parts of a head."""
     h, w = as_floating("hidden", hidden), as_floating("classifier", classifier)
     b = None if bias is None else as_floating("bias", bias)
+    transposed = w.ndim == 2 and h.shape[-1] == w.shape[0]
     if w.ndim != 2 or not len(w) or h.shape[-1] != w.shape[1]:
         raise ValueError(
             f"classifier: expected shape (C, {h.shape[-1]}) for hidden states of shape {h.shape} and at least one "
-            f"class, got {w.shape}"
+            f"class, got {w.shape}{': np.transpose(classifier) would do' if transposed else ''}"
         )
     if b is not None and b.shape != w.shape[:1]:
         raise ValueError(f"bias: expected shape {w.shape[:1]}, got {b.shape}")

@@ -90,13 +90,16 @@ def _wrapped(function: Callable[P, R], reasons: Mapping[str, str]) -> Callable[P
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TypeError:
+        except TypeError as error:
             unknown = [name for name in kwargs if name not in taken]
             if unknown:
                 refuse_keywords(call, unknown)
+            if len(args) > len(taken) - len(named) and named:
+                raise TypeError(f"{error}: what follows has a name, as in {named[0]}=") from None
             raise
 
     taken = inspect.signature(function).parameters
+    named = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
     call.__dict__["_refused"] = reasons
     return call
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _advice, _core
 from ._arrays import FLOAT64, LOGIT_TYPES, Array, Layout, Logits, Shape, as_array, as_grad_output, row_type
-from ._call import Call
+from ._call import Call, with_advice
 from ._config import resolve_threads
 from ._options import LossOptions
 from ._targets import Targets, accepted_indices, as_targets, check_indices, has_k_classes, shape_of_k
@@ -63,28 +63,29 @@ def named_indices() -> Iterator[None]:
     try:
         yield
     except (IndexError, TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("targets: ", "indices: ", 1)) from None
+        raise type(error)(str(error).replace("targets", "indices")) from None
 
 
 def as_named(indices: npt.ArrayLike, logits: Logits | Layout, ignore_index: int | None) -> Named:
     """Check class indices: of the rows' shape, or K of each row on the class axis."""
     given = as_array("indices", indices)
     axis = logits.axis
+    accepted = f"class indices (integers) of shape {logits.row_shape} or {shape_of_k(logits)}"
+    if given.dtype.kind not in "iu" and (given.size or given is indices):
+        found = _advice.of_labels(given, logits.shape, ignore_index, "indices")
+        raise TypeError(f"indices: expected {accepted}, got {found}")
     if given.shape == logits.row_shape:
         with named_indices():
             return Named(as_targets(given, logits, ignore_index), given.shape, axis)
     if not has_k_classes(given, logits):
-        raise ValueError(
-            f"indices: expected class indices of shape {logits.row_shape} or {shape_of_k(logits)}, got shape "
-            f"{given.shape}"
-        )
+        raise ValueError(f"indices: expected {accepted}, got shape {given.shape}")
     if given.dtype.kind not in "iu":
         raise TypeError(f"indices: expected class indices (integers), got {given.dtype}")
     k = given.shape[axis]
     t = np.ascontiguousarray(np.moveaxis(given, axis, -1)).reshape(logits.rows, k)
     empty = np.zeros(t.shape, bool) if ignore_index is None else np.asarray(t == ignore_index)
     check_indices("indices", t, empty, logits, accepted_indices(logits.classes, ignore_index))
-    ignored = empty.all(-1) if k else np.zeros(logits.rows, bool)
+    ignored = np.asarray(empty.all(-1)) if k else np.zeros(logits.rows, bool)
     of_rows = ignored.reshape(logits.row_shape) if ignored.any() else None
     sparse_indices = np.where(empty, -1, t).astype(np.int64)
     return Named(Targets(sparse_indices=sparse_indices, k=k, given=(given,), ignored=of_rows), given.shape, axis, empty)
@@ -114,7 +115,7 @@ def evaluate(
     entropies = np.empty(z.rows, dtype) if entropy else None
     log_prob = np.empty(z.rows if named.empty is None else (z.rows, t.k), dtype)
     if named.empty is None:  # they are minus the losses
-        with named_indices():
+        try:
             _core.loss(
                 call,
                 gradient_scale=-scale,
@@ -124,6 +125,9 @@ def evaluate(
                 entropy_grad_output=dentropy,
                 entropies=entropies,
             )
+        except IndexError as error:
+            with named_indices():
+                raise with_advice(error, call.options, z, t) from None
         np.subtract(0.0, log_prob, out=log_prob)
     else:
         if dlog_prob is not None:  # the log-probabilities times these are a loss whose target probabilities they are

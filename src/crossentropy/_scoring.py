@@ -261,7 +261,7 @@ def _check_indices(targets: Array | Stored, logits: Layout, ignore_index: int | 
     classes = logits.classes
     if targets.dtype.kind not in "iu":
         some = np.asarray(targets[next(blocks(targets.shape, 1), (slice(0),))])
-        found = _advice.of_labels(some, some, logits.shape, ignore_index)
+        found = _advice.of_labels(some, logits.shape, ignore_index)
         raise TypeError(f"targets: expected {accepted_targets(logits)}, got {found}")
     first = 0
     for at in blocks(targets.shape, 1):

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ._advice import NUMBERED
 from ._arrays import Array, Shape
 from ._files import COPY_BYTES, check_kind, named, write_all
 
@@ -165,6 +166,7 @@ def _header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
         raise ValueError("pickled objects are refused")
     if dtype.kind not in "biufc":
         hint = " (NumPy saves bfloat16 so: save it as float32)" if dtype == np.dtype("V2") else ""
+        hint = f": {NUMBERED}" if dtype.kind in "US" else hint
         raise ValueError(f"expected an array of numbers, got dtype {dtype}{hint}")
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"expected a shape of integers of at least 0, got {shape}")

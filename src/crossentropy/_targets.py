@@ -151,7 +151,9 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
             f"{indices.shape} and {probabilities.shape}"
         )
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}")
+        swapped = np.asarray(targets.probabilities).dtype.kind in "iu"
+        hint = ": indices come first, then probabilities" if swapped else ""
+        raise TypeError(f"targets: expected class indices (integers), got {indices.dtype}{hint}")
     k = indices.shape[axis]
     q = np.ascontiguousarray(np.moveaxis(probabilities, axis, -1)).reshape(logits.rows, k)
     t = np.ascontiguousarray(np.moveaxis(indices, axis, -1)).reshape(q.shape)
@@ -221,7 +223,8 @@ def check_indices(name: str, indices: Array, empty: Array, logits: Logits | Layo
     bad = ((indices < 0) | (indices >= logits.classes)) & ~empty
     if bad.any():
         row, slot = np.argwhere(bad)[0]
-        raise IndexError(f"{name}: expected {accepted}, got {indices[row, slot]} in row {row}")
+        advice = _advice.of_indices(indices[~empty], logits.classes, None, in_order=False, name="indices")
+        raise IndexError(f"{name}: expected {accepted}, got {indices[row, slot]} in row {row}{advice}")
 
 
 def accepted_indices(classes: int, ignore_index: int | None) -> str:
@@ -233,7 +236,7 @@ def _as_indices(given: Array, targets: npt.ArrayLike, logits: Logits | Layout, i
     if given.dtype.kind not in "iu":
         if given.size == 0 and given is not targets:  # an empty list has no dtype of its own
             return np.empty(given.shape, np.int64)
-        found = _advice.of_labels(given, targets, logits.shape, ignore_index)
+        found = _advice.of_labels(given, logits.shape, ignore_index)
         raise TypeError(f"targets: expected {accepted_targets(logits)}, got {found}")
     if given.dtype.kind == "u" and given.dtype.itemsize == 8:
         beyond = np.flatnonzero(given > np.uint64(2**63 - 1))  # would become negative

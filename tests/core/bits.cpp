@@ -28,7 +28,14 @@ int main() {
             hash.add(&result.loss, sizeof result.loss);
             for (const auto* array : {&problem.logits, &problem.matrix, &problem.diagonal})
                 hash.add(array->data(), array->size() * sizeof(*array)[0]);
-            hash.add(problem.values.data(), problem.values.size() * sizeof problem.values[0]);
+            for (const auto* array : {&problem.values, &problem.entropies, &problem.log_probabilities})
+                hash.add(array->data(), array->size() * sizeof(*array)[0]);
+        });
+    for (int i = 0; i < 1000; ++i)
+        generate_divergence(random, [&](auto& problem) {
+            const double result = evaluate_divergence(problem.p, 1);
+            hash.add(&result, sizeof result);
+            problem.for_written([&](const auto& array) { hash.add(array.data(), array.size() * sizeof array[0]); });
         });
     std::printf("%-8s %016llx\n", kernels().name, static_cast<unsigned long long>(hash.value));
 }

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "divergence.hpp"
 #include "evaluate.hpp"
 
 namespace crossentropy {
@@ -53,9 +54,9 @@ struct Generated {
 
     Problem p;
     std::vector<S> logits, matrix, diagonal;
-    std::vector<RowValue> values;
+    std::vector<RowValue> values, entropies, log_probabilities;
     std::vector<std::int64_t> indices, sparse_indices;
-    std::vector<double> sparse_probabilities, class_weight, sample_weight, grad_output;
+    std::vector<double> sparse_probabilities, remainder, class_weight, sample_weight, grad_output, entropy_grad_output;
     std::vector<RowValue> own_probabilities;   // of the type that logits are computed in
     std::vector<unsigned char> probabilities;  // of some other type
 
@@ -136,14 +137,125 @@ struct Generated {
         if (random.below(3) == 0) p.options.z_loss = 0.001;
         if (random.below(3) == 0) p.options.softcap = 30.0;
         if (random.below(3) == 0) p.options.temperature = 0.7;
+        if (random.below(3) == 0) p.options.entropy_bonus = 0.1;
+        if (random.below(3) == 0 && p.has_single_targets()) p.options.focal_gamma = 2.0;
+        if (random.below(2) == 0) {
+            entropies.resize(rows);
+            p.entropies = entropies.data();
+        }
+        if (random.below(3) == 0) {
+            for (std::size_t i = 0; i < rows; ++i) entropy_grad_output.push_back(random.normal());
+            p.entropy_grad_output = entropy_grad_output.data();
+        }
+        if (p.sparse_indices != nullptr) {
+            if (random.below(2) == 0) {
+                log_probabilities.resize(rows * p.k);
+                log_probabilities.reserve(1);
+                p.log_probabilities = log_probabilities.data();
+                if (random.below(2) == 0) p.probabilities = nullptr;
+            } else if (p.class_stride == 1 && random.below(2) == 0) {
+                for (std::size_t i = 0; i < rows; ++i) remainder.push_back(random.uniform());
+                remainder.reserve(1);
+                p.remainder = remainder.data();
+                p.entropies = nullptr;
+                p.entropy_grad_output = nullptr;
+                p.options.label_smoothing = p.options.entropy_bonus = 0.0;
+                p.class_weight = nullptr;
+            }
+            for (std::int64_t& c : sparse_indices)
+                if (p.remainder != nullptr || p.log_probabilities != nullptr)
+                    if (random.below(10) == 0) c = -1;
+        }
         p.options.reduction = Reduction(int(random.below(3)));
-        if (p.matrix != nullptr && random.below(3) == 0) {
+        if (p.matrix != nullptr && p.remainder == nullptr && random.below(3) == 0) {
             diagonal.resize(rows * classes);
             diagonal.reserve(1);
             p.diagonal = diagonal.data();
         }
     }
 };
+
+// Logits of types A and B of two models, and where their gradients go.
+template <class A, class B>
+struct GeneratedDivergence {
+    using RowValue = std::conditional_t<sizeof(A) == 8 || sizeof(B) == 8, double, float>;
+
+    DivergenceProblem p;
+    std::vector<A> first, dfirst;
+    std::vector<B> second, dsecond;
+    std::vector<RowValue> values;
+    std::vector<double> sample_weight, grad_output;
+
+    GeneratedDivergence(Random& random, ElementType a, ElementType b) {
+        const std::size_t classes = 1 + (random.below(20) == 0 ? random.below(9000) : random.below(300));
+        const std::size_t rows = std::min<std::size_t>(random.below(70), 100000 / classes);
+        const double widths[] = {0.01, 1.0, 10.0, 1000.0}, distances[] = {0.0, 1e-8, 1e-3, 1.0, 1e39};
+        const double width = widths[random.below(4)], distance = distances[random.below(5)];
+        for (std::size_t i = 0; i < rows * classes; ++i) {
+            const double z = width * random.normal();
+            const std::uint64_t special = random.below(2000);
+            first.push_back(A(special == 0 ? -kInf : special == 1 && random.below(20) == 0 ? kNaN : z));
+            second.push_back(B(random.below(1000) == 0 ? -kInf : z + distance * random.normal()));
+        }
+        for (std::size_t i = 0; i < rows; ++i) {
+            sample_weight.push_back(random.below(5) == 0 ? 0.0 : random.uniform());
+            grad_output.push_back(random.normal() * (random.below(30) == 0 ? 1e40 : 1.0));
+        }
+        dfirst.resize(rows * classes);
+        dsecond.resize(rows * classes);
+        values.resize(rows);
+        p.rows = p.first.rows = p.second.rows = rows;
+        p.classes = p.first.classes = p.second.classes = classes;
+        p.first.type = a;
+        p.second.type = b;
+        p.first.logits = first.data();
+        p.second.logits = second.data();
+        p.first.matrix = random.below(3) == 0 ? nullptr : random.below(3) == 0 ? first.data() : dfirst.data();
+        p.second.matrix = random.below(3) == 0 ? nullptr : random.below(3) == 0 ? second.data() : dsecond.data();
+        p.row_values = values.data();
+        p.jensen_shannon = random.below(3) == 0;
+        p.beta = 0.001 + 0.998 * random.uniform();
+        if (random.below(4) == 0) p.first.options.softcap = 30.0;
+        if (random.below(4) == 0) p.second.options.softcap = random.below(2) ? 30.0 : 5.0;
+        if (random.below(3) == 0) p.first.options.temperature = p.second.options.temperature = 0.7;
+        if (random.below(3) == 0) p.sample_weight = sample_weight.data();
+        if (random.below(3) == 0) p.grad_output = grad_output.data();
+        p.reduction = Reduction(int(random.below(3)));
+    }
+
+    // visit(array) for each that a call may have written.
+    template <class Visit>
+    void for_written(const Visit& visit) {
+        visit(first);
+        visit(second);
+        visit(dfirst);
+        visit(dsecond);
+        visit(values);
+    }
+};
+
+// visit(problem) for a generated pair of models, of any two types of logits.
+template <class Visit>
+void generate_divergence(Random& random, const Visit& visit) {
+    const auto with_type = [&](const auto& go) {
+        switch (random.below(4)) {
+            case 0:
+                return go(float(), ElementType::float32);
+            case 1:
+                return go(double(), ElementType::float64);
+            case 2:
+                return go(float16(), ElementType::float16);
+            default:
+                return go(bfloat16(), ElementType::bfloat16);
+        }
+    };
+    with_type([&](auto a, ElementType type_a) {
+        with_type([&](auto b, ElementType type_b) {
+            GeneratedDivergence<decltype(a), decltype(b)> problem(random, type_a, type_b);
+            visit(problem);
+        });
+    });
+}
 
 // visit(problem, type) for a generated problem of any type of logits.
 template <class Visit>

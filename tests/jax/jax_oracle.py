@@ -11,7 +11,7 @@ OPTIONS = [
     {"label_smoothing": 0.1},
     {"z_loss": 1e-2},
     {"softcap": 3.0, "temperature": 0.7},
-    {"label_smoothing": 0.2, "z_loss": 1e-2, "softcap": 5.0, "temperature": 1.5},
+    {"label_smoothing": 0.2, "z_loss": 1e-2, "entropy_bonus": 0.3, "softcap": 5.0, "temperature": 1.5},
 ]
 REDUCTIONS = ["mean", "sum", "none"]
 EPS = {"float64": 1e-13, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}

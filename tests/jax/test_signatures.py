@@ -13,12 +13,27 @@ CALLS = {
     "cross_entropy": partial(cj.cross_entropy, Z, T),
     "binary_cross_entropy": partial(cj.binary_cross_entropy, T, T),
     "linear_cross_entropy": partial(cj.linear_cross_entropy, Z, jnp.eye(3), T),
+    "log_prob": partial(cj.log_prob, Z, T),
+    "linear_log_prob": partial(cj.linear_log_prob, Z, jnp.eye(3), T),
+    "kl_divergence": partial(cj.kl_divergence, Z, Z),
+    "jensen_shannon": partial(cj.jensen_shannon, Z, Z),
+    "linear_kl_divergence": partial(cj.linear_kl_divergence, Z, jnp.eye(3), Z, jnp.eye(3)),
+    "linear_jensen_shannon": partial(cj.linear_jensen_shannon, Z, jnp.eye(3), Z, jnp.eye(3)),
 }
+OF_LOSS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
+LOG_PROB = Differs("it has one number for each index and no loss", without=(*OF_LOSS, "reduction"))
+DIVERGENCE = Differs("it compares two models and has no targets", without=("ignore_index", *OF_LOSS))
 DIFFERENT = {
+    "log_prob": LOG_PROB,
+    "linear_log_prob": LOG_PROB,
+    "kl_divergence": DIVERGENCE,
+    "jensen_shannon": DIVERGENCE,
+    "linear_kl_divergence": DIVERGENCE,
+    "linear_jensen_shannon": DIVERGENCE,
     "binary_cross_entropy": Differs(
         "its logits are log-odds, of which none is ignored",
-        without=("ignore_index", "z_loss", "softcap", "temperature"),
-    )
+        without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
+    ),
 }
 
 

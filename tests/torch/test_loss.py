@@ -205,6 +205,8 @@ def test_refuses_as_torch_does(args, options):
     "options",
     [
         {"z_loss": -1.0},
+        {"entropy_bonus": math.nan},
+        {"focal_gamma": -1.0},
         {"softcap": 0.0},
         {"temperature": 0.0},
         {"sample_weight": torch.ones(2)},
@@ -262,6 +264,60 @@ def test_weights_that_are_to_be_learnt():
 def test_deprecated_reductions():
     with pytest.warns(UserWarning, match="size_average and reduce"):
         assert torch.equal(ct.cross_entropy(Z, T, None, False), ct.cross_entropy(Z, T, reduction="sum"))
+
+
+@pytest.mark.parametrize("path", ["core", "composed"])
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss(gamma, path, request):
+    if path == "composed":
+        request.getfixturevalue("composed")
+    z, t, w, s = problem((6, 5))
+    z[2] = torch.tensor([0.0, -30.0, -40.0, -35.0, -60.0])
+    t[2] = 0
+    options = {"focal_gamma": gamma, "entropy_bonus": -0.1, "z_loss": 1e-3, "softcap": 50.0}
+    for reduction in REDUCTIONS:
+        expected = reference(z, t, w, s, reduction, **options)
+        upstream = torch.ones(expected[0].shape, dtype=torch.float64)
+        ours = loss_and_gradient(z, t, upstream, weight=w, sample_weight=s, reduction=reduction, **options)
+        torch.testing.assert_close(ours, expected)
+    h, W = torch.randn(6, 3).double().requires_grad_(), torch.randn(5, 3).double().requires_grad_()
+    head = ct.linear_cross_entropy(h, W, t, **options)
+    whole = ct.cross_entropy(h @ W.t(), t, **options)
+    torch.testing.assert_close(head, whole)
+    torch.testing.assert_close(torch.autograd.grad(head, (h, W)), torch.autograd.grad(whole, (h, W)))
+
+
+def test_focal_loss_of_certain_and_of_impossible_classes():
+    z = torch.tensor([[0.0, -200.0], [0.0, -math.inf], [-math.inf, 0.0], [200.0, 0.0]], requires_grad=True)
+    with torch.device("cpu"):  # a mode, so that the loss is composed
+        composed = ct.cross_entropy(z, torch.tensor([0, 0, 0, 1]), reduction="none", focal_gamma=0.5)
+    for losses in (composed, ct.cross_entropy(z, torch.tensor([0, 0, 0, 1]), reduction="none", focal_gamma=0.5)):
+        assert losses.tolist() == [0, 0, math.inf, 200]
+        (dz,) = torch.autograd.grad(losses.sum(), z, create_graph=True)
+        assert dz.tolist() == [[0, 0], [0, 0], [-1, 1], [1, -1]]
+
+
+def test_focal_loss_differentiates_twice():
+    z, t, w, s = problem((4, 3))
+    z = z.requires_grad_()
+
+    def loss(z):
+        return ct.cross_entropy(z, t, w, sample_weight=s, focal_gamma=1.5, entropy_bonus=0.2)
+
+    assert torch.autograd.gradcheck(loss, (z,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(loss, (z,), check_fwd_over_rev=True)
+
+
+def test_focal_loss_is_refused_for_probabilities():
+    q = Z.softmax(1)
+    for call in (
+        lambda: ct.cross_entropy(Z, q, focal_gamma=1.0),
+        lambda: ct.linear_cross_entropy(Z, torch.eye(5), q, focal_gamma=1.0),
+    ):
+        with pytest.raises(ValueError, match="focal_gamma: expected 0 for targets that are probabilities"):
+            call()
+    with pytest.raises(ValueError, match="focal_gamma: expected 0 with label_smoothing"):
+        ct.cross_entropy(Z, T, focal_gamma=1.0, label_smoothing=0.1)
 
 
 def test_byte_targets():

@@ -29,6 +29,12 @@ def forward(module, *sizes, targets=T):
 CALLS = {
     "cross_entropy": partial(ct.cross_entropy, Z, T),
     "linear_cross_entropy": partial(ct.linear_cross_entropy, Z, W, T),
+    "log_prob": partial(ct.log_prob, Z, T),
+    "linear_log_prob": partial(ct.linear_log_prob, Z, W, T),
+    "kl_divergence": partial(ct.kl_divergence, Z, Z),
+    "jensen_shannon": partial(ct.jensen_shannon, Z, Z),
+    "linear_kl_divergence": partial(ct.linear_kl_divergence, Z, W, Z, W),
+    "linear_jensen_shannon": partial(ct.linear_jensen_shannon, Z, W, Z, W),
     "binary_cross_entropy_with_logits": partial(ct.binary_cross_entropy_with_logits, Z, Z),
     "BCEWithLogitsLoss": forward(ct.BCEWithLogitsLoss, targets=Z),
     "CrossEntropyLoss": forward(ct.CrossEntropyLoss),
@@ -44,12 +50,25 @@ HEAD_LIKE_TORCH = Differs(
     first=("reduction", "ignore_index", "label_smoothing"),
     defaults={"ignore_index": None},
 )
+OF_THE_LOSS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
+LOG_PROB = Differs("it returns no loss, and one number for each index", without=(*OF_THE_LOSS, "reduction"))
+DIVERGENCE = Differs(
+    "its targets are the teacher's probabilities; reduction comes first, as in torch's functions",
+    without=(*OF_THE_LOSS, "ignore_index"),
+    first=("reduction",),
+)
 BINARY_LIKE_TORCH = Differs(
     "it stands in place of torch's own, which has the reduction first; of log-odds none is ignored",
-    without=("ignore_index", "z_loss", "softcap", "temperature"),
+    without=("ignore_index", "z_loss", "entropy_bonus", "softcap", "temperature"),
     first=("reduction",),
 )
 DIFFERENT = {
+    "log_prob": LOG_PROB,
+    "linear_log_prob": LOG_PROB,
+    "kl_divergence": DIVERGENCE,
+    "jensen_shannon": DIVERGENCE,
+    "linear_kl_divergence": DIVERGENCE,
+    "linear_jensen_shannon": DIVERGENCE,
     "binary_cross_entropy_with_logits": BINARY_LIKE_TORCH,
     "BCEWithLogitsLoss": BINARY_LIKE_TORCH,
     "cross_entropy": LIKE_TORCH,

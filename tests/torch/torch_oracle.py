@@ -10,7 +10,7 @@ OPTIONS = [
     {"label_smoothing": 0.1},
     {"z_loss": 1e-2},
     {"softcap": 3.0, "temperature": 0.7},
-    {"label_smoothing": 0.2, "z_loss": 1e-2, "softcap": 5.0},
+    {"label_smoothing": 0.2, "z_loss": 1e-2, "entropy_bonus": 0.3, "softcap": 5.0},
 ]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 REDUCTIONS = ["mean", "sum", "none"]

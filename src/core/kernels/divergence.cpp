@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 
 #include "../divergence.hpp"
@@ -19,7 +20,6 @@ class DivergenceKernel {
     static constexpr bool kInDouble = std::is_same_v<T, double>;
 
     const DivergenceProblem& p;
-    const Problem plain;  // without a soft cap
     const GroupsOfRow<T> groups;
     const bool difference_of_caps;  // equal soft caps: the difference of capped logits from that of the logits
     T* const copies[2];             // of the logits, where they are not computed with as they lie
@@ -50,8 +50,8 @@ class DivergenceKernel {
     // nothing written, where float32 does not hold what it takes.
     bool row(std::size_t row, double scale, double& value) const {
         const RowView<T> za = read(p.first, 0, row), zb = read(p.second, 1, row);
-        const double max_a = block_max<false, T>(plain, za.whole, groups.whole, groups.rest ? za.last : nullptr);
-        const double max_b = block_max<false, T>(plain, zb.whole, groups.whole, groups.rest ? zb.last : nullptr);
+        const Range of_a = range_of(groups, za), of_b = range_of(groups, zb);
+        const double max_a = of_a.max, max_b = of_b.max;
         if (!(std::abs(max_a) < kInf && std::abs(max_b) < kInf)) return invalid(row, value);
         const double r_a = store_exponentials(p.first, groups, za, max_a, a_row);
         const double r_b = store_exponentials(p.second, groups, zb, max_b, b_row);
@@ -62,6 +62,21 @@ class DivergenceKernel {
         const f64 lse = log1p(r);
         const RowShift<T> shift(p.first, max_a, max_b, lse[1] - lse[0]);
         if (difference_of_caps) store_differences_of_caps(row);
+        // Differences that may be infinite take more instructions.
+        constexpr double largest = double(std::numeric_limits<T>::max()) / 8;
+        const bool finite = max_a < largest && max_b < largest && of_a.least > -largest && of_b.least > -largest;
+        const auto [sum, excess] = finite ? sums<true>(za, zb, shift, r_a, r_b) : sums<false>(za, zb, shift, r_a, r_b);
+        return p.jensen_shannon ? js(row, scale, excess, value) : kl(row, scale, sum, excess, za, zb, value);
+    }
+
+ private:
+    // The sums over the classes of KL's terms and of the changes b - a. Exponentials become probabilities.
+    struct RowSumsOfTerms {
+        double value, change;
+    };
+    template <bool finite>
+    RowSumsOfTerms sums(const RowView<T>& za, const RowView<T>& zb, const RowShift<T>& shift, double r_a,
+                        double r_b) const {
         const V scale_a = splat<V>(1.0 / (1.0 + r_a)), scale_b = splat<V>(1.0 / (1.0 + r_b));
         LaneSums<T> values, changes;
         // In locals: the compiler cannot tell that what is stored leaves the members as they are.
@@ -83,26 +98,24 @@ class DivergenceKernel {
                     difference = {load<V>(delta_of + at), V{}};
                 else
                     difference = two_diff(load<V>(u_b + in_group), load<V>(u_a + in_group));
-                const V delta = shift.log_ratio(difference);
+                const V delta = shift.template log_ratio<finite>(difference);
                 const V a = load<V>(a_of + at) * scale_a, b = load<V>(b_of + at) * scale_b;
-                const KlTerm<V> term = kl_term(a, b, delta);
+                const KlTerm<V> term = kl_term<finite>(a, b, delta);
                 value_of[j] = term.value;
                 change_of[j] = term.change;
                 if (keep_change) {
                     store(a_of + at, a);
                     store(b_of + at, js_terms ? b : term.change);
                 }
-                if (keep_delta)
-                    store(delta_of + at, js_terms ? delta : select<V>(delta < splat<V>(kInf), a * delta, V{}));
+                // In lanes that pad the last group delta may be NaN.
+                if (keep_delta) store(delta_of + at, js_terms ? select<V>(delta == delta, delta, V{}) : term.a_delta);
             }
             add_four(values, vector * kHalves<T>, value_of);
             add_four(changes, vector * kHalves<T>, change_of);
         });
-        const double sum = values.fold(), excess = changes.fold();
-        return p.jensen_shannon ? js(row, scale, excess, value) : kl(row, scale, sum, excess, za, zb, value);
+        return {values.fold(), changes.fold()};
     }
 
- private:
     RowView<T> read(const Problem& side, int i, std::size_t row) const {
         if constexpr (kInDouble)
             if (side.type == ElementType::float64 && copied(side) && !(side.options.softcap < kInf)) {

@@ -91,6 +91,47 @@ inline RowView<T> read_row(const Problem& side, std::size_t row, const GroupsOfR
     return view;
 }
 
+// The lanes from `count` on become 0.
+template <class V>
+inline V pad_with_zero(V v, int count) {
+    Element<V> lane[sizeof(V) / sizeof(Element<V>)];
+    store(lane, v);
+    std::fill(lane + count, std::end(lane), Element<V>(0));
+    return load<V>(lane);
+}
+
+struct Range {
+    double max, least;
+};
+// The largest and the least of a row's logits. A NaN is left out.
+template <class T>
+inline Range range_of(const GroupsOfRow<T>& groups, const RowView<T>& z) {
+    using V = Vector<T>;
+    V max[4], minus_least[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) max[j] = minus_least[j] = splat<V>(-kInf);
+    groups.for_fours([&](int g, int vector, int count) CE_INLINE_LAMBDA {
+        const T* const u = z.group(g, groups.whole);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+            const int at = j * kLanes<T> + vector * kWidth<T>;
+            if (at >= count) break;
+            const V logit = load<V>(u + at);
+            max[j] = highest(logit, max[j]);
+            // What pads the last classes is left out.
+            minus_least[j] =
+                highest(at + kWidth<T> <= count ? -logit : -pad_with_zero(logit, count - at), minus_least[j]);
+        }
+    });
+#pragma GCC unroll 4
+    for (int j = 1; j < 4; ++j) {
+        max[0] = highest(max[j], max[0]);
+        minus_least[0] = highest(minus_least[j], minus_least[0]);
+    }
+    const auto higher = [](T a, T b) { return a > b ? a : b; };
+    return {double(fold_lanes(max[0], higher)), -double(fold_lanes(minus_least[0], higher))};
+}
+
 // Stores the exponentials of a row relative to its maximum, and returns the sum of all but one that attains it.
 template <class T>
 inline double store_exponentials(const Problem& side, const GroupsOfRow<T>& groups, const RowView<T>& z, double max,

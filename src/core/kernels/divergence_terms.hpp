@@ -43,14 +43,24 @@ struct PhiConstants<double> {
                                         0x1.997e20df4cdd0p-37,
                                         0x1.b054802499e3cp-41};  // error 2^-54.2
 };
+// By Estrin's scheme: a chain of eight fused multiply-adds would be most of the time that a class takes.
 template <class V>
 CE_INLINE V phi(V x) {
-    using C = PhiConstants<Element<V>>;
-    constexpr int degree = int(std::size(C::series)) - 1;
-    V series = splat<V>(C::series[degree]);
-#pragma GCC unroll 16
-    for (int k = degree - 1; k >= 0; --k) series = fma(series, x, splat<V>(C::series[k]));
-    return x * x * series;
+    constexpr auto& c = PhiConstants<Element<V>>::series;
+    constexpr int terms = int(std::size(c));
+    static_assert(terms % 2 == 0);
+    const V x2 = x * x, x4 = x2 * x2;
+    V pair[terms / 2];
+#pragma GCC unroll 8
+    for (int k = 0; k < terms / 2; ++k) pair[k] = fma(splat<V>(c[2 * k + 1]), x, splat<V>(c[2 * k]));
+    constexpr int quads = terms / 4;
+    V quad[quads];
+#pragma GCC unroll 8
+    for (int k = 0; k < quads; ++k) quad[k] = fma(pair[2 * k + 1], x2, pair[2 * k]);
+    V series = terms % 4 ? pair[terms / 2 - 1] : quad[quads - 1];
+#pragma GCC unroll 8
+    for (int k = terms % 4 ? quads - 1 : quads - 2; k >= 0; --k) series = fma(series, x4, quad[k]);
+    return x2 * series;
 }
 
 // log(1 + x) = x - psi(x) for the tiny x that is left of a sum that would be 0 without rounding.
@@ -60,6 +70,14 @@ inline double psi_of_tiny(double x) { return x * x * (0.5 - x * (1.0 / 3 - x * 0
 // probabilities: the difference of the maxima, and that of log-sum-exp from the maximum.
 template <class T>
 struct RowShift;
+
+// An infinity stays what it is; two logits of -inf, whose difference is NaN, count as equal.
+template <bool finite, class V>
+CE_INLINE V with_errors(V value, V error) {
+    if constexpr (finite) return value + error;
+    const V kept = select<V>(value == value, value, V{});
+    return select<V>(value - value == 0, value + error, kept);
+}
 template <>
 struct RowShift<float> {
     f32 high, low;
@@ -71,15 +89,10 @@ struct RowShift<float> {
         low = splat<f32>(shift - double(rounded));
     }
     // The difference is exact: value + error.
+    template <bool finite>
     CE_INLINE f32 log_ratio(Exact<f32> difference) const {
         const Exact<f32> shifted = two_diff(difference.value, high);
-        return with_errors(shifted.value, shifted.error + (difference.error - low));
-    }
-    // An infinity stays what it is; two logits of -inf, whose difference is NaN, count as equal.
-    template <class V>
-    static CE_INLINE V with_errors(V value, V error) {
-        const V kept = select<V>(value == value, value, V{});
-        return select<V>(value - value == 0, value + error, kept);
+        return with_errors<finite>(shifted.value, shifted.error + (difference.error - low));
     }
 };
 template <>
@@ -95,32 +108,38 @@ struct RowShift<double> {
         low = splat<f64>(shift.error);
     }
     // The maxima go first: what differs by a constant only leaves 0, whatever the temperature.
+    template <bool finite>
     CE_INLINE f64 log_ratio(Exact<f64> difference) const {
         const Exact<f64> shifted = two_diff(difference.value, high);
         const f64 error = shifted.error + (difference.error - low);
         const f64 x = shifted.value * inverse;
         const f64 x_error = fma(shifted.value, inverse, -x) + fma(shifted.value, inverse_error, error * inverse);
         const Exact<f64> ratio = two_diff(x, lse);
-        return RowShift<float>::with_errors(ratio.value, ratio.error + x_error);
+        return with_errors<finite>(ratio.value, ratio.error + x_error);
     }
 };
 
 // A class in KL(a || b).
 template <class V>
 struct KlTerm {
-    V value;   // a phi(delta), which is b - a - a delta: at least 0
-    V change;  // a expm1(delta), which is b - a
+    V value;    // a phi(delta), which is b - a - a delta: at least 0
+    V change;   // a expm1(delta), which is b - a
+    V a_delta;  // 0 where delta is infinite, which is a class that is impossible in `a`
 };
-template <class V>
+// `finite`: delta is, of every class.
+template <bool finite, class V>
 CE_INLINE KlTerm<V> kl_term(V a, V b, V delta) {
-    const auto near = magnitude(delta) <= splat<V>(1.0);
-    const V x = select<V>(near, delta, V{});
-    const V phi_x = phi(x);
+    const auto near = delta * delta <= splat<V>(1.0);
+    const V phi_delta = phi(delta);  // of any meaning only where that is so
     const V change = b - a;
-    // An infinite delta is a class that is impossible in `a`, whose term is b.
-    const V a_delta = select<V>(delta < splat<V>(kInf), a * delta, V{});
-    const V value = select<V>(near, a * phi_x, change - a_delta);
-    return {select<V>(value < 0, V{}, value), select<V>(near, fma(a, phi_x, a * x), change)};
+    V a_delta = a * delta;
+    if constexpr (!finite) a_delta = select<V>(delta < splat<V>(kInf), a_delta, V{});
+    V value = select<V>(near, a * phi_delta, change - a_delta);
+    if constexpr (finite)
+        value = highest(value, V{});  // also where a NaN pads the last group
+    else
+        value = select<V>(value < 0, V{}, value);  // a NaN stays
+    return {value, select<V>(near, fma(a, phi_delta, a_delta), change), a_delta};
 }
 
 // psi(y) = y - log(1 + y) for s = y / (2 + y) of a size up to 1/4: s y - 2 (s^3 / 3 + s^5 / 5 + ...).
@@ -148,9 +167,8 @@ CE_INLINE JsTerm js_term(f64 a, f64 b, f64 delta, double beta) {
     const f64 weight_less = select<f64>(b_is_more, weight_a, weight_b);
 
     const auto near = size <= splat<f64>(1.0);
-    const f64 x = -select<f64>(near, size, f64{});
-    const f64 gap = select<f64>(near, -(x + phi(x)), 1.0 - exp(-size));  // 1 - less / more
-    const f64 ratio = 1.0 - gap;                                         // less / more
+    const f64 gap = select<f64>(near, size - phi(-size), 1.0 - exp(-size));  // 1 - less / more
+    const f64 ratio = 1.0 - gap;                                             // less / more
     const auto possible = ratio > 0;
     // m / less - 1, and more / m - 1.
     const f64 r_less = weight_more * gap / select<f64>(possible, ratio, splat<f64>(1.0));

@@ -184,7 +184,7 @@ def score_files(
     if result.looks_like_probabilities and logits is not None:
         tell(
             f"crossentropy: warning: {logits}: every row looks like probabilities (non-negative, sums to 1): "
-            "softmax would be applied twice; logits were expected"
+            "softmax would be applied twice; logits were expected, of which np.log(probabilities) are some"
         )
     if result.negative_targets:
         tell(

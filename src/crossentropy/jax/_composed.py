@@ -1,9 +1,10 @@
 """The loss in JAX's own operations: for devices other than the CPU, and for derivatives that the core lacks."""
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from .._options import LossOptions
+from .._options import LossOptions, Reduction
+from ._softmax import Scale, entropy, focal
 
 
 def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -> Array:
@@ -23,7 +24,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     z = jnp.where(counted[..., None], z, 0.0)  # rows that do not count may hold NaN
     u = z
     if options.softcap < jnp.inf:
-        u = jnp.where(jnp.isinf(z), z, options.softcap * jnp.tanh(z / options.softcap))
+        u = jnp.where(jnp.isinf(z), lax.stop_gradient(z), options.softcap * jnp.tanh(z / options.softcap))
     if options.temperature != 1.0:
         u = u / options.temperature
 
@@ -34,7 +35,10 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
 
     omega = jnp.ones_like(m) if w is None or probabilities else w[t]
-    if not probabilities and options.label_smoothing == 0.0:
+    scale = Scale(options.softcap, options.temperature)
+    if options.focal_gamma > 0.0:
+        losses = jnp.where(omega == 0, 0.0 * log_total, omega * focal(scale, options.focal_gamma, z, t))
+    elif not probabilities and options.label_smoothing == 0.0:
         distance = jnp.take_along_axis(below, t[..., None], -1)[..., 0]
         losses = omega * (jnp.where(omega == 0, 0.0, distance) + log_total)
     else:
@@ -49,30 +53,35 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
         losses = (b * distance).sum(-1) + b.sum(-1) * log_total
     if options.z_loss > 0.0:
         losses = losses + options.z_loss * omega * (m + log_total) ** 2
+    if options.entropy_bonus != 0.0:
+        losses = losses - options.entropy_bonus * omega * entropy(scale, z)
     if not probabilities:
         losses = losses * jnp.where(known, 1.0, jnp.nan)
     weight = omega if s is None else omega * s
     losses = jnp.where(counted, losses if s is None else s * losses, 0.0)
-    return reduced(options, losses, jnp.where(counted, weight, 0.0))
+    return reduced(options.reduction, losses, jnp.where(counted, weight, 0.0))
 
 
 def counted_rows(options: LossOptions, rows: tuple[int, ...], t: Array, s: Array | None) -> Array:
     """Which rows count."""
     counted = jnp.ones(rows, bool) if s is None else s != 0
-    if t.ndim == len(rows) and options.ignore_index is not None:
-        # No target equals an index that their dtype cannot hold.
-        info = jnp.iinfo(t.dtype)
-        if info.min <= options.ignore_index <= info.max:
-            counted &= t != options.ignore_index
-    return counted
+    return counted & ~ignored(options, t) if t.ndim == len(rows) else counted
 
 
-def reduced(options: LossOptions, losses: Array, weights: Array) -> Array:
+def ignored(options: LossOptions, indices: Array) -> Array:
+    """Which indices are `ignore_index`; none, if it is a number that their dtype cannot hold."""
+    info = jnp.iinfo(indices.dtype)
+    if options.ignore_index is None or not info.min <= options.ignore_index <= info.max:
+        return jnp.zeros(indices.shape, bool)
+    return indices == options.ignore_index
+
+
+def reduced(reduction: Reduction, losses: Array, weights: Array) -> Array:
     """Reduce the losses of rows; the mean over nothing that counts is 0."""
-    if options.reduction == "none":
+    if reduction == "none":
         return losses
     total = losses.sum()
-    if options.reduction == "sum":
+    if reduction == "sum":
         return total
     divisor, counts = weights.sum(), jnp.any(weights != 0)
     divisor = jnp.where(divisor == 0, jnp.nan, divisor)  # weights of both signs add up to 0

@@ -11,11 +11,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .._arrays import Layout, as_array, as_weights
-from .._call import total_weight
-from .._options import LossOptions, Reduction, as_integer, loss_options
-from .._targets import TopKTargets, accepted_targets, as_targets
+from .._call import check_options, total_weight
+from .._options import LossOptions, Reduction, loss_options
+from .._targets import Targets, TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
+from ._indices import as_axis, check_narrowed, is_traced
 from ._rules import NONE
 
 _LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
@@ -32,6 +33,8 @@ def cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -50,7 +53,7 @@ def cross_entropy(
     where : boolean array, optional
         Of the logits' shape: the classes that take part, as in `jax.nn.softmax`. Of that shape without the class axis:
         the rows that count.
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature
         As for `crossentropy.cross_entropy`.
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum by the total weight of the rows that count, which may be negative. Where no row counts
@@ -88,20 +91,15 @@ def cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
     )
     z = as_logits(logits)
-    axis = as_integer("axis", axis)
-    if not -z.ndim <= axis < z.ndim:
-        raise ValueError(
-            f"axis: expected an integer in [{-z.ndim}, {z.ndim}) for logits of shape {z.shape}, got {axis}"
-        )
-    axis %= z.ndim
+    axis = as_axis(axis, z)
     rows = z.shape[:axis] + z.shape[axis + 1 :]
-    if z.shape[axis] == 0:
-        raise ValueError(f"logits: expected at least one class, got shape {z.shape} with the classes on axis {axis}")
     t = as_class_indices_or_probabilities(targets, z.shape, axis, options, row_dtype(z))
     w = NONE if class_weight is None else weights("class_weight", class_weight, z.shape[axis : axis + 1])
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
@@ -214,20 +212,21 @@ def as_class_indices_or_probabilities(
     if isinstance(targets, TopKTargets):
         raise TypeError(f"targets: expected {accepted_targets(layout)}, got TopKTargets, which are for NumPy arrays")
     # As they came: JAX may be about to narrow them to 32 bits.
-    t: Any = targets if _is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
+    t: Any = targets if is_traced(targets) or isinstance(targets, Array) else as_array("targets", targets)
     t = t if hasattr(t, "dtype") else jnp.asarray(t)
     integers = jnp.issubdtype(t.dtype, jnp.integer)
     if t.shape == rows and rows != shape:
         if not integers:
             raise TypeError(f"targets: expected {accepted_targets(layout)}, got dtype {t.dtype} and shape {t.shape}")
-        if not _is_traced(t):
+        if not is_traced(t):
             total_weight(options, layout, as_targets(np.asarray(t), layout, options.ignore_index))
-            _check_narrowed("targets", np.asarray(t))
+            check_narrowed("targets", np.asarray(t))
         t = jnp.asarray(t)
         return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
     t = jnp.asarray(t)
     if t.shape != shape:
         raise ValueError(f"targets: expected {accepted_targets(layout)}, got shape {t.shape}")
+    check_options(options, Targets(), None)
     if integers or t.dtype == bool:
         return t.astype(dtype)
     if t.dtype not in _LOGIT_TYPES:
@@ -237,30 +236,14 @@ def as_class_indices_or_probabilities(
 
 def weights(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Class or sample weights. Known values are checked here, traced ones by the core."""
-    if not _is_traced(values):
-        _check_narrowed(name, as_weights(name, np.asarray(values), shape))
+    if not is_traced(values):
+        check_narrowed(name, as_weights(name, np.asarray(values), shape))
     array = jnp.asarray(values)
     if array.dtype.kind not in "fiub" and array.dtype not in _LOGIT_TYPES:
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def _is_traced(values: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
-
-
-def _check_narrowed(name: str, known: np.ndarray[Any, Any]) -> None:
-    """Refuse indices and weights that change when JAX narrows them to 32 bits."""
-    with np.errstate(over="ignore"):
-        narrow = known.astype(jax.dtypes.canonicalize_dtype(known.dtype))
-    changed = narrow != known if known.dtype.kind in "iu" else np.isinf(narrow) | ((narrow == 0) != (known == 0))
-    if changed.any():
-        raise ValueError(
-            f"{name}: expected values that {narrow.dtype} holds, since JAX's mode of 64 bits is off, "
-            f"got {known[changed][0]}"
-        )
 
 
 def _restricted(where: Array, z: Array, t: Array, s: Array, axis: int) -> tuple[Array, Array, Array]:

@@ -1,8 +1,10 @@
 """The linear head: logits a chunk of rows at a time, never all at once. Their gradient makes them again."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,8 @@ def linear_cross_entropy(
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
@@ -43,7 +47,8 @@ def linear_cross_entropy(
     targets : array
         Class indices of shape (...), or probabilities of shape (..., C).
     bias : array of shape (C,), optional
-    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, temperature, reduction
+    class_weight, sample_weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap,
+    temperature, reduction
         As for `cross_entropy`.
     max_logits_bytes : int, optional
         At most so many bytes of logits at a time, 64 MiB by default; at least one row.
@@ -74,31 +79,24 @@ def linear_cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        entropy_bonus=entropy_bonus,
+        focal_gamma=focal_gamma,
         softcap=softcap,
         temperature=temperature,
         reduction=reduction,
     )
-    h, W = as_logits(hidden, "hidden"), as_logits(classifier, "classifier")
-    if W.ndim != 2 or not len(W) or h.shape[-1] != W.shape[1]:
-        raise ValueError(
-            f"classifier: expected shape (C, {h.shape[-1]}) for hidden states of shape {h.shape} and at least one "
-            f"class, got {W.shape}"
-        )
-    classes, rows = len(W), h.shape[:-1]
-    if bias is not None and jnp.shape(bias) != (classes,):
-        raise ValueError(f"bias: expected shape {(classes,)}, got {jnp.shape(bias)}")
+    head = as_head(hidden, classifier, bias)
+    h, (classes, _), rows, count = head.hidden, head.classifier.shape, head.rows, len(head.hidden)
     t = as_class_indices_or_probabilities(targets, (*rows, classes), len(rows), options, row_dtype(h))
     w = NONE if class_weight is None else weights("class_weight", class_weight, (classes,))
     s = jnp.ones(rows, row_dtype(h)) if sample_weight is None else weights("sample_weight", sample_weight, rows)
 
-    count = math.prod(rows)
-    step = min(rows_of_chunk(max_logits_bytes, classes * row_dtype(h).itemsize), max(count, 1))
+    step = step_of(max_logits_bytes, head)
     flat = t.reshape(count, *t.shape[len(rows) :])
-    b = jnp.zeros((), W.dtype) if bias is None else jnp.asarray(bias)
-    losses, weight = _losses(options, step, h.reshape(count, h.shape[-1]), W, b, flat, w, s.reshape(count))
+    losses, weight = _losses(options, step, h, head.classifier, head.bias, flat, w, s.reshape(count))
     if options.reduction == "none":
         return losses.reshape(rows)
-    return _composed.reduced(options, losses, weight)
+    return _composed.reduced(options.reduction, losses, weight.astype(losses.dtype))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -106,31 +104,74 @@ def _losses(
     options: LossOptions, step: int, h: Array, W: Array, b: Array, t: Array, w: Array, s: Array
 ) -> tuple[Array, Array]:
     """The losses of rows, and their weights in the mean."""
-    count, dtype = len(h), h.dtype
-    wide = W.astype(row_dtype(W))  # where the chunks' gradients are added up
     of_rows = replace(options, reduction="none")
 
-    def chunk(h: Array, W: Array, b: Array, t: Array, s: Array) -> Array:
+    def chunk(h: Array, t: Array, s: Array, W: Array, b: Array) -> Array:
         counted = _composed.counted_rows(options, s.shape, t, s)
-        h = jnp.where(counted[:, None], h, 0)  # rows that do not count may hold NaN
-        z = jnp.matmul(h, W.astype(dtype).T, preferred_element_type=row_dtype(h)) + b.astype(row_dtype(h))
-        return _rules.loss(of_rows, 1, z, t, w, s)
+        return _rules.loss(of_rows, 1, logits_of(h, W, b, counted), t, w, s)
 
     counted = _composed.counted_rows(options, s.shape, t, s)
     weight = jnp.where(counted, s, 0)
     if t.ndim == 1 and w.size:
         weight = weight * w[jnp.where(counted, t, 0)]
+    losses: Array = by_chunks(chunk, step, (h, t, s), (W.astype(row_dtype(W)), b))
+    return losses, weight
+
+
+# What all functions of heads share.
+
+
+class Head(NamedTuple):
+    """A checked head, its rows flat."""
+
+    hidden: Array  # (count, D)
+    classifier: Array  # (C, D)
+    bias: Array  # (C,), or a scalar 0
+    rows: tuple[int, ...]  # the shape that they came in
+
+
+def as_head(hidden: ArrayLike, classifier: ArrayLike, bias: ArrayLike | None, prefix: str = "") -> Head:
+    """Check a head; the prefix is that of its arguments' names."""
+    h, W = as_logits(hidden, f"{prefix}hidden"), as_logits(classifier, f"{prefix}classifier")
+    if W.ndim != 2 or not len(W) or h.shape[-1] != W.shape[1]:
+        raise ValueError(
+            f"{prefix}classifier: expected shape (C, {h.shape[-1]}) for hidden states of shape {h.shape} and at least "
+            f"one class, got {W.shape}"
+        )
+    if bias is not None and jnp.shape(bias) != (len(W),):
+        raise ValueError(f"{prefix}bias: expected shape {(len(W),)}, got {jnp.shape(bias)}")
+    b = jnp.zeros((), W.dtype) if bias is None else jnp.asarray(bias)
+    return Head(h.reshape(math.prod(h.shape[:-1]), h.shape[-1]), W, b, h.shape[:-1])
+
+
+def step_of(max_logits_bytes: int | None, head: Head) -> int:
+    """How many rows a chunk has."""
+    row_bytes = len(head.classifier) * row_dtype(head.hidden).itemsize
+    return min(rows_of_chunk(max_logits_bytes, row_bytes), max(len(head.hidden), 1))
+
+
+def logits_of(h: Array, W: Array, b: Array, counted: Array) -> Array:
+    """The logits of some rows. What a row that does not count holds, NaN it may be, has no part in them."""
+    h = jnp.where(counted[:, None], h, 0)
+    return jnp.matmul(h, W.astype(h.dtype).T, preferred_element_type=row_dtype(h)) + b.astype(row_dtype(h))
+
+
+def by_chunks(function: Callable[..., Any], step: int, of_rows: Sequence[Array], shared: Sequence[Array]) -> Any:
+    """Call ``function(*of_rows, *shared)`` on so many rows at a time; its gradient calls it again.
+
+    The last chunk is filled with rows of zeros.
+    """
+    count = len(of_rows[0])
     if count <= step:
-        return chunk(h, wide, b, t, s), weight
+        return function(*of_rows, *shared)
     padded = -count % step
 
     def chunks(array: Array) -> Array:
-        filled = jnp.pad(array, [(0, padded)] + [(0, 0)] * (array.ndim - 1))  # with rows of sample weight 0
+        filled = jnp.pad(array, [(0, padded)] + [(0, 0)] * (array.ndim - 1))
         return filled.reshape(-1, step, *array.shape[1:])
 
-    def body(nothing: None, rows: tuple[Array, ...]) -> tuple[None, Array]:
-        h, t, s = rows
-        return nothing, jax.checkpoint(chunk)(h, wide, b, t, s)
+    def body(nothing: None, of_rows: tuple[Array, ...]) -> tuple[None, Any]:
+        return nothing, jax.checkpoint(function)(*of_rows, *shared)
 
-    losses = lax.scan(body, None, (chunks(h), chunks(t), chunks(s)))[1]
-    return losses.reshape(-1)[:count], weight
+    results = lax.scan(body, None, tuple(map(chunks, of_rows)))[1]
+    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[:count], results)

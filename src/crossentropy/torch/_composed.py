@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .._options import LossOptions
 from ._kernel import TargetTensors, class_axis, row_dtype, row_shape
+from ._shifted import entropy_of, shifted
 
 
 def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
@@ -41,7 +42,9 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     if index is not None and options.label_smoothing == 0.0:
         losses = below.gather(axis, index.unsqueeze(axis)).squeeze(axis)
         losses = losses if omega is None else torch.where(omega == 0, 0.0, losses)
-        losses = losses + log_total if omega is None else omega * (losses + log_total)
+        losses = losses + log_total
+        losses = losses if options.focal_gamma == 0.0 else _focal(losses, options.focal_gamma)
+        losses = losses if omega is None else omega * losses
     else:
         if index is None:
             q = target.to(u.dtype)
@@ -56,8 +59,18 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     if options.z_loss > 0.0:
         square = options.z_loss * (m + log_total) ** 2
         losses = losses + (square if omega is None else omega * square)
+    if options.entropy_bonus != 0.0:
+        bonus = options.entropy_bonus * entropy_of(shifted(options, z, axis), axis)
+        losses = losses - (bonus if omega is None else omega * bonus)
     losses = losses if s is None else s * losses
     return losses if counted is None else torch.where(counted, losses, 0.0)
+
+
+def _focal(losses: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma (-log p) of losses -log p. A loss of 0 has no gradient, an infinite one its own."""
+    between = (losses > 0) & (losses < torch.inf)
+    each = torch.where(between, losses, 1.0)
+    return torch.where(between, (-torch.expm1(-each)) ** gamma * each, torch.where(losses == 0, 0.0, losses))
 
 
 def counted_rows(options: LossOptions, input: Tensor, targets: TargetTensors) -> tuple[Tensor | None, Tensor | None]:

@@ -123,10 +123,14 @@ def kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype]]:
 
 def check_saved(saved: Any, tensors: Sequence[Tensor], logits: Tensor, targets: TargetTensors) -> None:
     """Raise unless saved tensors came back as what they were: a hook may hand back anything."""
+    check_kinds(saved, tensors)
+    check(logits, targets)
+
+
+def check_kinds(saved: Any, tensors: Sequence[Tensor]) -> None:
     found = kinds(*tensors)
     if found != saved:
         raise RuntimeError(f"saved tensors: expected {saved}, got {found}")
-    check(logits, targets)
     for tensor in tensors:
         if not tensor.is_cpu:
             raise RuntimeError(f"saved tensors: expected all on the CPU, got one on {tensor.device}")

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction
 
 from .._options import Reduction, loss_options
 from . import _composed, _eager
-from ._arguments import check_weights, divisor_of, fits, fits_head, refuse
-from ._kernel import TargetTensors, autocasts, check_memory, row_shape
-from ._linear import HeadTensors, head_loss
+from ._arguments import check_focal, check_weights, divisor_of, fits, fits_head, refuse
+from ._head_chunks import as_head
+from ._kernel import TargetTensors, check_memory, row_shape
+from ._linear import head_loss
 from ._operator import row_losses
 
 
@@ -26,6 +26,8 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     *,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     sample_weight: Tensor | None = None,
@@ -54,6 +56,12 @@ def cross_entropy(
     z_loss : float
         Factor of the squared log-sum-exp that is added to each row's loss, at least 0. Class and sample weights
         multiply it too.
+    entropy_bonus : float
+        Factor of the entropy of the prediction that is subtracted from each row's loss, the confidence penalty; one
+        below 0 adds it. Class and sample weights multiply it as they do the z-loss.
+    focal_gamma : float
+        Each row's loss is multiplied by (1 - p) ** focal_gamma, p the probability of its class: the focal loss, which
+        learns less from what is right already. At least 0; for class indices without smoothing.
     softcap : float, optional
         Logits z become softcap * tanh(z / softcap) first; in [1e-100, 1e100].
     temperature : float
@@ -110,6 +118,8 @@ def cross_entropy(
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -117,6 +127,7 @@ def cross_entropy(
     except (TypeError, ValueError) as error:
         torch_options = (weight, None, ignore_index, None, reduction, label_smoothing)
         refuse(F.cross_entropy, input, target, *torch_options, because=error)
+    check_focal(options, input.shape, target)
     if weight is not None or sample_weight is not None:
         check_weights(row_shape(input), weight, sample_weight)
     if num_items is not None:
@@ -138,6 +149,8 @@ def linear_cross_entropy(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    entropy_bonus: float = 0.0,
+    focal_gamma: float = 0.0,
     softcap: float | None = None,
     temperature: float = 1.0,
     sample_weight: Tensor | None = None,
@@ -159,7 +172,9 @@ def linear_cross_entropy(
         (N, C, d_1, ..., d_K).
     linear_bias : Tensor of shape (C,) or (C, d_1, ..., d_K), optional
         Added to the logits.
-    weight, reduction, label_smoothing, z_loss, softcap, temperature, sample_weight, num_items
+    weight, reduction, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature
+        As for `cross_entropy`.
+    sample_weight, num_items
         As for `cross_entropy`.
     ignore_index : int, optional
         Rows with this class index do not count; -100 where it is not given.
@@ -216,6 +231,8 @@ def linear_cross_entropy(
             ignore_index=-100 if ignore_index is None else ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            entropy_bonus=entropy_bonus,
+            focal_gamma=focal_gamma,
             softcap=softcap,
             temperature=temperature,
             reduction=reduction,
@@ -223,24 +240,14 @@ def linear_cross_entropy(
     except (TypeError, ValueError) as error:
         refuse(F.linear_cross_entropy, *given, because=error, **arguments)
 
-    if autocasts(input):
-        input, linear_weight = _autocast(input), _autocast(linear_weight)
-        linear_bias = None if linear_bias is None else _autocast(linear_bias)
-    batched = input.dim() == 2
+    head, batched = as_head(input, linear_weight, linear_bias), input.dim() == 2
     if not batched:
-        input, target = input.unsqueeze(0), target.unsqueeze(0)
+        target = target.unsqueeze(0)
         sample_weight = None if sample_weight is None else sample_weight.unsqueeze(0)
-    shape = tuple(linear_weight.shape[:-1])
-    head = HeadTensors(
-        input, linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten(), shape
-    )
+    check_focal(loss_of, head.logits.shape, target)
     if weight is not None or sample_weight is not None:
         check_weights(row_shape(head.logits), weight, sample_weight)
     if num_items is not None:
         num_items = divisor_of(num_items, loss_of.reduction)
     loss = head_loss(loss_of, head, TargetTensors(target, weight, sample_weight), num_items)
     return loss if batched or reduction != "none" else loss.squeeze(0)
-
-
-def _autocast(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))

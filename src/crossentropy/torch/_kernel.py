@@ -19,8 +19,8 @@ TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 # Types of tensors that are memory and nothing else.
 PLAIN = (Tensor, torch.nn.Parameter)
 _INDEX_TYPES = (torch.int64, torch.uint8)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-WEIGHT_TYPES = (*TYPES, *_INTEGERS, torch.bool)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+WEIGHT_TYPES = (*TYPES, *INTEGERS, torch.bool)
 
 
 class LogitsInMemory(NamedTuple):
@@ -208,18 +208,12 @@ def loss_from_core(
     `input`, (C,) or (N, C, ...), is a plain tensor on the CPU, as are all others; their shapes are right.
     """
     input = readable("input", input)
-    shape, axis = input.shape, class_axis(input)
-    classes = shape[axis]
-    contiguous = input.is_contiguous()
-    last = not contiguous and _classes_last(input)
-    logits = input if contiguous or last else input.contiguous()
-    rows = input.numel() // classes
-    class_stride = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
+    z, logits = logits_in_memory(input)
     target, weight, sample_weight = targets
     target = readable("target", target)
-    probabilities = target.shape == shape
-    if probabilities and last:
-        target = target.movedim(axis, -1)
+    probabilities = target.shape == input.shape
+    if probabilities and z.class_stride == 1:  # a class axis that is the last in memory, if not by its place
+        target = target.movedim(class_axis(input), -1)
     if not probabilities and target.dtype is not torch.int64:  # a call that does nothing costs 0.3 µs
         target = target.long()
     target = target.contiguous()
@@ -227,25 +221,38 @@ def loss_from_core(
     sample_weight = None if sample_weight is None else as_weights("sample_weight", sample_weight)
     if row_scale is not None:
         row_scale = readable("grad_output", row_scale).to(torch.float64).contiguous()
-    z: Any = LogitsInMemory(rows, classes, class_stride, logits.data_ptr(), TYPES[logits.dtype])
+    record: Any = z
     call = Call(
         options,
-        z,
+        record,
         Targets(None, target.data_ptr(), TYPES[target.dtype]) if probabilities else Targets(target.data_ptr()),
-        _address(weight),
-        _address(sample_weight),
+        address(weight),
+        address(sample_weight),
         min(resolve_threads(None), torch.get_num_threads()),
     )
-    return _core.loss(
+    loss = _core.loss(
         call,
         gradient_scale=scale,
-        grad_output=_address(row_scale),
-        losses=_address(losses),
-        dlogits=_address(gradient),
+        grad_output=address(row_scale),
+        losses=address(losses),
+        dlogits=address(gradient),
     )
+    del logits  # until here: the core has read its memory
+    return loss
 
 
-def _address(tensor: Tensor | None) -> Any:
+def logits_in_memory(input: Tensor) -> tuple[LogitsInMemory, Tensor]:
+    """Logits as the core reads them, and the tensor whose memory that is: keep it until they are read."""
+    shape, axis = input.shape, class_axis(input)
+    contiguous = input.is_contiguous()
+    last = not contiguous and _classes_last(input)
+    logits = input if contiguous or last else input.contiguous()
+    rows = input.numel() // shape[axis]
+    class_stride = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
+    return LogitsInMemory(rows, shape[axis], class_stride, logits.data_ptr(), TYPES[logits.dtype]), logits
+
+
+def address(tensor: Tensor | None) -> Any:
     """The address of a tensor's memory, which the core takes in place of an array."""
     return None if tensor is None else tensor.data_ptr()
 
@@ -262,7 +269,7 @@ def mean_divisor(options: LossOptions, shape: torch.Size, targets: TargetTensors
     return _core.total_weight(
         options.core,
         logits=LogitsInMemory(math.prod(shape) // shape[1], shape[1]),
-        targets=Targets(_address(indices)),
-        class_weight=_address(weight),
-        sample_weight=_address(sample_weight),
+        targets=Targets(address(indices)),
+        class_weight=address(weight),
+        sample_weight=address(sample_weight),
     )

@@ -14,7 +14,9 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     Parameters
     ----------
-    weight, size_average, ignore_index, reduce, reduction, label_smoothing, z_loss, softcap, temperature
+    weight, size_average, ignore_index, reduce, reduction, label_smoothing, z_loss, entropy_bonus, focal_gamma
+        As for `cross_entropy`.
+    softcap, temperature
         As for `cross_entropy`.
 
     Examples
@@ -27,6 +29,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """
 
     z_loss: float
+    entropy_bonus: float
+    focal_gamma: float
     softcap: float | None
     temperature: float
 
@@ -40,11 +44,14 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         label_smoothing: float = 0.0,
         *,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.z_loss, self.softcap, self.temperature = z_loss, softcap, temperature
+        self.entropy_bonus, self.focal_gamma = entropy_bonus, focal_gamma
 
     def forward(
         self,
@@ -62,6 +69,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
+            entropy_bonus=self.entropy_bonus,
+            focal_gamma=self.focal_gamma,
             softcap=self.softcap,
             temperature=self.temperature,
             sample_weight=sample_weight,
@@ -76,7 +85,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
     ----------
     in_features, num_classes, out_features, bias, device, dtype
         Of the classifier, as torch has them: `linear`, of D inputs and C classes at each of the K-dimensional places.
-    reduction, weight, ignore_index, label_smoothing, z_loss, softcap, temperature, options
+    reduction, weight, ignore_index, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature, options
         As for `linear_cross_entropy`.
 
     Examples
@@ -89,6 +98,8 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
     """
 
     z_loss: float
+    entropy_bonus: float
+    focal_gamma: float
     softcap: float | None
     temperature: float
 
@@ -106,6 +117,8 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        entropy_bonus: float = 0.0,
+        focal_gamma: float = 0.0,
         softcap: float | None = None,
         temperature: float = 1.0,
         options: Any = None,
@@ -124,6 +137,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
             options=options,
         )
         self.z_loss, self.softcap, self.temperature = z_loss, softcap, temperature
+        self.entropy_bonus, self.focal_gamma = entropy_bonus, focal_gamma
 
     def forward(
         self,
@@ -145,6 +159,8 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
+            entropy_bonus=self.entropy_bonus,
+            focal_gamma=self.focal_gamma,
             softcap=self.softcap,
             temperature=self.temperature,
             sample_weight=sample_weight,
