@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import mpmath
 import numpy as np
+from compare_divergence import DIVERGENCE_CASES, DIVERGENCE_PEERS
 from results import write
 from rich.console import Console
 from rich.table import Table
@@ -202,81 +203,26 @@ def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
             except ModuleNotFoundError:  # said above
                 continue
             found_of[peer] = [f"{float(x):.7g}" for x in loss_and_gradient]
-    return found_by_case, versions
-
-
-def divergences() -> dict[str, dict[str, str]]:
-    """KL(teacher || student) of models that hardly differ, by case and peer."""
-    teacher = np.array([2, 1, 0.1, -3], np.float32)
-    cases = {
-        "KL of nearly equal models, logits off by up to 1e-6": np.float32([1e-6, -1e-6, 5e-7, 1e-6]),
-        "KL of nearly equal models, logits off by up to 1e-3": np.float32([1e-3, -1e-3, 5e-4, 1e-3]),
-        "KL of a model and itself, logits 1 higher": np.ones(4, np.float32),
-    }
-    found: dict[str, dict[str, str]] = {}
-    for name, change in cases.items():
-        student = teacher + change
-        peers: dict[str, Callable[[], float]] = {
-            "exact": lambda z=student: float(exact_divergence(z, teacher)),
-            "crossentropy": lambda z=student: ce.kl_divergence(z, teacher),
-            "NumPy, textbook": lambda z=student: textbook_divergence(z, teacher),
-            "torch": lambda z=student: torch_divergence(z, teacher),
-            "jax + optax": lambda z=student: optax_divergence(z, teacher),
-        }
-        found[name] = {}
-        for peer, function in peers.items():
+    for name, (student, teacher) in DIVERGENCE_CASES.items():
+        found_of = found_by_case.setdefault(name, {})
+        for peer, of_models in DIVERGENCE_PEERS.items():
             try:
-                found[name][peer] = f"{function():.7g}"
-            except ModuleNotFoundError as error:
-                print(f"{peer}: {error.name} is not installed", file=sys.stderr)
-    return found
-
-
-def exact_divergence(student: np.ndarray, teacher: np.ndarray) -> mpmath.mpf:
-    with mpmath.workprec(200):
-        log_p, log_q = (
-            [z - mpmath.log(mpmath.fsum(map(mpmath.exp, row))) for z in row]
-            for row in ([mpmath.mpf(float(z)) for z in logits] for logits in (student, teacher))
-        )
-        return mpmath.fsum(mpmath.exp(q) * (q - p) for p, q in zip(log_p, log_q, strict=True))
-
-
-def textbook_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    log_p, log_q = (z - z.max() - np.log(np.exp(z - z.max()).sum()) for z in (student, teacher))
-    return float((np.exp(log_q) * (log_q - log_p)).sum())
-
-
-def torch_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    import torch
-
-    log_p, log_q = (torch.log_softmax(torch.from_numpy(z), -1) for z in (student, teacher))
-    return torch.nn.functional.kl_div(log_p, log_q, reduction="sum", log_target=True).item()
-
-
-def optax_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    import jax
-    import optax
-
-    log_p, log_q = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
-    return float(optax.kl_divergence_with_log_targets(log_p, log_q))
+                found_of[peer] = [f"{float(x):.7g}" for x in of_models(student, teacher)]
+            except ModuleNotFoundError:  # said above
+                continue
+    return found_by_case, versions
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     cases, versions = answers()
-    of_divergences = divergences()
-    written = write("compare", {"versions": versions, "cases": cases, "divergences": of_divergences})
+    written = write("compare", {"versions": versions, "cases": cases})
     console = Console(width=max(120, Console().width), highlight=False)
     console.print("  ".join(f"{package} {version}" for package, version in versions.items()))
     for name, peers in cases.items():
         table = Table("", "mean loss", "gradient at the target", title=name, title_justify="left")
         for peer, answer in peers.items():
             table.add_row(peer, *answer)
-        console.print(table)
-    for name, values in of_divergences.items():
-        table = Table("", "divergence", title=name, title_justify="left")
-        for peer, value in values.items():
-            table.add_row(peer, value)
         console.print(table)
     console.print(f"answers in {written}")
 

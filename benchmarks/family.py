@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from family_kl import PEERS as KL_PEERS
 from results import write
 from rich.console import Console
 from rich.progress import track
@@ -145,6 +146,7 @@ QUANTITIES: dict[str, dict[str, Peer]] = {
         "jax + optax": Peer(binary_jax, ("jax", "optax")),
         "crossentropy.jax": Peer(lambda: binary_jax(ours=True), ("crossentropy", "jax")),
     },
+    "KL, 2048 x 32000": {name: Peer(*peer) for name, peer in KL_PEERS.items()},
 }
 
 
