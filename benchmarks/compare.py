@@ -10,9 +10,9 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import compare_family
 import mpmath
 import numpy as np
-from compare_divergence import DIVERGENCE_CASES, DIVERGENCE_PEERS
 from results import write
 from rich.console import Console
 from rich.table import Table
@@ -119,57 +119,6 @@ CASES: dict[str, tuple[list[list[float]], list[int], type]] = {
 }
 
 
-# Other quantities: what is shown as exact, and what each peer returns.
-
-
-def binary_exact(logit: float, target: float) -> tuple[mpmath.mpf, mpmath.mpf]:
-    with mpmath.workprec(200):
-        t = mpmath.exp(-abs(mpmath.mpf(logit)))  # of a confident logit that is right
-        return mpmath.log1p(t), (t if target == 0 else -t) / (1 + t)
-
-
-def binary_ours(logit: np.float32, target: np.float32) -> Answer:
-    return ce.binary_cross_entropy_with_grad(logit, target)
-
-
-def binary_textbook(logit: np.float32, target: np.float32) -> Answer:
-    p = 1 / (1 + np.exp(-logit))
-    return -target * np.log(p) - (1 - target) * np.log(1 - p), p - target
-
-
-def binary_scikit_learn(logit: np.float32, target: np.float32) -> Answer:
-    from sklearn._loss import HalfBinomialLoss
-
-    losses, gradient = HalfBinomialLoss().loss_gradient(np.array([target]), np.array([logit]))
-    return losses[0], gradient[0]
-
-
-def binary_torch(logit: np.float32, target: np.float32) -> Answer:
-    import torch
-
-    z = torch.tensor(logit, requires_grad=True)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(z, torch.tensor(target))
-    loss.backward()
-    return loss.item(), z.grad.numpy()
-
-
-def binary_optax(logit: np.float32, target: np.float32) -> Answer:
-    import jax
-    import optax
-
-    loss, gradient = jax.value_and_grad(optax.sigmoid_binary_cross_entropy)(jax.numpy.asarray(logit), target)
-    return float(loss), np.asarray(gradient)
-
-
-BINARY_PEERS = dict(
-    zip(PEERS, (binary_ours, binary_textbook, binary_scikit_learn, binary_torch, binary_optax), strict=True)
-)
-BINARY_CASES = {
-    "binary: a logit of -40, target 0": (-40.0, 0.0),
-    "binary: a logit of 40, target 1": (40.0, 1.0),
-}
-
-
 def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
     """Loss and gradient by case and peer, as they are shown, and the versions of the peers."""
     found_by_case: dict[str, dict[str, list[str]]] = {}
@@ -194,33 +143,18 @@ def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
                 continue
             of_target = f"{float(gradient[0, at]):.7g}" if at < logits.shape[1] else f"{gradient[0].tolist()} (all)"
             found_of[peer] = [f"{float(found):.7g}", of_target]
-    for name, (logit, target) in BINARY_CASES.items():
-        found_of = found_by_case.setdefault(name, {})
-        found_of["exact"] = [f"{float(x):.7g}" for x in binary_exact(logit, target)]
-        for peer, of_logit in BINARY_PEERS.items():
-            try:
-                loss_and_gradient = of_logit(np.float32(logit), np.float32(target))
-            except ModuleNotFoundError:  # said above
-                continue
-            found_of[peer] = [f"{float(x):.7g}" for x in loss_and_gradient]
-    for name, (student, teacher) in DIVERGENCE_CASES.items():
-        found_of = found_by_case.setdefault(name, {})
-        for peer, of_models in DIVERGENCE_PEERS.items():
-            try:
-                found_of[peer] = [f"{float(x):.7g}" for x in of_models(student, teacher)]
-            except ModuleNotFoundError:  # said above
-                continue
     return found_by_case, versions
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     cases, versions = answers()
+    cases |= compare_family.answers()
     written = write("compare", {"versions": versions, "cases": cases})
     console = Console(width=max(120, Console().width), highlight=False)
     console.print("  ".join(f"{package} {version}" for package, version in versions.items()))
     for name, peers in cases.items():
-        table = Table("", "mean loss", "gradient at the target", title=name, title_justify="left")
+        table = Table("", "value", "gradient", title=name, title_justify="left")
         for peer, answer in peers.items():
             table.add_row(peer, *answer)
         console.print(table)

@@ -28,3 +28,11 @@ def composed(monkeypatch):
     """The path of other devices, on the CPU."""
     monkeypatch.setattr(_eager, "under_transform", lambda: True)
     monkeypatch.setattr(_operator, "_core_applies", lambda *_: False)
+
+
+@pytest.fixture(params=["core", "composed"])
+def path(request):
+    """Both paths that an eager call may take."""
+    if request.param == "composed":
+        request.getfixturevalue("composed")
+    return request.param

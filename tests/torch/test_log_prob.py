@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from family_oracle import entropy, log_softmax, worst
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.library import opcheck
 
+import crossentropy as ce
 import crossentropy.torch as ct
 from crossentropy import _head
+from crossentropy._options import LossOptions
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -23,13 +26,6 @@ def plain(z, t, ignore_index=-100):
     log_probs = torch.where(counted, logs.gather(1, torch.where(counted, index, 0)), 0.0)
     entropies = torch.where(counted.any(1), -(logs.exp() * logs).sum(1), 0.0)
     return log_probs.reshape(t.shape), entropies
-
-
-@pytest.fixture(params=["core", "composed"])
-def path(request):
-    """Both paths that an eager call may take."""
-    if request.param == "composed":
-        request.getfixturevalue("composed")
 
 
 # Digits.
@@ -209,6 +205,72 @@ def test_compiled_by_inductor():
         torch.testing.assert_close(torch.autograd.grad(loss, z), torch.autograd.grad(expected, z))
 
 
+@pytest.mark.parametrize(("shape", "several"), [((4, 5), ()), ((2, 5, 3), (2,))])
+def test_operators_are_registered_right(shape, several):
+    z, t = torch.randn(shape).double(), torch.randint(0, 5, (shape[0], *several, *shape[2:]))
+    rest = -100, LossOptions(softcap=5.0).numbers
+    g, h = torch.randn(t.shape).double(), torch.randn(shape[0], *shape[2:]).double()
+    opcheck(torch.ops.crossentropy.log_prob, (z.requires_grad_(), t, True, *rest))
+    opcheck(torch.ops.crossentropy.log_prob_gradient, (z, t, g if several else None, h, *rest))
+
+
+def test_compiled_twice_differentiated():
+    z = Z.clone().requires_grad_()
+
+    def ours(z):
+        return ct.log_prob(z, SEVERAL, entropy=True)
+
+    expected = torch.autograd.grad(penalty_of(lambda z: plain(z, SEVERAL), z), z)
+    actual = torch.autograd.grad(penalty_of(torch.compile(ours, fullgraph=True, backend="eager"), z), z)
+    torch.testing.assert_close(actual, expected)
+
+
+def penalty_of(log_prob, z):
+    chosen, h = log_prob(z)
+    (dz,) = torch.autograd.grad(chosen.sum() + (h * h).sum(), z, create_graph=True)
+    return dz.square().sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("several", [(), (3,)], ids=str)
+def test_the_same_bits_as_for_arrays(several, dtype):
+    z, t = (3 * torch.randn(7, 40)).to(dtype), torch.randint(0, 40, (7, *several))
+    t.view(-1)[0] = -100
+    g, h = torch.randn(t.shape).double(), torch.randn(7).double()
+    array = z if dtype == torch.bfloat16 else z.numpy()
+    expected, dlogits = ce.log_prob_and_entropy_vjp(array, t.numpy(), g.numpy(), h.numpy(), axis=1)
+    z.requires_grad_()
+    results = ct.log_prob(z, t, entropy=True)
+    (dz,) = torch.autograd.grad(results, z, [x.to(r.dtype) for x, r in zip((g, h), results, strict=True)])
+    for actual, exact in zip(results, expected, strict=True):
+        assert torch.equal(actual, torch.from_numpy(exact))
+    if dtype == torch.float64:  # else the upstream gradients are float32 here
+        assert torch.equal(dz, torch.from_numpy(dlogits))
+
+
+def test_a_loss_scale_enters_before_rounding():
+    z, t = torch.randn(64, 50).half().requires_grad_(), torch.randint(0, 50, (64,))
+    chosen, h = ct.log_prob(z, t, entropy=True)
+    (dz,) = torch.autograd.grad((chosen, h), z, (torch.full((64,), 1e-3), torch.full((64,), 1e-3)))
+    wide = z.detach().double().requires_grad_()
+    results = ct.log_prob(wide, t, entropy=True)
+    (expected,) = torch.autograd.grad(results, wide, (torch.full((64,), 1e-3).double(),) * 2)
+    torch.testing.assert_close(dz.double(), expected, rtol=2**-10, atol=2**-24)
+
+
+def test_saved_tensors():
+    z = torch.randn(4, 5, requires_grad=True)
+    y = z * 1
+    chosen = ct.log_prob(y, torch.tensor([0, 1, 2, 3]))
+    y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        chosen.sum().backward()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x[:1]):
+        chosen = ct.log_prob(z, torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(RuntimeError, match="saved tensors: expected"):
+        chosen.sum().backward()
+
+
 def test_meta_tensors():
     z = torch.randn(3, 5, 2, device="meta", dtype=torch.float16, requires_grad=True)
     chosen, h = ct.log_prob(z, torch.zeros(3, 4, 2, dtype=torch.long, device="meta"), entropy=True)
@@ -245,7 +307,7 @@ def test_refuses(args, options, error, match):
 @pytest.mark.parametrize("places", [(), (3, 2)], ids=str)
 @pytest.mark.parametrize("several", [(), (2,)], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
-def test_head_equals_whole_logits(chunk, places, several, bias, monkeypatch):
+def test_head_equals_whole_logits(chunk, places, several, bias, path, monkeypatch):
     monkeypatch.setattr(_head, "MAX_LOGITS_BYTES", chunk * 5 * math.prod(places) * 8)
     h, W = torch.randn(8, 4).double().requires_grad_(), torch.randn(5, *places, 4).double().requires_grad_()
     b = torch.randn(5, *places).double().requires_grad_() if bias else None
