@@ -1,6 +1,7 @@
 # The commands a person needs. Each sets up what it uses in .venv; the first takes two minutes, later ones start at once.
 #   make demo       the loss explained, then a classifier trained on real data and scored
 #   make words      a next-word model trained through the linear head on the docstrings of Python's own library
+#   make examples   a student that learns from a teacher, a policy that learns from its rewards: examples-output/
 #   make test       the tests, all but those of the adapters and the core's own
 #   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
 #   make test-jax   the tests of crossentropy.jax, and optax's own of its losses
@@ -47,7 +48,7 @@ EXPLORE := src/crossentropy/explore
 OTHER_TESTS := $(TORCH_TESTS) $(JAX_TESTS) $(PAGE_TESTS) tests/site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words test test-torch test-jax test-page test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short page docs site test-site lint wheel develop clean
+.PHONY: help demo words examples test test-torch test-jax test-page test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short page docs site test-site lint wheel develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -97,6 +98,10 @@ words: .venv/with-demo
 	$(BIN)/python examples/word_model.py words-output
 	$(BIN)/crossentropy eval --hidden words-output/hidden.npy --head words-output/head.npy \
 	  --bias words-output/bias.npy words-output/targets.npy
+
+examples: .venv/with-demo
+	$(BIN)/python examples/distil.py examples-output
+	$(BIN)/python examples/policy_gradient.py examples-output
 
 test: .venv/with-test
 	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(OTHER_TESTS))
@@ -228,4 +233,4 @@ wheel: .venv/with-wheel
 	  exec /bin/sh tests/installed.sh
 
 clean:
-	rm -rf .venv build dist demo-output words-output docs/api docs/examples src/crossentropy/_core.pyi $(EXPLORE)/node_modules
+	rm -rf .venv build dist demo-output words-output examples-output docs/api docs/examples src/crossentropy/_core.pyi $(EXPLORE)/node_modules

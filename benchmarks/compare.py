@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import compare_family
 import mpmath
 import numpy as np
 from results import write
@@ -118,57 +119,6 @@ CASES: dict[str, tuple[list[list[float]], list[int], type]] = {
 }
 
 
-# Other quantities: what is shown as exact, and what each peer returns.
-
-
-def binary_exact(logit: float, target: float) -> tuple[mpmath.mpf, mpmath.mpf]:
-    with mpmath.workprec(200):
-        t = mpmath.exp(-abs(mpmath.mpf(logit)))  # of a confident logit that is right
-        return mpmath.log1p(t), (t if target == 0 else -t) / (1 + t)
-
-
-def binary_ours(logit: np.float32, target: np.float32) -> Answer:
-    return ce.binary_cross_entropy_with_grad(logit, target)
-
-
-def binary_textbook(logit: np.float32, target: np.float32) -> Answer:
-    p = 1 / (1 + np.exp(-logit))
-    return -target * np.log(p) - (1 - target) * np.log(1 - p), p - target
-
-
-def binary_scikit_learn(logit: np.float32, target: np.float32) -> Answer:
-    from sklearn._loss import HalfBinomialLoss
-
-    losses, gradient = HalfBinomialLoss().loss_gradient(np.array([target]), np.array([logit]))
-    return losses[0], gradient[0]
-
-
-def binary_torch(logit: np.float32, target: np.float32) -> Answer:
-    import torch
-
-    z = torch.tensor(logit, requires_grad=True)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(z, torch.tensor(target))
-    loss.backward()
-    return loss.item(), z.grad.numpy()
-
-
-def binary_optax(logit: np.float32, target: np.float32) -> Answer:
-    import jax
-    import optax
-
-    loss, gradient = jax.value_and_grad(optax.sigmoid_binary_cross_entropy)(jax.numpy.asarray(logit), target)
-    return float(loss), np.asarray(gradient)
-
-
-BINARY_PEERS = dict(
-    zip(PEERS, (binary_ours, binary_textbook, binary_scikit_learn, binary_torch, binary_optax), strict=True)
-)
-BINARY_CASES = {
-    "binary: a logit of -40, target 0": (-40.0, 0.0),
-    "binary: a logit of 40, target 1": (40.0, 1.0),
-}
-
-
 def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
     """Loss and gradient by case and peer, as they are shown, and the versions of the peers."""
     found_by_case: dict[str, dict[str, list[str]]] = {}
@@ -193,90 +143,20 @@ def answers() -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
                 continue
             of_target = f"{float(gradient[0, at]):.7g}" if at < logits.shape[1] else f"{gradient[0].tolist()} (all)"
             found_of[peer] = [f"{float(found):.7g}", of_target]
-    for name, (logit, target) in BINARY_CASES.items():
-        found_of = found_by_case.setdefault(name, {})
-        found_of["exact"] = [f"{float(x):.7g}" for x in binary_exact(logit, target)]
-        for peer, of_logit in BINARY_PEERS.items():
-            try:
-                loss_and_gradient = of_logit(np.float32(logit), np.float32(target))
-            except ModuleNotFoundError:  # said above
-                continue
-            found_of[peer] = [f"{float(x):.7g}" for x in loss_and_gradient]
     return found_by_case, versions
-
-
-def divergences() -> dict[str, dict[str, str]]:
-    """KL(teacher || student) of models that hardly differ, by case and peer."""
-    teacher = np.array([2, 1, 0.1, -3], np.float32)
-    cases = {
-        "KL of nearly equal models, logits off by up to 1e-6": np.float32([1e-6, -1e-6, 5e-7, 1e-6]),
-        "KL of nearly equal models, logits off by up to 1e-3": np.float32([1e-3, -1e-3, 5e-4, 1e-3]),
-        "KL of a model and itself, logits 1 higher": np.ones(4, np.float32),
-    }
-    found: dict[str, dict[str, str]] = {}
-    for name, change in cases.items():
-        student = teacher + change
-        peers: dict[str, Callable[[], float]] = {
-            "exact": lambda z=student: float(exact_divergence(z, teacher)),
-            "crossentropy": lambda z=student: ce.kl_divergence(z, teacher),
-            "NumPy, textbook": lambda z=student: textbook_divergence(z, teacher),
-            "torch": lambda z=student: torch_divergence(z, teacher),
-            "jax + optax": lambda z=student: optax_divergence(z, teacher),
-        }
-        found[name] = {}
-        for peer, function in peers.items():
-            try:
-                found[name][peer] = f"{function():.7g}"
-            except ModuleNotFoundError as error:
-                print(f"{peer}: {error.name} is not installed", file=sys.stderr)
-    return found
-
-
-def exact_divergence(student: np.ndarray, teacher: np.ndarray) -> mpmath.mpf:
-    with mpmath.workprec(200):
-        log_p, log_q = (
-            [z - mpmath.log(mpmath.fsum(map(mpmath.exp, row))) for z in row]
-            for row in ([mpmath.mpf(float(z)) for z in logits] for logits in (student, teacher))
-        )
-        return mpmath.fsum(mpmath.exp(q) * (q - p) for p, q in zip(log_p, log_q, strict=True))
-
-
-def textbook_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    log_p, log_q = (z - z.max() - np.log(np.exp(z - z.max()).sum()) for z in (student, teacher))
-    return float((np.exp(log_q) * (log_q - log_p)).sum())
-
-
-def torch_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    import torch
-
-    log_p, log_q = (torch.log_softmax(torch.from_numpy(z), -1) for z in (student, teacher))
-    return torch.nn.functional.kl_div(log_p, log_q, reduction="sum", log_target=True).item()
-
-
-def optax_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
-    import jax
-    import optax
-
-    log_p, log_q = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
-    return float(optax.kl_divergence_with_log_targets(log_p, log_q))
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     cases, versions = answers()
-    of_divergences = divergences()
-    written = write("compare", {"versions": versions, "cases": cases, "divergences": of_divergences})
+    cases |= compare_family.answers()
+    written = write("compare", {"versions": versions, "cases": cases})
     console = Console(width=max(120, Console().width), highlight=False)
     console.print("  ".join(f"{package} {version}" for package, version in versions.items()))
     for name, peers in cases.items():
-        table = Table("", "mean loss", "gradient at the target", title=name, title_justify="left")
+        table = Table("", "value", "gradient", title=name, title_justify="left")
         for peer, answer in peers.items():
             table.add_row(peer, *answer)
-        console.print(table)
-    for name, values in of_divergences.items():
-        table = Table("", "divergence", title=name, title_justify="left")
-        for peer, value in values.items():
-            table.add_row(peer, value)
         console.print(table)
     console.print(f"answers in {written}")
 

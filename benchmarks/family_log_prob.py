@@ -1,7 +1,8 @@
 """Log-probabilities of chosen tokens with the entropy of the prediction, 2048 x 32000, for family.py."""
 
 import numpy as np
-from peers import REGIMES, Peer, Step, inputs
+from peers import REGIMES, inputs
+from quantities import Peer, Step
 
 REGIME = REGIMES["2048 x 32000"]
 

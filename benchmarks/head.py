@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quantities import resident
 from results import write
 from rich.console import Console
 from rich.progress import track
@@ -199,14 +200,6 @@ PEERS: dict[str, tuple[Callable[[str], Step], str]] = {
     **{f"three products of torch, {n} rows": (lambda shape, n=n: torch_products(shape, n), "torch") for n in CHUNKS},
     **{f"one product, {n} rows": (lambda shape, n=n: products(shape, n, False), "numpy") for n in CHUNKS},
 }
-
-
-def resident(largest: bool) -> float:
-    """Bytes of memory, or the most there were since the last call."""
-    status = Path("/proc/self/status").read_text()
-    bytes_of = {line.partition(":")[0]: line.split()[1] for line in status.splitlines() if line.endswith("kB")}
-    Path("/proc/self/clear_refs").write_text("5")
-    return 1024.0 * float(bytes_of["VmHWM" if largest else "VmRSS"])
 
 
 def measure(peer: str, shape: str) -> dict[str, object]:

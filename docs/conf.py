@@ -61,7 +61,7 @@ html_theme_options = {
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "docs/examples",
-    "filename_pattern": "digits",  # the words take minutes
+    "filename_pattern": "digits|distil|policy",  # the words take minutes
     "reset_argv": "render.arguments",
     "download_all_examples": False,
     "show_signature": False,

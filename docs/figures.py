@@ -102,7 +102,7 @@ def all_answers() -> str:
     rows = []
     for case in RESULTS["compare"]["cases"]:
         rows += [[f"*{case}*", "", ""], *answers(case)]
-    return table(["", "mean loss", "gradient at the target"], rows)
+    return table(["", "value", "gradient"], rows)
 
 
 def errors() -> str:

@@ -22,7 +22,7 @@ MODULES = {"ce": "crossentropy", "ct": "crossentropy.torch", "cj": "crossentropy
 
 # The pages in their order, which README.md, the first of them, does not list itself.
 CONTENTS = {
-    "Learn": ["Start <self>", "The loss <docs/the-loss>", "docs/examples/index"],
+    "Learn": ["Start <self>", "The loss <docs/the-loss>", "docs/family", "docs/examples/index"],
     "Use": [
         "docs/which-function",
         "docs/api",

@@ -155,6 +155,57 @@ def test_word_model(tmp_path):
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
 
 
+def printed_by(example, *arguments):
+    command = [sys.executable, ROOT / "examples" / example, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "a progress bar in a pipe"
+    return done.stdout
+
+
+def test_distil(tmp_path):
+    printed = printed_by("distil.py", tmp_path, "--seeds", "2", "--steps", "150")
+    number = r" +(\d+\.\d+) ± \d+\.\d+"  # not nan, not inf
+    rows = re.findall(rf"(?m)^ (labels|the teacher's [\w ]+?){3 * number} *$", printed)
+    loss, right, divergence = ({way: float(cells[i]) for way, *cells in rows} for i in range(3))
+    assert list(loss) == ["labels", "the teacher's top 3", "the teacher's logits"]
+    for way in ("the teacher's top 3", "the teacher's logits"):
+        assert 0 < divergence[way] < divergence["labels"]
+        assert loss[way] < loss["labels"] < np.log(10)
+    assert all(80 < percent < 100 for percent in right.values())
+    assert (tmp_path / "teacher.png").stat().st_size > 10_000
+
+
+def test_policy_gradient(tmp_path):
+    printed = printed_by("policy_gradient.py", tmp_path, "--steps", "100")
+    runs = re.findall(r"bonus (\S+): mean reward (\S+) -> (\S+), entropy (\S+) -> (\S+) nats.* (\d+):", printed)
+    plain, with_bonus = ([float(cell) for cell in cells] for cells in runs)
+    for bonus, reward_before, reward, entropy_before, entropy, _ in (plain, with_bonus):
+        assert reward_before < 0.2 < 0.9 < reward <= 1, bonus
+        assert entropy < entropy_before == pytest.approx(np.log(6), abs=1e-3), "untrained: any bracket is as likely"
+    assert plain[0] == 0 < with_bonus[0]
+    assert with_bonus[4] > 3 * plain[4]
+    assert with_bonus[5] > plain[5], "different sequences"
+    assert (tmp_path / "reward.png").stat().st_size > 10_000
+    assert printed == printed_by("policy_gradient.py", tmp_path, "--steps", "100"), "the same again"
+
+
+def test_the_page_around_the_target():
+    """What its code prints says what its words say; that the library prints it, the next test sees."""
+    page = (ROOT / "docs" / "family.md").read_text()
+    outputs = re.findall(r"```text\n(.*?)\n```", page, re.S)
+    cross_entropy, entropy_and_divergence = outputs[0].split()
+    assert cross_entropy == entropy_and_divergence
+    forward, reverse, between = zip(
+        *re.findall(r"forward (\S+), reverse (\S+), between (\S+)", outputs[1]), strict=True
+    )
+    assert forward == reverse[::-1]
+    assert all(0 < float(value) < np.log(2) for value in between)
+    cut, rest, whole = map(float, re.findall(r"-?\d+\.\d+", outputs[2]))
+    assert cut < 0 < rest <= whole
+    assert len(outputs) == 6
+
+
 def test_pages_are_what_the_library_computes_and_what_was_measured(tmp_path):
     """`make docs` writes them anew: no figure is changed by hand."""
 

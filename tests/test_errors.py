@@ -525,3 +525,54 @@ def test_commands_tell_probabilities(files):
     done = subprocess.run([program, "explain", "--logits", "probabilities.npy", "--targets", "good.npy"], **call)
     assert done.returncode == 2
     assert "np.log(probabilities)" in done.stderr
+
+
+def test_integers_of_the_binary_loss():
+    scores = np.array([1.0, -2.0, 0.5])
+
+    def told(labels, **options):
+        out = np.full(3, 7.0)
+        text = message(ValueError, ce.binary_cross_entropy_with_grad, scores, labels, out=out, **options)
+        assert (out == 7).all()
+        start = "targets: expected 0 and 1 as int64, got "
+        assert text.startswith(start)
+        return text.removeprefix(start)
+
+    assert told([-1, 1, -1]) == "-1 at element 0: did you mean (targets > 0).astype(int)?"
+    assert told([1, 2, 1]) == "2 at element 1: did you mean targets - 1?"
+    assert told([0, 1, -1]) == "-1 at element 2: sample_weight=(targets != -1) leaves such elements out"
+    assert told([0, 5, 3]) == (
+        "5 at element 1: class indices are for cross_entropy; numbers beyond 0 and 1 would do as .astype(float)"
+    )
+    assert told([0, 5, -1], sample_weight=[1, 1, 0]).startswith("5 at element 1: ")
+    labels = np.array([0, 1, -1])
+    counted = ce.binary_cross_entropy(scores, labels, sample_weight=labels != -1)
+    assert counted == pytest.approx(ce.binary_cross_entropy(scores[:2], labels[:2]), rel=1e-15)
+    assert np.isfinite(ce.binary_cross_entropy(scores, [0.0, 5.0, -1.0]))
+    assert message(ValueError, ce.binary_cross_entropy, scores, [[0], [1], [1]]) == (
+        "targets: expected the shape of the logits, (3,), got (3, 1): np.reshape(targets, (3,)) would do"
+    )
+    for dtype in ("i1", ">i4", "u8"):
+        assert "got 2 at element 1" in message(ValueError, ce.binary_cross_entropy, scores, np.array([0, 2, 1], dtype))
+
+
+def test_shapes_and_order():
+    def told(error, call, *args, **options):
+        return message(error, call, *args, **options).rpartition("got ")[2]
+
+    assert told(ValueError, ce.cross_entropy, A, Y.T) == "shape (3, 2): np.transpose(targets) would do"
+    sequences = np.zeros((2, 7, 5))
+    assert told(ValueError, ce.cross_entropy, sequences, np.zeros((2, 6), int)) == (
+        "shape (2, 6), one position fewer: logits[..., :-1, :] would do, if those are what came before the targets"
+    )
+    assert told(ValueError, ce.linear_cross_entropy, np.ones((4, 8)), np.ones((8, 3)), [0, 1, 2, 0]) == (
+        "(8, 3): np.transpose(classifier) would do"
+    )
+    assert told(TypeError, ce.cross_entropy, A, ce.TopKTargets([[0.7], [0.2]], [[0], [1]])) == (
+        "float64: indices come first, then probabilities"
+    )
+    assert told(TypeError, ce.cross_entropy_dtargets, A, [1, 0]) == "class indices: np.eye(C)[targets] would do"
+    assert message(TypeError, ce.softmax, A, 1) == (
+        "softmax() takes 1 positional argument but 2 were given: what follows has a name, as in axis="
+    )
+    assert told(TypeError, ce.cross_entropy, [[1, "x"], [2, "3"]], [1, 0]) == "strings such as 'x'"

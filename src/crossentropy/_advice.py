@@ -115,6 +115,17 @@ def of_shape(array: _Array, shape: tuple[int, ...], axis: int | None) -> str:
     return f"{found}: axis={fits[0]} would do, if the classes are there" if fits else found
 
 
+def of_binary_labels(labels: _Array) -> str:
+    """Integers that are not 0 and 1."""
+    found = np.unique(labels).tolist()
+    if found in ([-1, 1], [1, 2]):
+        return f": did you mean {'(targets > 0).astype(int)' if found[0] < 0 else 'targets - 1'}?"
+    wrong = [label for label in found if label not in (0, 1)]
+    if len(wrong) == 1 and wrong[0] in _NO_CLASS:
+        return f": sample_weight=(targets != {wrong[0]}) leaves such elements out"
+    return ": class indices are for cross_entropy; numbers beyond 0 and 1 would do as .astype(float)"
+
+
 def of_weights(name: str, array: _Array, shape: tuple[int, ...]) -> str:
     """Weights, or what else has a number for each of something, of a shape other than this one."""
     if [n for n in array.shape if n != 1] == [n for n in shape if n != 1] and array.size and array.ndim > 1:

@@ -86,9 +86,9 @@ def prepare_binary(
     data, code = logits_as_read(given)
     shape, count = given.shape, given.size
     z = Logits(data, code, count, 1, 1, shape, shape, 0, False, given)
-    y, targets_code = _as_binary_targets(targets, shape)
     w = None if pos_weight is None else as_element_weights("pos_weight", pos_weight, shape)
     s = None if sample_weight is None else as_element_weights("sample_weight", sample_weight, shape)
+    y, targets_code = _as_binary_targets(targets, shape, sample_weight)
     if s is not None and options.reduction == "mean" and s.data.min(initial=0.0) < 0:
         raise ValueError(
             "reduction: expected 'sum' or 'none' for weights of which some are negative, got 'mean', which would "
@@ -111,7 +111,7 @@ def prepare_binary(
     )
 
 
-def _as_binary_targets(targets: npt.ArrayLike, shape: Shape) -> tuple[Array, int]:
+def _as_binary_targets(targets: npt.ArrayLike, shape: Shape, sample_weight: npt.ArrayLike | None) -> tuple[Array, int]:
     given = as_array("targets", targets)
     if given.shape != shape:
         found = _advice.of_weights("targets", given, shape)
@@ -120,7 +120,24 @@ def _as_binary_targets(targets: npt.ArrayLike, shape: Shape) -> tuple[Array, int
     code = element_type(dtype, PROBABILITY_TYPES)
     if code is None:
         raise TypeError(f"targets: expected numbers of a real or boolean dtype, got {_advice.described(given)}")
-    return as_read_by_core(given, dtype), code
+    data = as_read_by_core(given, dtype)
+    if dtype.kind in "biu":
+        _require_labels(data, sample_weight)
+    return data, code
+
+
+def _require_labels(targets: Array, sample_weight: npt.ArrayLike | None) -> None:
+    """Refuse integers other than 0 and 1: they are labels of another kind. An element of weight 0 does not count."""
+    sizes = targets.view(f"u{targets.itemsize}")  # a negative number becomes a large one
+    if sizes.max(initial=0) <= 1:
+        return
+    wrong = sizes > 1
+    if sample_weight is not None:
+        wrong = wrong & (as_reals("sample_weight", sample_weight) != 0)
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        found = f"{targets.flat[at]} at element {at}{_advice.of_binary_labels(targets)}"
+        raise ValueError(f"targets: expected 0 and 1 as {targets.dtype}, got {found}")
 
 
 def as_element_weights(name: str, weights: npt.ArrayLike, shape: Shape) -> ElementWeights:

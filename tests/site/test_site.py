@@ -140,7 +140,7 @@ def test_every_public_name_has_a_page(public):
     (anchor,) = {public, f"module-{public}"} & read(page).ids
     assert f"api/{public}.html#{anchor}" in read(SITE / "docs" / "api.html").links
     shown = re.sub(r"<[^>]+>", "", read(page).text)
-    if not re.search(r"\.(LinearGradients|get_num_threads|show_config|reference)$", public):
+    if not re.search(r"\.((Linear)?(Divergence)?Gradients|get_num_threads|show_config|reference)$", public):
         assert "Parameters" in shown
     if "torch" not in public:
         assert ">>> " in shown or "&gt;&gt;&gt; " in shown
@@ -241,9 +241,14 @@ def test_examples_show_what_they_print_and_draw():
     assert "def with_whole_logits" in re.sub(r"<[^>]+>", "", words.text)
     assert any(load.endswith("words.png") for load in words.loads)
     thumbnails = [load for load in read(SITE / "docs" / "examples" / "index.html").loads if "_thumb" in load]
-    assert len(thumbnails) == 2
+    assert len(thumbnails) == 4
     assert not any("no_image" in load for load in thumbnails)
-    for page in (digits, words):
+    distil, policy = (read(SITE / "docs" / "examples" / f"{name}.html") for name in ("distil", "policy_gradient"))
+    assert re.search(r"the teacher's logits +\d\.\d+ ±", html.unescape(distil.text))
+    assert re.search(r"entropy bonus 0\.02: mean reward 0\.1\d+ -(&gt;|>) 0\.9", policy.text)
+    for page, name in ((distil, "distil"), (policy, "policy_gradient")):
+        assert any(f"sphx_glr_{name}" in load for load in page.loads)
+    for page in (digits, words, distil, policy):
         assert "sphinx_gallery" not in page.text
 
 

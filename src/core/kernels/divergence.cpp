@@ -107,7 +107,8 @@ class DivergenceKernel {
                     store(a_of + at, a);
                     store(b_of + at, js_terms ? b : term.change);
                 }
-                if (keep_delta) store(delta_of + at, js_terms ? delta : term.a_delta);
+                // In lanes that pad the last group delta may be NaN.
+                if (keep_delta) store(delta_of + at, js_terms ? select<V>(delta == delta, delta, V{}) : term.a_delta);
             }
             add_four(values, vector * kHalves<T>, value_of);
             add_four(changes, vector * kHalves<T>, change_of);

@@ -126,7 +126,7 @@ struct KlTerm {
     V change;   // a expm1(delta), which is b - a
     V a_delta;  // 0 where delta is infinite, which is a class that is impossible in `a`
 };
-// `finite`: delta is.
+// `finite`: delta is, of every class.
 template <bool finite, class V>
 CE_INLINE KlTerm<V> kl_term(V a, V b, V delta) {
     const auto near = delta * delta <= splat<V>(1.0);
@@ -136,7 +136,7 @@ CE_INLINE KlTerm<V> kl_term(V a, V b, V delta) {
     if constexpr (!finite) a_delta = select<V>(delta < splat<V>(kInf), a_delta, V{});
     V value = select<V>(near, a * phi_delta, change - a_delta);
     if constexpr (finite)
-        value = highest(value, V{});
+        value = highest(value, V{});  // also where a NaN pads the last group
     else
         value = select<V>(value < 0, V{}, value);  // a NaN stays
     return {value, select<V>(near, fma(a, phi_delta, a_delta), change), a_delta};

@@ -6,8 +6,10 @@ None of it is differentiated: `_divergence_rules` has the derivatives.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -29,6 +31,7 @@ class Pair(NamedTuple):
     excess: Array  # p - q, relative to q delta and not to q
 
 
+@partial(jax.jit, static_argnums=0)  # traced once, not for each of the rules that need it
 def pair(scales: Scales, z: Array, y: Array) -> Pair:
     """Find delta from D, the differences u - v relative to that of the likeliest class j of the teacher.
 

@@ -37,6 +37,7 @@ class Row(NamedTuple):
         return jnp.log1p(self.r)
 
 
+@partial(jax.jit, static_argnums=0)  # traced once, not for each of the rules that need it
 def row(scale: Scale, z: Array) -> Row:
     top = jnp.argmax(z, -1)
     m = at(z, top)
