@@ -32,7 +32,7 @@ def run_beginning(page, names):
     return names
 
 
-def rows_of_migration(page):
-    """The two expressions of each row of a page's first table."""
-    table = (DOCS / page).read_text().split("|---|---|\n")[1].split("\n\n")[0]
+def rows_of_migration(page, number=1):
+    """The two expressions of each row of one of a page's tables, by default its first."""
+    table = (DOCS / page).read_text().split("|---|---|\n")[number].split("\n\n")[0]
     return [tuple(re.findall(r"`(.+?)`", line)) for line in table.splitlines()]

@@ -18,11 +18,16 @@ def test_the_example_trains():
     assert framework_docs.run_code("jax.md")["right"] > 0.9
 
 
-@pytest.mark.parametrize(("theirs", "ours"), framework_docs.rows_of_migration("jax.md"))
+TABLES = [row for number in (1, 2) for row in framework_docs.rows_of_migration("jax.md", number)]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), TABLES)
 def test_migration(theirs, ours):
     rng = np.random.default_rng(0)
     names = {"jax": jax, "optax": optax, "cj": cj, "labels": jnp.asarray(rng.integers(0, 10, 6))}
+    names["jnp"] = jnp
     shapes = {"logits": (6, 10), "hidden": (6, 3), "classifier": (10, 3), "probabilities": (6, 10)}
+    shapes |= {"teacher": (6, 10), "teacher_hidden": (6, 4), "teacher_classifier": (10, 4)}
     names |= {name: jnp.asarray(rng.random(shape), jnp.float32) for name, shape in shapes.items()}
     names["mask"] = jnp.asarray(rng.random(6) > 0.4)
     np.testing.assert_allclose(eval(ours, names), eval(theirs, names), rtol=1e-5)

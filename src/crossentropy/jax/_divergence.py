@@ -1,7 +1,6 @@
 """Divergences of a student from its teacher."""
 
 from functools import partial
-from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,15 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .._options import Reduction, loss_options
+from .._divergence_call import Direction, DivergenceOptions, divergence_options
+from .._options import Reduction, as_number
 from . import _divergence_rules
 from ._composed import reduced, row_dtype
 from ._functional import as_logits, weights
 from ._indices import as_axis
 from ._pairs import Scales
 from ._softmax import Scale, held
-
-Direction = Literal["forward", "reverse"]
 
 
 def kl_divergence(
@@ -83,7 +81,13 @@ def kl_divergence(
     >>> print(f"{loss:.4g}", [f"{g:.4g}" for g in dlogits[0]])
     1.123e-07 ['-0.0002247', '0.0001597', '6.494e-05']
     """
-    options = kl_options(direction, softcap, teacher_softcap, temperature, reduction)
+    options = kl_options(
+        direction,
+        softcap=softcap,
+        teacher_softcap=teacher_softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     return _of_logits(options, logits, teacher_logits, axis, sample_weight)
 
 
@@ -134,48 +138,41 @@ def jensen_shannon(
     >>> print(f"{loss:.4f}")
     0.2322
     """
-    options = mixture_options(beta, softcap, teacher_softcap, temperature, reduction)
+    options = mixture_options(
+        beta,
+        softcap=softcap,
+        teacher_softcap=teacher_softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     return _of_logits(options, logits, teacher_logits, axis, sample_weight)
 
 
 class Options(NamedTuple):
-    kind: str  # the function's name in `_divergence_rules`
-    beta: float
+    """What JAX compiles a divergence for."""
+
+    kind: Literal["forward", "reverse", "mixture"]  # the function's name in `_divergence_rules`
+    beta: float  # of the mixture
     scales: Scales
     reduction: Reduction
 
 
-def kl_options(direction: Direction, *given: Any) -> Options:
-    """Check the options of `kl_divergence`, in the order of its signature."""
-    if direction not in ("forward", "reverse"):
-        raise ValueError(f"direction: expected 'forward' or 'reverse', got {direction!r}")
-    return _options(direction, 0.5, *given)
+def kl_options(direction: Direction, **given: Any) -> Options:
+    """Check the options of `kl_divergence`."""
+    options = divergence_options(direction=direction, **given)
+    return _static("forward" if options.teacher_first else "reverse", 0.5, options)
 
 
-def mixture_options(beta: float, *given: Any) -> Options:
+def mixture_options(beta: float, **given: Any) -> Options:
     """Check the options of `jensen_shannon`."""
-    if isinstance(beta, bool) or not isinstance(beta, Real):
-        raise TypeError(f"beta: expected a number, got {beta!r}")
-    if not 0.0 < beta < 1.0:
-        raise ValueError(f"beta: expected a number between 0 and 1, got {beta}: at its ends it is kl_divergence")
-    return _options("mixture", float(beta), *given)
+    options = divergence_options(beta=as_number("beta", beta), **given)
+    return _static("mixture", float(beta), options)
 
 
-def _options(
-    kind: str,
-    beta: float,
-    softcap: float | None,
-    teacher_softcap: float | None,
-    temperature: float,
-    reduction: Reduction,
-) -> Options:
-    student = loss_options(softcap=softcap, temperature=temperature, reduction=reduction)
-    try:
-        teacher = loss_options(softcap=teacher_softcap, temperature=temperature)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"teacher_{error}") from None
-    scales = Scales(*(Scale(options.softcap, options.temperature) for options in (student, teacher)))
-    return Options(kind, beta, scales, student.reduction)
+def _static(kind: Literal["forward", "reverse", "mixture"], beta: float, options: DivergenceOptions) -> Options:
+    temperature = options.student.temperature
+    scales = Scales(*(Scale(model.softcap, temperature) for model in (options.student, options.teacher)))
+    return Options(kind, beta, scales, options.student.reduction)
 
 
 def _of_logits(

@@ -1,5 +1,6 @@
 """Axes and class indices: what is known of them is checked as it came, before JAX narrows it to 32 bits."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,9 +9,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .._arrays import as_array
+from .._arrays import Layout, as_array
+from .._call import total_weight
+from .._log_prob_call import as_named, named_indices
 from .._options import LossOptions, as_integer
-from .._targets import accepted_indices
+from .._targets import shape_of_k
 
 
 def as_axis(axis: int, z: Array) -> int:
@@ -32,28 +35,23 @@ def as_indices(indices: ArrayLike, shape: tuple[int, ...], axis: int, options: L
     Where they are known, one that is out of range raises IndexError here.
     """
     rows = shape[:axis] + shape[axis + 1 :]
-    # As they came: JAX may be about to narrow them to 32 bits.
-    t: Any = indices if is_traced(indices) or isinstance(indices, Array) else as_array("indices", indices)
-    t = t if hasattr(t, "dtype") else jnp.asarray(t)
-    of_many = ", ".join(map(str, (*shape[:axis], "K", *shape[axis + 1 :])))
-    if t.shape != rows and (t.ndim != len(shape) or t.shape[:axis] + t.shape[axis + 1 :] != rows):
-        raise ValueError(f"indices: expected class indices of shape {rows} or ({of_many}), got shape {t.shape}")
-    if not jnp.issubdtype(t.dtype, jnp.integer):
-        raise TypeError(f"indices: expected class indices (integers), got {t.dtype}")
-    if not is_traced(t):
-        known = np.asarray(t)
-        bad = (known < 0) | (known >= shape[axis])
-        if options.ignore_index is not None:
-            bad &= known != options.ignore_index
-        if bad.any():
-            of_rows = bad if bad.shape == rows else np.moveaxis(bad, axis, -1)
-            known = known if bad.shape == rows else np.moveaxis(known, axis, -1)
-            place = int(np.argmax(of_rows))
-            row = place if bad.shape == rows else place // of_rows.shape[-1]
-            accepted = accepted_indices(shape[axis], options.ignore_index)
-            raise IndexError(f"indices: expected {accepted}, got {known.reshape(-1)[place]} in row {row}")
+    layout = Layout(math.prod(rows), shape[axis], shape, rows, axis)
+    if is_traced(indices):
+        t = jnp.asarray(indices)
+        accepted = f"class indices (integers) of shape {rows} or {shape_of_k(layout)}"
+        if not jnp.issubdtype(t.dtype, jnp.integer):
+            raise TypeError(f"indices: expected {accepted}, got dtype {t.dtype}")
+        if t.shape != rows and (t.ndim != len(shape) or t.shape[:axis] + t.shape[axis + 1 :] != rows):
+            raise ValueError(f"indices: expected {accepted}, got shape {t.shape}")
+    else:
+        # As they came: JAX may be about to narrow them to 32 bits.
+        known = np.asarray(indices) if isinstance(indices, Array) else as_array("indices", indices)
+        named = as_named(known, layout, options.ignore_index)
+        if named.empty is None:
+            with named_indices():
+                total_weight(options, layout, named.targets)
         check_narrowed("indices", known)
-    t = jnp.asarray(t)
+        t = jnp.asarray(known if known.size else known.astype(np.int32))
     return t if t.dtype.itemsize >= 4 else t.astype(jnp.int32)
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .._divergence_call import Direction
 from .._options import Reduction
 from ._composed import reduced, row_dtype
-from ._divergence import Direction, Options, kl_options, losses_of_rows, mixture_options, row_weights
+from ._divergence import Options, kl_options, losses_of_rows, mixture_options, row_weights
 from ._linear import as_head, by_chunks, logits_of, step_of
 
 _Given = tuple[ArrayLike, ArrayLike, ArrayLike | None]
@@ -69,7 +70,13 @@ def linear_kl_divergence(
     >>> print(f"{linear_kl_divergence(hidden, jnp.eye(2), teacher_hidden, jnp.ones((2, 3))):.4f}")
     0.0309
     """
-    options = kl_options(direction, softcap, teacher_softcap, temperature, reduction)
+    options = kl_options(
+        direction,
+        softcap=softcap,
+        teacher_softcap=teacher_softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     heads = (hidden, classifier, bias), (teacher_hidden, teacher_classifier, teacher_bias)
     return _of_heads(options, *heads, sample_weight, max_logits_bytes)
 
@@ -117,7 +124,13 @@ def linear_jensen_shannon(
     >>> print(f"{linear_jensen_shannon(hidden, jnp.eye(2), teacher_hidden, jnp.ones((2, 3))):.4f}")
     0.0076
     """
-    options = mixture_options(beta, softcap, teacher_softcap, temperature, reduction)
+    options = mixture_options(
+        beta,
+        softcap=softcap,
+        teacher_softcap=teacher_softcap,
+        temperature=temperature,
+        reduction=reduction,
+    )
     heads = (hidden, classifier, bias), (teacher_hidden, teacher_classifier, teacher_bias)
     return _of_heads(options, *heads, sample_weight, max_logits_bytes)
 

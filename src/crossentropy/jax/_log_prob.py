@@ -214,7 +214,7 @@ def linear_log_prob(
 def _scores(options: LossOptions, z: Array, t: Array) -> tuple[Array, Array]:
     """Log-probabilities and entropies; indices of shape rows + (K,)."""
     left_out = ignored(options, t)
-    counted = ~left_out.all(-1)
+    counted = _counted(options, t)
     known = left_out | ((t >= 0) & (t < z.shape[-1]))
     z = jnp.where(counted[..., None], z.astype(row_dtype(z)), 0.0)  # rows that do not count may hold NaN
     scale = Scale(options.softcap, options.temperature)
@@ -226,7 +226,12 @@ def _scores(options: LossOptions, z: Array, t: Array) -> tuple[Array, Array]:
 @partial(jax.jit, static_argnums=(0, 1))
 def _linear_scores(options: LossOptions, step: int, h: Array, W: Array, b: Array, t: Array) -> tuple[Array, Array]:
     def chunk(h: Array, t: Array, W: Array, b: Array) -> tuple[Array, Array]:
-        return _scores(options, logits_of(h, W, b, ~ignored(options, t).all(-1)), t)
+        return _scores(options, logits_of(h, W, b, _counted(options, t)), t)
 
     results: tuple[Array, Array] = by_chunks(chunk, step, (h, t), (W.astype(row_dtype(W)), b))
     return results
+
+
+def _counted(options: LossOptions, t: Array) -> Array:
+    """Which rows count: not those whose indices are all left out. A row of none counts, for its entropy."""
+    return ~ignored(options, t).all(-1) if t.shape[-1] else jnp.ones(t.shape[:-1], bool)
