@@ -86,7 +86,7 @@ def as_named(indices: npt.ArrayLike, logits: Logits | Layout, ignore_index: int 
     empty = np.zeros(t.shape, bool) if ignore_index is None else np.asarray(t == ignore_index)
     check_indices("indices", t, empty, logits, accepted_indices(logits.classes, ignore_index))
     ignored = empty.all(-1) if k else np.zeros(logits.rows, bool)
-    of_rows = ignored.reshape(logits.row_shape) if ignored.any() else None
+    of_rows = np.asarray(ignored).reshape(logits.row_shape) if ignored.any() else None
     sparse_indices = np.where(empty, -1, t).astype(np.int64)
     return Named(Targets(sparse_indices=sparse_indices, k=k, given=(given,), ignored=of_rows), given.shape, axis, empty)
 
