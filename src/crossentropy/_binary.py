@@ -124,7 +124,7 @@ def binary_cross_entropy(
     --------
     >>> import crossentropy as ce
     >>> round(ce.binary_cross_entropy([2.0, -1.0, 0.5], [1, 0, 1]), 12)
-    0.304422368505
+    0.304755560914
     >>> print(ce.binary_cross_entropy(-40.0, 0))  # log(1 + exp(-40)), where 1 + exp(-40) is 1
     4.248354255291589e-18
     """

@@ -168,7 +168,7 @@ def linear_log_prob_and_entropy(
     >>> import crossentropy as ce
     >>> log_p, entropy = ce.linear_log_prob_and_entropy([[1.0, 0.5]], np.eye(2), [0])
     >>> entropy.round(4)
-    array([0.6629])
+    array([0.6628])
     """
     call = prepare_linear_log_prob(
         loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none"),

@@ -166,7 +166,7 @@ def log_prob_and_entropy(
     >>> import crossentropy as ce
     >>> log_p, entropy = ce.log_prob_and_entropy([[2.0, 1.0, 0.1]], [0])
     >>> log_p.round(4), entropy.round(4)
-    (array([-0.417]), array([0.8468]))
+    (array([-0.417]), array([0.8467]))
     """
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
     z = as_logits(logits, axis)
@@ -227,7 +227,7 @@ def log_prob_and_entropy_vjp(
     >>> import crossentropy as ce
     >>> values, dlogits = ce.log_prob_and_entropy_vjp([[2.0, 1.0, 0.1]], [0], -1.0, -0.01)
     >>> dlogits.round(4)
-    array([[-0.3381,  0.241 ,  0.0971]])
+    array([[-0.3382,  0.2411,  0.0971]])
     """
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
     z = as_logits(logits, axis)

@@ -153,7 +153,10 @@ struct Generated {
                 log_probabilities.resize(rows * p.k);
                 log_probabilities.reserve(1);
                 p.log_probabilities = log_probabilities.data();
-                if (random.below(2) == 0) p.probabilities = nullptr;
+                if (random.below(2) == 0) {
+                    p.probabilities = nullptr;
+                    p.options.label_smoothing = 0.0;
+                }
             } else if (p.class_stride == 1 && random.below(2) == 0) {
                 for (std::size_t i = 0; i < rows; ++i) remainder.push_back(random.uniform());
                 remainder.reserve(1);

@@ -118,7 +118,7 @@ class TestCommand:
             "--logits", logits, "--targets", targets, "--sample-weight", "[0.5]", "--class-weight", "1\n2\n1"
         )
         assert found["b"] == [[0, 2, 0]]
-        assert found["dtotal"] == ce.explain(A[:1], [[0, 2, 0]], sample_weight=[0.5]).dtotal.tolist()
+        assert found["dtotal"] == ce.explain(A[:1], [[0.0, 2.0, 0.0]], sample_weight=[0.5]).dtotal.tolist()
 
     def test_one_class(self):
         assert numbers("--logits", "5;6", "--targets", "0 0")["targets"] == [0, 0]
@@ -306,9 +306,10 @@ class TestPython:
         many = [f"name{c}" for c in range(30)]
         with pytest.raises(ValueError, match="name19 and 10 more; got 'wolf'"):
             ce.explain([np.zeros(30)], ["wolf"], many)
-        for targets in (["dog", "cat"], "dog"):
-            with pytest.raises(TypeError, match="targets: expected class indices"):
-                ce.explain(A, targets) if isinstance(targets, list) else ce.explain(A[0], targets)
+        with pytest.raises(TypeError, match="targets: expected class indices"):
+            ce.explain(A, ["dog", "cat"])
+        with pytest.raises(TypeError, match="targets: expected an array of numbers, got 'dog'"):
+            ce.explain(A[0], "dog")
         with pytest.raises(TypeError, match="targets: expected class indices"):
             ce.explain(A, ["dog", 0], NAMES)
 

@@ -106,7 +106,7 @@ def test_numbers_reach_the_page(tmp_path):
     [
         (["--logits", "1 2 3"], '--logits needs --targets, as in --logits "2.0 1.0 0.1; 0.1 2.0 1.9" --targets "1 0"'),
         (["--logits", "1 2 x", "--targets", "1"], "logits: expected numbers or the name of a .npy file, got 'x'"),
-        (["--logits", "1 2", "--targets", "2"], "targets: expected class indices in \\[0, 2\\), got 2.*"),
+        (["--logits", "1 2", "--targets", "2"], "targets: expected class indices in \\[0, 2\\) .*, got 2 .*"),
         (["--logits", "1 inf", "--targets", "0"], "logits: expected numbers from -10000 to 10000, got inf"),
         (["--logits", "2 3", "--targets", "0.5 0.6"], "targets: expected class indices .* that sum to 1, got .*"),
         (["--logits", "2 3", "--targets", "-100"], "targets: expected class indices from 0 to 1, .*got \\[-100\\]"),
