@@ -86,6 +86,20 @@ def head(shape: str) -> str:
     return table([shape, "seconds", "ratio to the three products at their fastest", "MiB"], rows)
 
 
+def quantities() -> str:
+    """Time and memory of the quantities around the loss: a table for each."""
+    family = RESULTS["family"]
+    tables = []
+    for quantity, times in family["milliseconds"].items():
+        ours = times["crossentropy"]
+        rows = (
+            [peer, digits(ms), digits(ms / ours), f"{family['mebibytes'][quantity][peer]:.0f}"]
+            for peer, ms in times.items()
+        )
+        tables.append(table([quantity, "ms", "ratio to crossentropy", "MiB"], rows))
+    return "\n\n".join(tables)
+
+
 def answers(case: str, group: bool = False) -> list[list[str]]:
     """Who returns which loss and gradient; with `group`, those with equal answers in one row."""
     found = RESULTS["compare"]["cases"][case]

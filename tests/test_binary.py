@@ -321,7 +321,7 @@ Z, T = np.zeros((2, 3), np.float32), np.ones((2, 3))
         ({"pos_weight": 1e101}, ValueError, "pos_weight: expected finite weights"),
         ({"pos_weight": np.ones(2)}, ValueError, r"pos_weight: expected a number or an array that broadcasts to shape"),
         ({"pos_weight": np.ones((1, 2, 3))}, ValueError, "pos_weight: expected a number or an array that broadcasts"),
-        ({"pos_weight": "many"}, TypeError, "pos_weight: expected real numbers"),
+        ({"pos_weight": "many"}, TypeError, "pos_weight: expected an array of numbers"),
         ({"sample_weight": -1.0}, ValueError, "reduction: expected 'sum' or 'none' for weights"),
         ({"sample_weight": [1, np.nan, 1]}, ValueError, "sample_weight: expected finite weights"),
         (

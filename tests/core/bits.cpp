@@ -37,5 +37,13 @@ int main() {
             hash.add(&result, sizeof result);
             problem.for_written([&](const auto& array) { hash.add(array.data(), array.size() * sizeof array[0]); });
         });
+    for (int i = 0; i < 1000; ++i)
+        generate_binary(random, [&](auto& problem) {
+            const double result = evaluate(problem.p, 1);
+            hash.add(&result, sizeof result);
+            for (const auto* array : {&problem.logits, &problem.dlogits})
+                hash.add(array->data(), array->size() * sizeof(*array)[0]);
+            hash.add(problem.losses.data(), problem.losses.size() * sizeof problem.losses[0]);
+        });
     std::printf("%-8s %016llx\n", kernels().name, static_cast<unsigned long long>(hash.value));
 }

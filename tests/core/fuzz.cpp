@@ -48,6 +48,20 @@ int main(int argc, char** argv) {
             });
             continue;
         }
+        if (random.below(4) == 0) {
+            generate_binary(random, [&](auto& problem) {
+                const auto logits = problem.logits;
+                const double one = evaluate(problem.p, 1);
+                const auto written = problem.logits, dlogits = problem.dlogits;
+                const auto losses = problem.losses;
+                problem.logits = logits;
+                const double many = evaluate(problem.p, 2 + int(random.below(4)));
+                if (std::memcmp(&one, &many, sizeof one) != 0) fail("another binary loss with more threads", count);
+                if (!same(written, problem.logits) || !same(dlogits, problem.dlogits) || !same(losses, problem.losses))
+                    fail("another output of a binary loss with more threads", count);
+            });
+            continue;
+        }
         const std::size_t most_rows = random.below(10) == 0 ? 3000 : 70;
         generate(random, most_rows, [&](auto& problem) {
             const auto logits = problem.logits;

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "binary.hpp"
 #include "divergence.hpp"
 #include "evaluate.hpp"
 
@@ -255,6 +256,82 @@ void generate_divergence(Random& random, const Visit& visit) {
             visit(problem);
         });
     });
+}
+
+// Logits of type S with binary targets and weights, in arrays that are no longer than they must be.
+template <class S>
+struct GeneratedBinary {
+    using RowValue = std::conditional_t<sizeof(S) == 8, double, float>;
+
+    BinaryProblem p;
+    std::vector<S> logits, dlogits;
+    std::vector<RowValue> losses;
+    std::vector<unsigned char> targets;
+    std::vector<double> pos_weight, grad_output;
+    std::vector<float> sample_weight;
+
+    GeneratedBinary(Random& random, ElementType type) {
+        const std::size_t period = 1 + random.below(40), repeat = random.below(2) ? 1 : 1 + random.below(400);
+        const std::size_t times = random.below(random.below(20) == 0 ? 200 : 9);
+        const std::size_t count = period * repeat * times;
+        const double widths[] = {0.01, 1.0, 10.0, 1000.0};
+        const double width = widths[random.below(4)];
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint64_t special = random.below(500);
+            logits.push_back(S(special == 0   ? kInf
+                               : special == 1 ? -kInf
+                               : special == 2 ? kNaN
+                                              : width * random.normal()));
+            grad_output.push_back(random.normal() * (random.below(30) == 0 ? 1e40 : 1.0));
+        }
+        p.targets_type = ElementType(random.below(12));
+        const bool real = p.targets_type == ElementType::float32;
+        targets.resize(count * kElementSize[int(p.targets_type)]);
+        for (std::size_t i = 0; i < targets.size(); ++i) targets[i] = (unsigned char)(random.below(2));
+        for (std::size_t i = 0; real && i < count; ++i) {
+            const float y = random.below(1000) == 0 ? float(kInf) : float(random.uniform());
+            std::memcpy(targets.data() + i * sizeof y, &y, sizeof y);
+        }
+        const bool extreme = random.below(10) == 0;
+        for (std::size_t i = 0; i < period; ++i) {
+            pos_weight.push_back(random.uniform() * (extreme ? 1e30 : 1.0));
+            sample_weight.push_back(random.below(5) == 0 ? 0.0f : float(random.uniform()));
+        }
+        dlogits.resize(count);
+        losses.resize(count);
+        p.count = count;
+        p.type = type;
+        p.logits = logits.data();
+        p.targets = targets.data();
+        if (random.below(3) == 0) p.pos_weight = {pos_weight.data(), ElementType::float64, repeat, period};
+        if (random.below(3) == 0) p.sample_weight = {sample_weight.data(), ElementType::float32, repeat, period};
+        if (random.below(3) == 0) p.grad_output = grad_output.data();
+        if (random.below(3) == 0) p.label_smoothing = 0.1;
+        if (random.below(4) == 0) p.focal_gamma = random.below(2) ? 2.0 : 0.5;
+        p.gradient_scale = random.below(20) == 0 ? 1e-30 : 1.0;
+        p.reduction = Reduction(int(random.below(3)));
+        p.dlogits = random.below(5) == 0 ? nullptr : random.below(4) == 0 ? logits.data() : dlogits.data();
+        if (random.below(2)) p.losses = losses.data();
+    }
+};
+
+// visit(problem) for a generated problem of any type of logits.
+template <class Visit>
+void generate_binary(Random& random, const Visit& visit) {
+    const auto visit_type = [&](auto element, ElementType type) {
+        GeneratedBinary<decltype(element)> problem(random, type);
+        visit(problem);
+    };
+    switch (random.below(4)) {
+        case 0:
+            return visit_type(float(), ElementType::float32);
+        case 1:
+            return visit_type(double(), ElementType::float64);
+        case 2:
+            return visit_type(float16(), ElementType::float16);
+        default:
+            return visit_type(bfloat16(), ElementType::bfloat16);
+    }
 }
 
 // visit(problem, type) for a generated problem of any type of logits.

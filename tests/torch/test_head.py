@@ -156,3 +156,31 @@ def test_head_never_holds_the_logits(limit, composed):
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     used = int(done.stdout)
     assert used < 100e6 < 2048 * 32000 * 4
+
+
+FAMILY = """
+import pathlib, torch, crossentropy.torch as ct
+rows, width, classes = 2048, 16, 32000
+h, W, U = (torch.randn(n, width, requires_grad=True) for n in (rows, classes, classes))
+t = torch.randint(0, classes, (rows, 2))
+def log_probs(n):
+    return sum(result.sum() for result in ct.linear_log_prob(h[:n], W, t[:n], entropy=True))
+def divergence(n):
+    return ct.linear_kl_divergence(h[:n], W, h[:n], U)
+{function}(64).backward()
+h.grad = W.grad = U.grad = None
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+def resident(): return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = resident()
+{function}(rows).backward()
+print((resident() - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="/proc is Linux's")
+@pytest.mark.parametrize(("function", "limit"), [("log_probs", 100e6), ("divergence", 170e6)])
+def test_the_family_never_holds_the_logits(function, limit):
+    code = FAMILY.format(function=function)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert int(done.stdout) < limit < 2048 * 32000 * 4

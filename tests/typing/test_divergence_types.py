@@ -57,7 +57,7 @@ def test_linear_divergences() -> None:
 def test_wrong_calls() -> None:
     with pytest.raises(ValueError, match="direction: expected"):
         ce.kl_divergence(A, A, direction="both")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="expected no ignore_index"):
+    with pytest.raises(TypeError, match=r"'ignore_index': .*sample_weight of 0"):
         ce.kl_divergence(A, A, ignore_index=0)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="unexpected keyword argument 'direction'"):
         ce.jensen_shannon(A, A, direction="forward")  # type: ignore[call-overload]

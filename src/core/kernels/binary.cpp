@@ -151,6 +151,74 @@ CE_INLINE V canonical(V x) {
     return select<V>(x == x, x, splat<V>(kNaN));
 }
 
+// Sums of losses, one for each logical lane. Those of float32 are added in float32 over four groups of all lanes first.
+template <class T>
+class GroupSums {
+    using V = Vector<T>;
+    static constexpr int kTogether = 4;
+
+    LaneSums<T> sums_;
+    V few_[kVectorsOfLanes] = {};
+    int groups_ = 0;
+
+ public:
+    // Of the vector v of a group.
+    CE_INLINE void add(int v, V x) {
+        if constexpr (std::is_same_v<T, double>)
+            sums_.add(v, x);
+        else
+            few_[v] += x;
+    }
+    // One half of that vector, in float64.
+    CE_INLINE void add_wide(int at, f64 x) { sums_.add(at, x); }
+    CE_INLINE void end_group() {
+        if constexpr (!std::is_same_v<T, double>)
+            if (++groups_ == kTogether) flush();
+    }
+    CE_INLINE void flush() {
+        groups_ = 0;
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectorsOfLanes; ++v) {
+            f64 wide[kHalves<T>];
+            widen(few_[v], wide);
+#pragma GCC unroll 2
+            for (int h = 0; h < kHalves<T>; ++h) sums_.add(v * kHalves<T> + h, wide[h]);
+            few_[v] = V{};
+        }
+    }
+    double total() {
+        if constexpr (!std::is_same_v<T, double>) flush();
+        const double sum = sums_.fold();
+        return sum == sum ? sum : kNaN;
+    }
+};
+
+// The same for whole groups without weights or smoothing, with float32 targets: nothing but logits and targets is read.
+// Returns where it ended.
+template <bool with_gradient>
+std::size_t plain_elements(const BinaryProblem& p, std::size_t begin, std::size_t end, GroupSums<float>& sums) {
+    constexpr int lanes = kLanes<float>;
+    const f32 scale = splat<f32>(p.gradient_scale);
+    const float* const z = static_cast<const float*>(p.logits);
+    const float* const y = static_cast<const float*>(p.targets);
+    float* const dlogits = static_cast<float*>(p.dlogits);
+    std::size_t at = begin;
+    for (; at + lanes <= end; at += lanes) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectorsOfLanes; ++v) {
+            const std::size_t here = at + std::size_t(v * kWidth<float>);
+            const f32 target = load<f32>(y + here);
+            const BinaryParts<f32> parts(load<f32>(z + here), target, 1 - target);
+            const f32 loss = parts.loss();  // NaN for an infinite target too: the sum of the coefficients is
+            sums.add(v, loss);
+            if constexpr (with_gradient)
+                store(dlogits + here, select<f32>(loss == loss, parts.gradient() * scale, splat<f32>(kNaN)));
+        }
+        sums.end_group();
+    }
+    return at;
+}
+
 // Elements [begin, end) with logits of type S, computed in T; returns the sum of their losses.
 template <class S, class T, bool weighted>
 double binary_elements(const BinaryProblem& p, std::size_t begin, std::size_t end) {
@@ -164,7 +232,12 @@ double binary_elements(const BinaryProblem& p, std::size_t begin, std::size_t en
 
     Coefficients<T> a;
     alignas(64) double weight[weighted ? kChunk<T> : 1], scale[weighted ? kChunk<T> : 1];
-    LaneSums<T> sums;
+    GroupSums<T> sums;
+    if constexpr (std::is_same_v<S, float> && std::is_same_v<T, float> && !weighted)
+        if (p.targets_type == ElementType::float32 && p.pos_weight.data == nullptr && p.label_smoothing == 0.0 &&
+            losses == nullptr)
+            begin = dlogits != nullptr ? plain_elements<true>(p, begin, end, sums)
+                                       : plain_elements<false>(p, begin, end, sums);
     for (std::size_t at = begin; at < end; at += std::size_t(kChunk<T>)) {
         const int count = int(std::min<std::size_t>(std::size_t(kChunk<T>), end - at));
         const int padded = (count + lanes - 1) / lanes * lanes;
@@ -180,18 +253,17 @@ double binary_elements(const BinaryProblem& p, std::size_t begin, std::size_t en
             std::fill(weight + count, weight + padded, 0.0);
             std::fill(scale + count, scale + padded, 0.0);
         }
-        // A group of all lanes, from i on.
+        // A group of all lanes, its coefficients from `a`, i on.
         const auto group = [&](int i, const S* z, S* gradient, RowValue<S>* loss) CE_INLINE_LAMBDA {
 #pragma GCC unroll 8
             for (int v = 0; v < kVectorsOfLanes; ++v) {
                 const int j = v * kWidth<T>, k = i + j;
-                const V logit = load_as<T>(z + j), plus = load<V>(a.plus + k), minus = load<V>(a.minus + k);
-                const BinaryParts<V> parts(logit, plus, minus);
+                const V minus = load<V>(a.minus + k);
+                const BinaryParts<V> parts(load_as<T>(z + j), load<V>(a.plus + k), minus);
                 V one_loss, one_gradient{};
                 if (std::is_same_v<T, double> && p.focal_gamma != 0.0) {
                     if constexpr (std::is_same_v<T, double>) {
-                        const FocalElement focal =
-                            focal_element(parts, logit, load<V>(a.smoothed + k), minus, p.focal_gamma);
+                        const FocalElement focal = focal_element(parts, load<V>(a.smoothed + k), minus, p.focal_gamma);
                         one_loss = focal.loss;
                         one_gradient = focal.gradient;
                     }
@@ -199,30 +271,26 @@ double binary_elements(const BinaryProblem& p, std::size_t begin, std::size_t en
                     one_loss = parts.loss();
                     if (gradient != nullptr) one_gradient = parts.gradient();
                 }
-                f64 l[halves];
-                widen(one_loss, l);
-#pragma GCC unroll 2
-                for (int h = 0; h < halves; ++h) {
-                    if constexpr (weighted) {
-                        const f64 s = load<f64>(weight + k + h * wide);
-                        l[h] = select<f64>(s == 0, f64{}, l[h] * s);
-                    }
-                    sums.add(v * halves + h, l[h]);
-                    if (loss != nullptr) store_as(loss + j + h * wide, canonical(l[h]));
-                }
-                if (gradient == nullptr) continue;
                 if constexpr (weighted) {
-                    f64 g[halves];
+                    f64 l[halves], g[halves];
+                    widen(one_loss, l);
                     widen(one_gradient, g);
 #pragma GCC unroll 2
-                    for (int h = 0; h < halves; ++h)
-                        g[h] = select<f64>(load<f64>(weight + k + h * wide) == 0, f64{},
-                                           canonical(g[h] * load<f64>(scale + k + h * wide)));
-                    store_as(gradient + j, narrow_for<S>(g));
+                    for (int h = 0; h < halves; ++h) {
+                        const f64 s = load<f64>(weight + k + h * wide);
+                        l[h] = select<f64>(s == 0, f64{}, l[h] * s);
+                        sums.add_wide(v * halves + h, l[h]);
+                        if (loss != nullptr) store_as(loss + j + h * wide, canonical(l[h]));
+                        g[h] = select<f64>(s == 0, f64{}, canonical(g[h] * load<f64>(scale + k + h * wide)));
+                    }
+                    if (gradient != nullptr) store_as(gradient + j, narrow_for<S>(g));
                 } else {
-                    store_as(gradient + j, canonical(one_gradient * scale_of_all));
+                    sums.add(v, one_loss);
+                    if (loss != nullptr) store(loss + j, canonical(one_loss));
+                    if (gradient != nullptr) store_as(gradient + j, canonical(one_gradient * scale_of_all));
                 }
             }
+            sums.end_group();
         };
         int i = 0;
         for (; i + lanes <= count; i += lanes) {
@@ -241,8 +309,7 @@ double binary_elements(const BinaryProblem& p, std::size_t begin, std::size_t en
             if (losses != nullptr) std::copy(loss, loss + rest, losses + here);
         }
     }
-    const double total = sums.fold();
-    return total == total ? total : kNaN;
+    return sums.total();
 }
 
 template <class S>

@@ -67,9 +67,10 @@ struct BinaryParts {
 struct FocalElement {
     f64 loss, gradient;
 };
-CE_INLINE FocalElement focal_element(const BinaryParts<f64>& plain, f64 z, f64 y, f64 not_y, double gamma) {
+CE_INLINE FocalElement focal_element(const BinaryParts<f64>& plain, f64 y, f64 not_y, double gamma) {
     const f64 t = plain.unit.t, loss = plain.loss();
-    const f64 right = plain.negative(z, not_y, y), wrong = plain.negative(z, y, not_y);
+    const f64 side = (f64)plain.sign;
+    const f64 right = plain.negative(side, not_y, y), wrong = plain.negative(side, y, not_y);
     const f64 p = fma(t, wrong, right), q = fma(t, right, wrong);  // p and 1 - p, times 1 + t
     // q^gamma from the odds, whose logarithm keeps its digits where q is close to 1.
     const f64 power = exp(-gamma * log1p(p / q));
