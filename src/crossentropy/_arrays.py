@@ -188,7 +188,9 @@ def as_logits(logits: npt.ArrayLike, axis: int) -> Logits:
 
 
 def classes_last(z: Logits) -> Logits:
-    """The same logits with the class axis brought last in memory."""
+    """The same logits with the class axis last in memory, as some of the core needs it."""
+    if z.class_stride == 1:
+        return z
     data = np.ascontiguousarray(np.moveaxis(z.data, z.axis, -1))
     return z._replace(data=data, class_stride=1, moved=True)
 

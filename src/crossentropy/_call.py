@@ -50,7 +50,7 @@ def prepare(
     z = as_logits(logits, axis)
     t = as_targets(targets, z, options.ignore_index, sample_weight)
     check_options(options, t, class_weight)
-    if t.remainder is not None and z.class_stride > 1:  # the core takes them with the classes contiguous
+    if t.remainder is not None:
         z = classes_last(z)
     w = None if class_weight is None else as_weights("class_weight", class_weight, (z.classes,))
     s = None if sample_weight is None and t.ignored is None else weights_of_rows(t, sample_weight, z.row_shape)

@@ -7,10 +7,24 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import FLOAT64, Array, Logits, Shape, as_array, as_grad_output, as_logits, as_weights, check_out, row_type
+from ._arrays import (
+    FLOAT64,
+    Array,
+    Logits,
+    Shape,
+    as_array,
+    as_grad_output,
+    as_logits,
+    as_weights,
+    check_out,
+    classes_last,
+    row_type,
+)
+from ._call import require_mean
 from ._config import resolve_threads
 from ._keywords import teaches_keywords
 from ._options import LossOptions, Reduction, as_number, loss_options
+from ._targets import Targets
 
 Direction = Literal["forward", "reverse"]
 Wrt = Literal["logits", "teacher_logits"]
@@ -129,24 +143,15 @@ def prepare_divergence(
         raise ValueError(f"teacher_logits: expected the logits' shape {z.shape}, got {given.shape}")
     t = of_teacher(as_logits, given, axis)
     s = None if sample_weight is None else as_weights_of_rows(sample_weight, z.row_shape, options.student.reduction)
-    return DivergenceCall(options, _classes_last(z), _classes_last(t), s, resolve_threads(num_threads), sample_weight)
+    return DivergenceCall(options, classes_last(z), classes_last(t), s, resolve_threads(num_threads), sample_weight)
 
 
 def as_weights_of_rows(sample_weight: npt.ArrayLike, row_shape: Shape, reduction: Reduction) -> Array:
     """Check sample weights: none is negative if a mean divides by them."""
     weights = as_weights("sample_weight", sample_weight, row_shape)
-    if reduction == "mean" and weights.min(initial=0.0) < 0:
-        raise ValueError(
-            "reduction: expected 'sum' or 'none' for weights of which some are negative, got 'mean', which would "
-            "divide by their sum: it may be nearly 0"
-        )
+    if reduction == "mean":
+        require_mean(Targets(), None, weights)
     return weights
-
-
-def _classes_last(z: Logits) -> Logits:
-    if z.class_stride == 1:
-        return z
-    return z._replace(data=np.ascontiguousarray(np.moveaxis(z.data, z.axis, -1)), class_stride=1, moved=True)
 
 
 def evaluate(call: DivergenceCall, gradients: dict[str, Array], **given: Any) -> float:
