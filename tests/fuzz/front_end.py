@@ -79,6 +79,7 @@ def compare(problem, loss, dlogits, dtype):
     # The reference rounds logits over the temperature to float64, which exponentials magnify.
     largest = np.where(np.isfinite(z), np.abs(z), 0).max(-1)
     reach = largest.max(initial=0.0) / plain.get("temperature", 1.0)
+    reach *= 1.0 + plain.get("focal_gamma", 0.0)
     wide = 16 * max(float(info.eps), float(np.finfo(np.float64).eps) * reach)
 
     # What is added up in a loss, and subtracted in a gradient, where weights and probabilities have both signs: their
@@ -86,7 +87,9 @@ def compare(problem, loss, dlogits, dtype):
     indexed = problem.t.shape == z.shape[:-1]
     t = problem.t if indexed else np.abs(problem.t)
     w, s = np.abs(plain.get("class_weight", np.ones(z.shape[-1]))), np.abs(plain["sample_weight"])
-    terms = ce.reference.cross_entropy_with_grad(z, t, **{**plain, "class_weight": w, "sample_weight": s})[0]
+    bonus = abs(plain.get("entropy_bonus", 0.0))
+    positive = {"class_weight": w, "sample_weight": s, "entropy_bonus": -bonus}
+    terms = ce.reference.cross_entropy_with_grad(z, t, **{**plain, **positive})[0]
     known = np.where((t < 0) | (t >= len(w)), 0, t) if indexed else None
     omega = w[known] if indexed else 1.0
     total = (omega if indexed else (w * t).sum(-1)) + plain.get("label_smoothing", 0.0) * w.mean()
@@ -100,7 +103,8 @@ def compare(problem, loss, dlogits, dtype):
     assert not wrong.any(), f"loss: {got} for {exact}, within {allowed[wrong][:3]}"
 
     temperature = plain.get("temperature", 1.0)
-    tail = 2 * plain.get("z_loss", 0.0) * omega * (largest / min(1.0, temperature) + np.log(z.shape[-1]))
+    scale = 2 * plain.get("z_loss", 0.0) + bonus
+    tail = scale * omega * (2 * largest / min(1.0, temperature) + np.log(z.shape[-1]))
     divisor = 1.0
     if plain["reduction"] == "mean":
         divisor = (s * omega * (t != plain["ignore_index"]) if indexed else s).sum() or 1.0
@@ -160,7 +164,7 @@ def spoilt(problem, rng):
         options["axis"] = pick(rng, (len(shape), -len(shape) - 1, 99))
     elif wrong == 7:
         name = pick(rng, list(OPTIONS))
-        options[name] = pick(rng, (-1.0, np.nan, -np.inf, 10**400))
+        options[name] = pick(rng, (np.nan, -np.inf, 10**400, *([-1.0] if name != "entropy_bonus" else [])))
     elif wrong == 8:
         options["num_threads"] = pick(rng, (0, -1, -(10**30)))
     elif wrong == 9:

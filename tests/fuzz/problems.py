@@ -14,6 +14,7 @@ PROBABILITIES = ("<f8", "<f4", ">f4", "<f2", ml_dtypes.bfloat16, "|u1", "<i8", "
 OPTIONS = {
     "label_smoothing": (0.1, 1.0),
     "z_loss": (0.01, 1e-6),
+    "entropy_bonus": (0.1, -1.0),
     "softcap": (5.0, 30.0, 1e-3),
     "temperature": (0.7, 3.0, 1e-2, 50.0),
 }
@@ -100,6 +101,8 @@ def generate(rng):
             s = np.asarray(s * signs(rng, rows))
         options["sample_weight"] = laid_out(rng, s)
     targets, t = generate_targets(rng, z, options, s)
+    if t.shape == rows and not options.get("label_smoothing") and rng.random() < 0.2:
+        options["focal_gamma"] = plain["focal_gamma"] = float(pick(rng, (0.5, 2.0, 5.0)))
     plain["sample_weight"] = s
     if rng.random() < 0.3:
         per_row = options["reduction"] == "none" and rng.random() < 0.5
