@@ -132,7 +132,7 @@ def main() -> None:
                 f"{len(set(written))}: {' '.join(written[:4])} …"
             )
     of_reward.set(xlabel="step", ylabel="mean reward of a batch", ylim=(0, 1.02), title="Brackets that match")
-    of_entropy.set(xlabel="step", ylabel="mean entropy of a token (nats)", ylim=(0, 2), title="How open the next one is")
+    of_entropy.set(xlabel="step", ylabel="mean entropy of a token (nats)", ylim=(0, 2), title="How open the next is")
     of_entropy.axhline(np.log(len(BRACKETS)), color="grey", linewidth=0.8)
     of_entropy.annotate("log 6: knowing nothing", (arguments.steps, np.log(6)), ha="right", va="bottom", color="grey")
     for axes in (of_reward, of_entropy):

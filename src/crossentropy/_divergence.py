@@ -63,7 +63,8 @@ def kl_divergence(
         Scores of the model, the student :math:`p`, before the softmax; the C classes on `axis`. Lists and integers are
         taken as float64. ``-inf`` is a class with probability zero.
     teacher_logits : array_like of such a dtype, of the shape of `logits`
-        Scores of the model that it is compared with, the teacher :math:`q`.
+        Scores of the model that it is compared with, the teacher :math:`q`. Of probabilities q, ``np.log(q)`` are such;
+        probabilities themselves would be taken for logits.
     axis : int
         The class axis of both.
     direction : {'forward', 'reverse'}
@@ -103,7 +104,7 @@ def kl_divergence(
     kl_divergence_with_grad : the gradients too.
     jensen_shannon : symmetric for ``beta=0.5``, and finite.
     linear_kl_divergence : from hidden states, without the logits in memory.
-    TopKTargets : of a teacher that gives its likeliest classes only.
+    TopKTargets : for `cross_entropy`, where a teacher gives its likeliest classes only.
 
     Notes
     -----

@@ -111,7 +111,7 @@ def divergence_options(
         if not 0.0 < beta < 1.0:
             raise ValueError(
                 f"beta: expected a number between 0 and 1, got {beta}: at either end the Jensen-Shannon divergence is "
-                "0; see kl_divergence"
+                "0; for what some mean by these, see kl_divergence: 'forward' by 0, 'reverse' by 1"
             )
     return DivergenceOptions(direction == "forward", beta, student, teacher)
 

@@ -37,6 +37,7 @@ _ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("linear_weight", "lin_weight", "W", "head"), ("classifier",)),
     "linear_bias": ("bias",),
     "teacher": ("teacher_logits", "teacher_hidden"),
+    **dict.fromkeys(("actions", "tokens"), ("indices", "targets")),
     "dim": ("axis",),
     "keepdim": ("keepdims",),
     **dict.fromkeys(("reduce", "size_average", "normalize", "average"), ("reduction",)),
@@ -45,12 +46,16 @@ _ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("cap", "logit_cap", "soft_cap"), ("softcap",)),
     "lse_square_scale": ("z_loss",),
     **dict.fromkeys(("gamma", "focal"), ("focal_gamma",)),
+    **dict.fromkeys(("entropy_coef", "ent_coef", "entropy_weight", "confidence_penalty"), ("entropy_bonus",)),
     **dict.fromkeys(("n_jobs", "threads"), ("num_threads",)),
     **dict.fromkeys(("grad", "upstream"), ("grad_output",)),
 }
 _REASONS: Final = {
     "from_logits": "logits are always expected; of probabilities p, np.log(p) are some",
     "dtype": "results have the dtype of what is given: convert that, as in logits.astype(np.float32)",
+    "log_target": "logits are always expected; logarithms of probabilities are some",
+    "beta": "jensen_shannon has it",
+    "direction": "kl_divergence has it",
     "device": "NumPy arrays are on the CPU; for tensors there is crossentropy.torch",
 }
 

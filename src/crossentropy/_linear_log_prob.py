@@ -6,14 +6,14 @@ import numpy.typing as npt
 
 from ._arrays import Array
 from ._head import LinearGradients
-from ._keywords import teaches_keywords
 from ._linear_call import Wrt, gradient_outputs
 from ._linear_log_prob_call import over_chunks, prepare_linear_log_prob
 from ._log_prob import per_row
+from ._log_prob_call import teaches_log_prob
 from ._options import loss_options
 
 
-@teaches_keywords()
+@teaches_log_prob
 def linear_log_prob(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -71,7 +71,7 @@ def linear_log_prob(
     return over_chunks(call)[0]
 
 
-@teaches_keywords()
+@teaches_log_prob
 def linear_log_prob_with_grad(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -132,7 +132,7 @@ def linear_log_prob_with_grad(
     return over_chunks(call, gradients=gradients, dlog_prob=upstream)[0], gradients
 
 
-@teaches_keywords()
+@teaches_log_prob
 def linear_log_prob_and_entropy(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,
@@ -184,7 +184,7 @@ def linear_log_prob_and_entropy(
     return log_p, entropies
 
 
-@teaches_keywords()
+@teaches_log_prob
 def linear_log_prob_and_entropy_vjp(
     hidden: npt.ArrayLike,
     classifier: npt.ArrayLike,

@@ -5,12 +5,11 @@ import numpy.typing as npt
 
 from ._arrays import Array, Shape, as_grad_output, as_logits
 from ._call import finish_gradient, gradient_arrays
-from ._keywords import teaches_keywords
-from ._log_prob_call import as_named, call_of, evaluate
+from ._log_prob_call import as_named, call_of, evaluate, teaches_log_prob
 from ._options import loss_options
 
 
-@teaches_keywords()
+@teaches_log_prob
 def log_prob(
     logits: npt.ArrayLike,
     indices: npt.ArrayLike,
@@ -77,7 +76,7 @@ def log_prob(
     return named.as_given(evaluate(call_of(options, z, named, num_threads), named)[0])
 
 
-@teaches_keywords()
+@teaches_log_prob
 def log_prob_with_grad(
     logits: npt.ArrayLike,
     indices: npt.ArrayLike,
@@ -131,7 +130,7 @@ def log_prob_with_grad(
     return named.as_given(found), dlogits
 
 
-@teaches_keywords()
+@teaches_log_prob
 def log_prob_and_entropy(
     logits: npt.ArrayLike,
     indices: npt.ArrayLike,
@@ -176,7 +175,7 @@ def log_prob_and_entropy(
     return named.as_given(found), entropies.reshape(z.row_shape)[()]
 
 
-@teaches_keywords()
+@teaches_log_prob
 def log_prob_and_entropy_vjp(
     logits: npt.ArrayLike,
     indices: npt.ArrayLike,

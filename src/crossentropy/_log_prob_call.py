@@ -11,10 +11,21 @@ from . import _advice, _core
 from ._arrays import FLOAT64, LOGIT_TYPES, Array, Layout, Logits, Shape, as_array, as_grad_output, row_type
 from ._call import Call, with_advice
 from ._config import resolve_threads
+from ._keywords import teaches_keywords
 from ._options import LossOptions
 from ._targets import Targets, accepted_indices, as_targets, check_indices, has_k_classes, shape_of_k
 
 Upstream = tuple[float, Array | None]  # a factor for all, and one for each or None
+
+teaches_log_prob = teaches_keywords(
+    entropy="the function of this name with _and_entropy returns it too",
+    reduction="each index has its log-probability; nothing is added up",
+    **dict.fromkeys(
+        ("sample_weight", "weights", "mask", "where"),
+        "an index that is ignore_index does not count; weigh the others afterwards, their gradients by grad_output or "
+        "dlog_prob",
+    ),
+)
 
 
 class Named(NamedTuple):

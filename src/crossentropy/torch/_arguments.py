@@ -210,5 +210,8 @@ def as_beta(beta: float) -> float:
     if isinstance(beta, bool) or not isinstance(beta, Real):
         raise TypeError(f"beta: expected a number, got {beta!r}")
     if not 0.0 < beta < 1.0:
-        raise ValueError(f"beta: expected a number in (0, 1), got {beta}; its limits are those of kl_divergence")
+        raise ValueError(
+            f"beta: expected a number in (0, 1), got {beta}: at either end the Jensen-Shannon divergence is 0; for "
+            "what some mean by these, see kl_divergence: 'forward' by 0, 'reverse' by 1"
+        )
     return float(beta)
