@@ -1,5 +1,7 @@
 """The binary loss and its gradient: one logit and one target an element."""
 
+from __future__ import annotations
+
 from typing import Literal, Never, TypedDict, Unpack, overload
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What entropy bonus, focal loss and remainder add to the Hessian of a row's loss with respect to u, in float64."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -3,6 +3,8 @@
 The core computes the Hessian's diagonal. The others are computed here in float64 and rounded once to the logits' dtype.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 from typing import Literal, NamedTuple, Never, Unpack, overload

@@ -1,5 +1,7 @@
 """The Kullback-Leibler divergence between the predictions of two models, from their logits, and its gradients."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, Unpack, overload
 

@@ -1,5 +1,7 @@
 """A call of a divergence between two models: validated once, then given to the core."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 

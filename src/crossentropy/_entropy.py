@@ -1,5 +1,7 @@
 """The entropy of the prediction and its gradient."""
 
+from __future__ import annotations
+
 from typing import Literal, Never, TypedDict, Unpack, overload
 
 import numpy as np

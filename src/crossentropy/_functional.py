@@ -1,5 +1,7 @@
 """The loss and its gradient."""
 
+from __future__ import annotations
+
 from typing import Literal, Never, Unpack, overload
 
 import numpy.typing as npt

@@ -1,5 +1,7 @@
 """The linear head: it makes logits from hidden states, a chunk of rows at a time, and adds up its gradients."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple

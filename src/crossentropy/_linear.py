@@ -1,5 +1,7 @@
 """The loss of a linear head, and its gradients: what users call."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, Never, Unpack, overload
 

@@ -3,6 +3,8 @@
 The logits of a chunk are made in two buffers. The core turns them into their own gradients there, as for one head.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,7 @@
 """The Jensen-Shannon divergence between two linear heads, and its gradients: what users call."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, Unpack, overload
 

@@ -1,5 +1,7 @@
 """Log-probabilities and entropies of a linear head, and their gradients: what users call."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy.typing as npt

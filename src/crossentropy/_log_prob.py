@@ -1,5 +1,7 @@
 """Log-probabilities of chosen classes, with the entropy of the prediction and with their gradients."""
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 

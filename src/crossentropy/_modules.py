@@ -1,5 +1,7 @@
 """Losses as objects, with forward and backward."""
 
+from __future__ import annotations
+
 import math
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """Probabilities given in the place of logits: the one definition of what looks like them."""
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 

@@ -18,6 +18,8 @@ Accurately computing the log-sum-exp and softmax functions, IMA J. Numer. Anal. 
 leaves the maximum out.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np

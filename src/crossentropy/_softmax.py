@@ -4,6 +4,8 @@ The derivatives are computed in float64 and rounded once. None of them subtracts
 likeliest class j, 1 - p_j is the sum of the other probabilities, and the mean p . x is x_j + p . (x - x_j).
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Targets: class indices, or probabilities of all classes or a few. The only place that checks them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 

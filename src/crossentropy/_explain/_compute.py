@@ -1,5 +1,7 @@
 """`explain`: every number of the loss of a few rows."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """The binary loss as JAX's users call it, in JAX's own operations."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Divergences of a student from its teacher."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, Literal, NamedTuple
 

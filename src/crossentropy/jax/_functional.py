@@ -1,5 +1,7 @@
 """The losses as JAX's users call them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any

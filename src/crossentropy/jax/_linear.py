@@ -1,5 +1,7 @@
 """The linear head: logits a chunk of rows at a time, never all at once. Their gradient makes them again."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Divergences of a student from its teacher from the hidden states of both, a chunk of rows at a time."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax

@@ -1,5 +1,7 @@
 """The log-probability of chosen classes, and the entropy: from logits, and from hidden states a chunk at a time."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Literal, overload
 
