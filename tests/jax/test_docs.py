@@ -27,6 +27,7 @@ def test_migration(theirs, ours, x64):
     names = {"jax": jax, "optax": optax, "cj": cj, "labels": jnp.asarray(rng.integers(0, 10, 6))}
     names["jnp"] = jnp
     shapes = {"logits": (6, 10), "hidden": (6, 3), "classifier": (10, 3), "probabilities": (6, 10)}
+    shapes |= {"scores": (6, 4), "yes": (6, 4)}
     shapes |= {"teacher": (6, 10), "teacher_hidden": (6, 4), "teacher_classifier": (10, 4)}
     names |= {name: jnp.asarray(rng.random(shape)) for name, shape in shapes.items()}
     names["mask"] = jnp.asarray(rng.random(6) > 0.4)

@@ -21,6 +21,7 @@ def test_migration(theirs, ours):
     names = {"torch": torch, "F": F, "ct": ct, "logits": torch.randn(6, 5), "target": torch.randint(0, 5, (6,))}
     names |= {"probabilities": torch.rand(6, 5), "weight": torch.rand(5), "w": torch.rand(6)}
     names |= {"hidden": torch.randn(6, 3), "classifier": torch.randn(5, 3), "bias": torch.randn(5)}
+    names |= {"scores": torch.randn(6, 5), "labels": torch.rand(6, 5).round(), "pos_weight": 3 * torch.rand(5)}
     names |= {"teacher": torch.randn(6, 5), "sequences": torch.randn(2, 3, 5), "tokens": torch.randint(0, 5, (2, 3))}
     torch.testing.assert_close(eval(ours, names), eval(theirs, names))
 
