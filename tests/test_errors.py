@@ -385,6 +385,7 @@ KEYWORDS = [
     (ce.linear_log_prob_with_grad, "reduction", "each index has its log-probability; nothing is added up"),
     (ce.log_prob, "mask", ("an index that is ignore_index does not count; weigh the others afterwards, their gradients "
      "by grad_output or dlog_prob")),
+    (ce.log_prob_and_entropy_vjp, "grad_output", "did you mean dlog_prob or dentropy?"),
     (ce.cross_entropy, "entropy_coef", "did you mean entropy_bonus?"),
     (ce.kl_divergence, "beta", "jensen_shannon has it"),
     (ce.jensen_shannon, "direction", "kl_divergence has it"),

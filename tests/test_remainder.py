@@ -189,6 +189,16 @@ def test_errors(changed, options, message):
         ce.linear_cross_entropy(np.zeros((2, 3)), np.eye(3), targets, **options)
 
 
+def test_what_is_given_by_mistake():
+    z, q = np.zeros((1, 3)), np.array([[0.5, 0.25]])
+    with pytest.raises(
+        ValueError, match=r"in row 0: are these their logarithms\? Then np\.exp\(probabilities\) would do"
+    ):
+        ce.cross_entropy(z, ce.TopKTargets([[0, 1]], np.log(q), remainder="bucket"))
+    with pytest.raises(TypeError, match=r"^renormalize: expected True or False, got 'bucket'$"):
+        ce.cross_entropy(z, ce.TopKTargets([[0, 1]], q, "bucket"))  # it is the fourth argument
+
+
 def test_second_derivatives(rng):
     """Against differences of the gradient."""
     z, _, t, q, mass = of_rows((3, 6), -1, np.float64, 2, rng)

@@ -49,6 +49,7 @@ _ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("entropy_coef", "ent_coef", "entropy_weight", "confidence_penalty"), ("entropy_bonus",)),
     **dict.fromkeys(("n_jobs", "threads"), ("num_threads",)),
     **dict.fromkeys(("grad", "upstream"), ("grad_output",)),
+    "grad_output": ("dlog_prob", "dentropy"),
 }
 _REASONS: Final = {
     "from_logits": "logits are always expected; of probabilities p, np.log(p) are some",

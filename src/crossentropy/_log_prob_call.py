@@ -19,6 +19,7 @@ Upstream = tuple[float, Array | None]  # a factor for all, and one for each or N
 
 teaches_log_prob = teaches_keywords(
     entropy="the function of this name with _and_entropy returns it too",
+    entropy_bonus="a bonus b is a dentropy of -b for log_prob_and_entropy_vjp",
     reduction="each index has its log-probability; nothing is added up",
     **dict.fromkeys(
         ("sample_weight", "weights", "mask", "where"),

@@ -165,6 +165,8 @@ def _as_sparse(targets: TopKTargets, logits: Logits | Layout, ignore_index: int 
         "targets", t, empty, logits, accepted + ("" if ignore_index is None else " where the probability is 0")
     )
     ignored = np.asarray(empty.all(-1))
+    if not isinstance(targets.renormalize, bool | np.bool_):
+        raise TypeError(f"renormalize: expected True or False, got {targets.renormalize!r}")
     if targets.renormalize:
         some = np.asarray(q.any(-1, keepdims=True))
         ignored |= ~some[:, 0]
@@ -190,11 +192,13 @@ def _as_remainder(targets: TopKTargets, q: Array, ignored: Array, row_shape: Sha
             raise ValueError(f"remainder: expected 'ignore', 'bucket' or an array of masses, got {targets.remainder!r}")
         mass: Array = 1.0 - q.sum(-1)
         beyond = ~ignored & (mass < -(2.0**-23) * q.shape[-1])
+        beyond |= ~ignored & (mass > 1)
         if beyond.any():
             row = int(np.flatnonzero(beyond)[0])
+            hint = ": are these their logarithms? Then np.exp(probabilities) would do" if mass[row] > 1 else ""
             raise ValueError(
                 f"targets: expected probabilities that add up to at most 1, since the remainder is what is left of it, "
-                f"got {float(q[row].sum())} in row {row}"
+                f"got {float(q[row].sum())} in row {row}{hint}"
             )
         return np.where(mass < 0, 0.0, mass)
     mass = as_reals("remainder", targets.remainder)
