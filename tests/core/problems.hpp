@@ -171,7 +171,8 @@ struct Generated {
                     if (random.below(10) == 0) c = -1;
         }
         p.options.reduction = Reduction(int(random.below(3)));
-        if (p.matrix != nullptr && p.remainder == nullptr && random.below(3) == 0) {
+        if (p.matrix != nullptr && p.remainder == nullptr && (p.indices != nullptr || p.probabilities != nullptr) &&
+            random.below(3) == 0) {
             diagonal.resize(rows * classes);
             diagonal.reserve(1);
             p.diagonal = diagonal.data();
