@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 from divergence_oracle import BOTH, FORMS, each_form
@@ -249,6 +250,9 @@ class TestErrors:
             ({"num_threads": 0}, ValueError, "^num_threads: expected"),
             ({"wrt": "logits"}, ValueError, "^wrt: expected some of"),
             ({"wrt": ("teacher",)}, ValueError, "^wrt: expected some of"),
+            ({"wrt": None}, ValueError, "^wrt: expected some of"),
+            ({"wrt": iter(["logits"])}, ValueError, "^wrt: expected some of"),
+            ({"wrt": [["logits"]]}, ValueError, "^wrt: expected some of"),
             ({"grad_output": np.ones(2)}, ValueError, "^grad_output: expected a number"),
             ({"out": np.zeros((2, 3))}, TypeError, "^out: expected DivergenceGradients"),
             ({"out": ce.DivergenceGradients(np.zeros((3, 2)))}, ValueError, r"^out.logits: expected shape \(2, 3\)"),
@@ -288,3 +292,26 @@ class TestErrors:
     def test_models_in_one_memory_in_place(self):
         with pytest.raises(ValueError, match=r"^out.logits: expected memory of its own"):
             ce.kl_divergence_with_grad(self.z, self.z, out=ce.DivergenceGradients(self.z))
+
+
+def test_maxima_far_apart_in_float32():
+    """The difference of the maxima must not swallow what log-sum-exp adds."""
+    z, t = np.array([0, 0.25, 1], np.float32), np.array([1e16, -1e16, -1e16], np.float32)
+    loss, gradients = ce.kl_divergence_with_grad(z, t)
+    right, of_wide = ce.kl_divergence_with_grad(z.astype(float), t.astype(float))
+    assert loss == pytest.approx(right, rel=1e-6)
+    assert loss == pytest.approx(float(np.log(1 + np.exp(0.25) + np.e)), rel=1e-6)  # the teacher is sure of class 0
+    np.testing.assert_allclose(gradients.logits, of_wide.logits, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_mixtures_with_little_of_one_model(beta):
+    z, t = np.array([-38.1, 0.0]), np.array([40.0, 0.0])
+    with mpmath.workdps(60):
+        p, q = ([mpmath.exp(mpmath.mpf(x)) for x in logits.tolist()] for logits in (z, t))
+        p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+        m = [beta * y + (1 - mpmath.mpf(beta)) * x for x, y in zip(p, q, strict=True)]
+        of_teacher = sum(y * mpmath.log(y / w) for y, w in zip(q, m, strict=True))
+        of_student = sum(x * mpmath.log(x / w) for x, w in zip(p, m, strict=True))
+        right = beta * of_teacher + (1 - mpmath.mpf(beta)) * of_student
+    assert ce.jensen_shannon(z, t, beta=beta) == pytest.approx(float(right), rel=1e-13)

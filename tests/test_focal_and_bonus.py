@@ -174,3 +174,13 @@ def test_focal_curvature_of_a_confident_row(gap):
         right = mpmath.diff(along, 0, 2)
     product = ce.cross_entropy_hvp(z, [0], v, focal_gamma=2.0)
     assert (product * v).sum() == pytest.approx(float(right), rel=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+def test_focal_curvature_of_an_impossible_target(gamma, rng):
+    z, v = rng.standard_normal((2, 5)), rng.standard_normal((2, 5))
+    z[:, 3:] = -np.inf  # the target and another
+    plain, focal = (ce.cross_entropy_hvp(z, [3, 4], v, focal_gamma=g) for g in (0.0, gamma))
+    np.testing.assert_allclose(focal, plain, rtol=1e-14)
+    plain, focal = (ce.cross_entropy_hessian_diagonal(z, [3, 4], focal_gamma=g)[2] for g in (0.0, gamma))
+    np.testing.assert_allclose(focal, plain, rtol=1e-14)

@@ -279,3 +279,13 @@ def test_linear_errors():
         ce.linear_log_prob(h, np.zeros((3, 5)), [0, 1])
     with pytest.raises(ValueError, match=r"^wrt: expected"):
         ce.linear_log_prob_with_grad(h, W, [0, 1], wrt=["logits"])
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)])
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_no_rows(shape, k):
+    z, t = np.zeros(shape), np.zeros((*shape[:-1], k), int)
+    (log_p, entropy), dlogits = ce.log_prob_and_entropy_vjp(z, t, 1.0, 1.0)
+    assert (log_p.shape, entropy.shape, dlogits.shape) == (t.shape, shape[:-1], shape)
+    assert ce.log_prob(np.moveaxis(z, -1, 0), np.moveaxis(t, -1, 0), axis=0).shape == (k, *shape[:-1])
+    assert ce.linear_log_prob(z, np.zeros((7, 5)), t).shape == t.shape

@@ -217,3 +217,29 @@ def test_second_derivatives(rng):
         np.testing.assert_allclose(
             diagonal[:, c], ce.cross_entropy_hvp(z, targets, e, softcap=8.0, temperature=0.8)[:, c], atol=1e-12
         )
+
+
+@pytest.mark.parametrize("last", [None, -np.inf])
+@pytest.mark.parametrize("mass", [0.0, 0.25])
+def test_second_derivatives_where_no_class_is_left(last, mass, rng):
+    z, v, q = rng.standard_normal((2, 3)), rng.standard_normal((2, 3)), np.array([[0.2, 0.3, 0.5]] * 2) * (1 - mass)
+    p = ce.softmax(z)
+    product, diagonal = p * (v - (p * v).sum(-1, keepdims=True)), p * (1 - p)  # for masses that add up to 1
+    if last is not None:
+        z, v = (np.append(a, np.full((2, 1), fill), -1) for a, fill in ((z, last), (v, 7.0)))
+        product, diagonal = (np.append(a, np.zeros((2, 1)), -1) for a in (product, diagonal))
+    t = ce.TopKTargets([[0, 1, 2]] * 2, q, remainder=[mass] * 2)
+    np.testing.assert_allclose(ce.cross_entropy_hvp(z, t, v, reduction="sum"), product, rtol=1e-13, atol=1e-16)
+    found = ce.cross_entropy_hessian_diagonal(z, t, reduction="sum")[2]
+    np.testing.assert_allclose(found, diagonal, rtol=1e-13, atol=1e-16)
+
+
+def test_a_nan_probability_stays_in_its_row_of_second_derivatives(rng):
+    z, v = rng.standard_normal((2, 4)), rng.standard_normal((2, 4))
+    q = np.array([[np.nan, 0.2], [0.5, 0.2]])
+    t, good = (ce.TopKTargets([[0, 1]] * len(a), a, remainder="bucket") for a in (q, q[1:]))
+    product, diagonal = ce.cross_entropy_hvp(z, t, v, reduction="none"), ce.cross_entropy_hessian_diagonal(z, t)[2]
+    assert np.isnan(product[0]).all()
+    assert np.isnan(diagonal[0]).all()
+    np.testing.assert_array_equal(product[1:], ce.cross_entropy_hvp(z[1:], good, v[1:], reduction="none"))
+    assert np.isfinite(diagonal[1]).all()

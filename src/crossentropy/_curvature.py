@@ -49,8 +49,9 @@ class Curvature(NamedTuple):
             factor, direction = self._focal()
             total -= factor * direction**2
         if self.rest is not None:
-            pi, others = probabilities(np.where(self.rest[1], self.terms.u, -np.inf))
-            total -= self.rest[0][..., None] * pi * others
+            pi = self._share()
+            others = probabilities(np.where(self.rest[1], self.terms.u, -np.inf))[1]
+            total -= self.rest[0][..., None] * np.where(pi == 0, 0.0, pi * others)
         return total
 
     def _bonus(self) -> Array:
@@ -70,14 +71,16 @@ class Curvature(NamedTuple):
         is_target = np.arange(u.shape[-1]) == self.indices[..., None]
         others = probabilities(np.where(is_target, -np.inf, u))[0]
         P, Q, loss = focal_terms(u, self.indices)
-        factor = gamma * P * Q**gamma * (Q * (loss - 2) - (gamma - 1) * P * loss)
+        P_loss = np.where(P == 0, 0.0, P * loss)
+        factor = gamma * Q**gamma * (Q * (P_loss - 2 * P) - (gamma - 1) * P * P_loss)
         direction = np.where(is_target, -1.0, np.where(np.isnan(others), 0.0, others))
         return (np.where(Q == 0, 0.0, factor) * self.omega)[..., None], direction
 
     def _share(self) -> Array:
-        """The softmax over the classes that share a remainder."""
+        """The softmax over the classes that share a remainder; 0 where no class is left."""
         assert self.rest is not None
-        return probabilities(np.where(self.rest[1], self.terms.u, -np.inf))[0]
+        rest = np.where(self.rest[1], self.terms.u, -np.inf)
+        return np.where(rest == -np.inf, 0.0, probabilities(rest)[0])
 
 
 def focal_terms(u: Array, indices: Array) -> tuple[Array, Array, Array]:
@@ -86,7 +89,7 @@ def focal_terms(u: Array, indices: Array) -> tuple[Array, Array, Array]:
     is_target = np.arange(u.shape[-1]) == t
     u_t = np.take_along_axis(u, t, -1)
     with np.errstate(all="ignore"):
-        odds = np.exp(np.where(is_target, -np.inf, u - u_t)).sum(-1)
+        odds = np.exp(np.where(is_target | (u == -np.inf), -np.inf, u - u_t)).sum(-1)
         m = u.max(-1, keepdims=True)
         loss = (m - u_t)[..., 0] + np.log(np.exp(u - m).sum(-1))
         loss = np.where(odds < 1, np.log1p(odds), loss)

@@ -303,7 +303,9 @@ def _classes_last(targets: npt.ArrayLike | TopKTargets, t: Targets, logits: Logi
         assert t.sparse_indices is not None
         assert t.probabilities is not None
         shape = (*logits.row_shape, t.sparse_indices.shape[-1])
-        remainder = "ignore" if t.remainder is None else t.remainder.reshape(logits.row_shape)
+        # What is left of a NaN would be refused as a mass; the probability itself makes its row NaN.
+        mass = None if t.remainder is None else np.where(np.isfinite(t.remainder), t.remainder, 0.0)
+        remainder = "ignore" if mass is None else mass.reshape(logits.row_shape)
         return TopKTargets(t.sparse_indices.reshape(shape), t.probabilities.reshape(shape), remainder=remainder)
     return np.moveaxis(as_array("targets", targets), logits.axis, -1).astype(np.float64)
 

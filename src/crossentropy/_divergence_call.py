@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
@@ -219,7 +219,7 @@ def _outputs(
 ) -> dict[str, Array]:
     """The arrays for the gradients in `wrt`: those of `out`, else new ones."""
     names = DivergenceGradients._fields
-    if isinstance(wrt, str) or not set(wrt) <= set(names):
+    if not isinstance(wrt, Collection) or isinstance(wrt, str) or not all(name in names for name in wrt):
         raise ValueError(f"wrt: expected some of {names}, got {wrt!r}")
     if out is not None and not isinstance(out, DivergenceGradients):
         raise TypeError(f"out: expected DivergenceGradients or None, got {type(out).__name__}")

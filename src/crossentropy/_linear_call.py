@@ -5,7 +5,7 @@ it from there to the hidden states and the classifier.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -200,7 +200,7 @@ def gradient_outputs(
 ) -> LinearGradients:
     """The arrays for the gradients in `wrt`: those of `out`, which no input may overlap, else new ones."""
     like = {"hidden": head.hidden, "classifier": head.classifier, "bias": head.bias}
-    if isinstance(wrt, str) or not set(wrt) <= set(like):
+    if not isinstance(wrt, Collection) or isinstance(wrt, str) or not all(name in list(like) for name in wrt):
         raise ValueError(f"wrt: expected some of {tuple(like)}, got {wrt!r}")
     if out is not None and not isinstance(out, LinearGradients):
         raise TypeError(f"out: expected LinearGradients or None, got {type(out).__name__}")

@@ -6,7 +6,7 @@ The logits of a chunk are made in two buffers. The core turns them into their ow
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypedDict
 
@@ -228,7 +228,7 @@ def _outputs(
 ) -> LinearDivergenceGradients:
     """The arrays for the gradients in `wrt`: those of `out`, else new ones."""
     like = dict(zip(LinearDivergenceGradients._fields, (*call.student[:3], *call.teacher[:3]), strict=True))
-    if isinstance(wrt, str) or not set(wrt) <= set(like):
+    if not isinstance(wrt, Collection) or isinstance(wrt, str) or not all(name in list(like) for name in wrt):
         raise ValueError(f"wrt: expected some of {tuple(like)}, got {wrt!r}")
     if out is not None and not isinstance(out, LinearDivergenceGradients):
         raise TypeError(f"out: expected LinearDivergenceGradients or None, got {type(out).__name__}")

@@ -66,7 +66,7 @@ class Named(NamedTuple):
         if self.empty is None:
             return log_prob.reshape(self.shape)[()]
         rows = self.shape[: self.axis] + self.shape[self.axis + 1 :]
-        return np.ascontiguousarray(np.moveaxis(log_prob.reshape(*rows, -1), -1, self.axis))
+        return np.ascontiguousarray(np.moveaxis(log_prob.reshape(*rows, self.targets.k), -1, self.axis))
 
 
 @contextmanager

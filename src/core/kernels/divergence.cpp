@@ -53,6 +53,8 @@ class DivergenceKernel {
         const Range of_a = range_of(groups, za), of_b = range_of(groups, zb);
         const double max_a = of_a.max, max_b = of_b.max;
         if (!(std::abs(max_a) < kInf && std::abs(max_b) < kInf)) return invalid(row, value);
+        // One double holds the difference of the maxima and what log-sum-exp adds to it only so far.
+        if (!kInDouble && std::abs(max_b - max_a) > 0x1p30) return false;
         const double r_a = store_exponentials(p.first, groups, za, max_a, a_row);
         const double r_b = store_exponentials(p.second, groups, zb, max_b, b_row);
         if (!(r_a + r_b < kInf)) return invalid(row, value);

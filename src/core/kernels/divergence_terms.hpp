@@ -167,8 +167,9 @@ CE_INLINE JsTerm js_term(f64 a, f64 b, f64 delta, double beta) {
     const f64 weight_less = select<f64>(b_is_more, weight_a, weight_b);
 
     const auto near = size <= splat<f64>(1.0);
-    const f64 gap = select<f64>(near, size - phi(-size), 1.0 - exp(-size));  // 1 - less / more
-    const f64 ratio = 1.0 - gap;                                             // less / more
+    // 1 - less / more, and less / more: neither from the other where that would lose its digits.
+    const f64 e = exp(-size);
+    const f64 gap = select<f64>(near, size - phi(-size), 1.0 - e), ratio = select<f64>(near, 1.0 - gap, e);
     const auto possible = ratio > 0;
     // m / less - 1, and more / m - 1.
     const f64 r_less = weight_more * gap / select<f64>(possible, ratio, splat<f64>(1.0));
