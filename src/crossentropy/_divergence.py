@@ -218,7 +218,7 @@ def kl_divergence_with_grad(
     For a row of the forward divergence the gradients are :math:`p - q` for the student and
     :math:`q_c (\log (q_c / p_c) - \mathrm{KL})` for the teacher; of the reverse one, the same with the models
     exchanged. The difference is computed as :math:`q_c (e^{\delta_c} - 1)`: within 1e-6 (float64 logits: 1e-14) of
-    :math:`\max(p_c, q_c) \max(|\delta_c|, \sqrt{2\,\mathrm{KL}})`.
+    :math:`\max(p_c, q_c) \max(|\delta_c|, \sqrt{2\,\mathrm{KL}})`, in float32 for divergences up to about 100.
 
     Where the divergence is inf, the gradient of the first model's logits is ``inf`` at the classes that make it so and
     ``-inf`` at the others that are possible; that of the second's is finite.

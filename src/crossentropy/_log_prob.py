@@ -59,8 +59,8 @@ def log_prob(
     Notes
     -----
     With :math:`m` the largest logit and :math:`r` the sum of :math:`\exp(z_c - m)` over every class but one that
-    attains it, :math:`\log p_t = -((m - z_t) + \log(1 + r))`: within 4 ULP, also where the model is confident. A class
-    on ``-inf`` has ``-inf``; a NaN, a ``+inf``, or nothing but ``-inf`` in a row makes it NaN.
+    attains it, :math:`\log p_t = -((m - z_t) + \log(1 + r))`: within 4 ULP without a soft cap, also where the model is
+    confident. A class on ``-inf`` has ``-inf``; a NaN, a ``+inf``, or nothing but ``-inf`` in a row makes it NaN.
 
     Examples
     --------
