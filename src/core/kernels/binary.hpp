@@ -7,6 +7,7 @@
 // Neither log(1 + t) nor sigmoid - 1 occurs, which lose every digit of a confident logit.
 #pragma once
 
+#include "../options.hpp"
 #include "math.hpp"
 
 CE_BEGIN
