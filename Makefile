@@ -120,9 +120,14 @@ test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
 test-core: build/lint/built
 	build/lint/stack
 
-# The longest first, two at a time; what they need is installed before, one after another.
+# The longest first, two at a time; what they need is installed before, at once: each time the package is built anew.
 ALL_TESTS := test test-jax test-torch test-page sanitize-short test-site test-core
-test-all: $(addprefix .venv/with-,test test-torch test-jax page site sanitize fuzz) build/lint/built $(EXPLORE)/node_modules/.package-lock.json
+ALL_GROUPS := test test-torch test-jax page site sanitize fuzz
+.venv/with-all: .venv/torch $(SOURCES)
+	$(PIP) install $(EDITABLE) '.[demo]' $(addprefix --group ,$(ALL_GROUPS))
+	@touch $(addprefix .venv/with-,$(ALL_GROUPS)) $@
+
+test-all: .venv/with-all build/lint/built $(EXPLORE)/node_modules/.package-lock.json
 	$(MAKE) -j2 --output-sync=target $(ALL_TESTS)
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
