@@ -120,7 +120,8 @@ test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
 test-core: build/lint/built
 	build/lint/stack
 
-# The longest first, two at a time; what they need is installed before, at once: each time the package is built anew.
+# The longest first, three at a time, since some wait for processes of theirs. What they need is installed before, at
+# once: each installation builds the package anew.
 ALL_TESTS := test test-jax test-torch test-page sanitize-short test-site test-core
 ALL_GROUPS := test test-torch test-jax page site sanitize fuzz
 .venv/with-all: .venv/torch $(SOURCES)
@@ -128,7 +129,7 @@ ALL_GROUPS := test test-torch test-jax page site sanitize fuzz
 	@touch $(addprefix .venv/with-,$(ALL_GROUPS)) $@
 
 test-all: .venv/with-all build/lint/built $(EXPLORE)/node_modules/.package-lock.json
-	$(MAKE) -j2 --output-sync=target $(ALL_TESTS)
+	$(MAKE) -j3 --output-sync=target $(ALL_TESTS)
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz

@@ -145,7 +145,7 @@ def test_derivatives(kind, options, x64):
     jax.tree.map(check, derivatives(ours), derivatives(theirs))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["reverse", "mixture"])
 def test_transformations(kind, x64):
     rng = np.random.default_rng(0)
     z, y, s = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4)), rng.random(3) + 0.5
