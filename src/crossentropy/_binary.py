@@ -112,14 +112,14 @@ def binary_cross_entropy(
     :math:`\mp z - \log(1 + e^{-|z|})` on the side where that is far from 0, and :math:`-\log(1 + e^{-|z|})` on the
     other [1]_. It so keeps its digits on both sides: within 4 ULP of float64 for float64 logits, else of float32, where
     targets lie in [0, 1] (of the sum of the sizes of the terms where not); sums run in float64 in a fixed order. The
-    focal factor [2]_ is computed in float64, within (4 + 3 focal_gamma |log(1 - p)|) ULP of it. Sigmoids below the
-    smallest normal number (a logit of -87 in float32, -708 in float64) count as zero.
+    focal factor [2]_ is computed in float64, within :math:`4 + 3 \gamma |\log(1 - p)|` ULP of it. Sigmoids below
+    the smallest normal number (a logit of -87 in float32, -708 in float64) count as zero.
 
     An infinite logit gives the limits, a loss of 0 or inf and a finite gradient. NaN gives NaN in its element alone.
 
     References
     ----------
-    .. [1] M. Mächler, "Accurately computing log(1 - exp(-|a|))", vignette of the R package Rmpfr, 2012.
+    .. [1] M. Mächler, "Accurately computing :math:`\log(1 - \exp(-|a|))`", vignette of the R package Rmpfr, 2012.
     .. [2] T.-Y. Lin et al., "Focal loss for dense object detection", ICCV 2017.
 
     Examples
