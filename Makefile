@@ -7,7 +7,7 @@
 #   make test-jax   the tests of crossentropy.jax, and optax's own of its losses
 #   make test-page  the tests of the live page, in a browser (Debian: nodejs npm chromium)
 #   make test-core  how much stack the core takes
-#   make test-all   all tests, and the fuzzers for a minute each
+#   make test-all   all tests but those of JAX that are marked slow, and the fuzzers for a minute each
 #   make fuzz       generated problems, files and arguments, until interrupted or for FUZZ_SECONDS=…
 #   make coverage   the lines and branches of the Python code that the tests reach, adapters included
 #   make bench      timings beside other libraries (those installed in .venv)
@@ -112,7 +112,7 @@ test-torch: .venv/with-test-torch
 	$(BIN)/python -m pytest tests/conformance/test_torch.py
 
 test-jax: .venv/with-test-jax
-	$(BIN)/python -m pytest $(JAX_TESTS)
+	$(BIN)/python -m pytest $(if $(SHORT),-m 'not slow') $(JAX_TESTS)
 
 test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest $(PAGE_TESTS)
@@ -129,7 +129,7 @@ ALL_GROUPS := test test-torch test-jax page site sanitize fuzz
 	@touch $(addprefix .venv/with-,$(ALL_GROUPS)) $@
 
 test-all: .venv/with-all build/lint/built $(EXPLORE)/node_modules/.package-lock.json
-	$(MAKE) -j3 --output-sync=target $(ALL_TESTS)
+	$(MAKE) -j3 --output-sync=target SHORT=1 $(ALL_TESTS)
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
 fuzz: .venv/with-fuzz

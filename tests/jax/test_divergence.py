@@ -117,9 +117,9 @@ def test_equal_models_are_0_apart(kind):
             assert not any(gradient.any() for gradient in gradients)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"), [("forward", {}), ("forward", ALL), ("reverse", {}), ("mixture", ALL)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, ALL], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
 def test_derivatives(kind, options, x64):
     """In both models, up to the third: as those of the plain formulas."""
     rng = np.random.default_rng(0)
@@ -145,7 +145,8 @@ def test_derivatives(kind, options, x64):
     jax.tree.map(check, derivatives(ours), derivatives(theirs))
 
 
-@pytest.mark.parametrize("kind", ["reverse", "mixture"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_transformations(kind, x64):
     rng = np.random.default_rng(0)
     z, y, s = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4)), rng.random(3) + 0.5
@@ -253,6 +254,7 @@ def test_half_precision_is_rounded_once(kind, x64):
         assert KINDS[kind](wide[0], y).dtype == "float64"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads_equal_whole_logits(kind, x64):
     """Of different widths, two rows at a time; a row of weight 0 holds NaN."""

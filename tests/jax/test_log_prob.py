@@ -57,6 +57,7 @@ def test_digits(options, dtype):
             assert exact.largest_error(gradients[2], expected, sizes) < eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_derivatives(options, x64):
     """Up to the third: as those of the plain formulas on ordinary logits."""
@@ -75,6 +76,7 @@ def test_derivatives(options, x64):
     jax.tree.map(check, derivatives(both), derivatives(plain))
 
 
+@pytest.mark.slow
 def test_transformations(x64):
     rng = np.random.default_rng(0)
     z, t, v = rng.standard_normal((3, 5)), rng.integers(0, 5, (3, 2)), rng.standard_normal((3, 5))
