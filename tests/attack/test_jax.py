@@ -129,6 +129,8 @@ ATTRIBUTES = {
     "ignore_index": np.int64(-100),
     "label_smoothing": np.float64(0.0),
     "z_loss": np.float64(0.0),
+    "entropy_bonus": np.float64(0.0),
+    "focal_gamma": np.float64(0.0),
     "softcap": np.float64(np.inf),
     "temperature": np.float64(1.0),
     "reduction": "mean",
