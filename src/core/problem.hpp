@@ -29,6 +29,20 @@ constexpr std::size_t kElementSize[] = {4, 8, 2, 2, 1, 2, 4, 8, 1, 2, 4, 8};
 constexpr std::size_t kLogitSize[kLogitTypes] = {4, 8, 2, 2};
 constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a row's loss or log-sum-exp
 
+// Classes that are summed in float32 (or float64, by the type that is computed in) before they join a float64 sum, and
+// those of a block of a row, in bytes.
+constexpr std::size_t kGroupBytes = 512, kBlockBytes = 16384;
+
+// What the coefficients of smoothed index targets have in common: w_c epsilon / C of each class c, in the type that is
+// computed in, filled up with zeros to whole groups. Without class weights it is the same number for every class: a
+// group of it, and then the last group of a row. `evaluate` sets it for rows of contiguous classes.
+struct CommonCoefficients {
+    const void* of_class = nullptr;
+    std::size_t step = 0;               // from one class to the next: 1, or 0
+    const double* of_block = nullptr;   // the sum of each block
+    double sum = 0.0, sum_error = 0.0;  // of all
+};
+
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
 // Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
@@ -73,6 +87,7 @@ struct Problem {
 
     // Set by `evaluate`: 1 / tau, rounded, and what rounding left out.
     double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
+    CommonCoefficients common;
     bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
     bool has_targets() const { return indices != nullptr || probabilities != nullptr || sparse_indices != nullptr; }
@@ -81,11 +96,6 @@ struct Problem {
     bool has_single_targets() const { return indices != nullptr && !dense(); }
     bool has_entropy() const {
         return options.entropy_bonus != 0.0 || entropies != nullptr || entropy_grad_output != nullptr;
-    }
-    // Whether the kernels must apply a soft cap or a temperature, or hold class weights that float32 may not hold: then
-    // they compute in float64. The others do without all this, in float32 unless the logits are float64.
-    bool needs_general_kernel() const {
-        return options.softcap < kInf || options.temperature != 1.0 || extreme_weights;
     }
 };
 

@@ -14,9 +14,17 @@
 CE_BEGIN
 
 template <class T>
-constexpr int kGroup = 4 * kLanes<T>;  // classes that are summed in T before they join a float64 sum
+constexpr int kGroup = int(kGroupBytes / sizeof(T));
 template <class T>
-constexpr int kBlock = 16384 / int(sizeof(T));  // classes of a block
+constexpr int kBlock = int(kBlockBytes / sizeof(T));
+static_assert(kGroup<float> == 4 * kLanes<float>);
+
+// Which classes of a row have a coefficient b that is not zero.
+enum class Coefficients {
+    single,  // one
+    common,  // all, with those that every row has in common: one class has more
+    dense    // all
+};
 
 template <class T>
 struct Block {
@@ -31,12 +39,18 @@ struct Block {
 template <class T>
 struct BlockCoefficients {
     const T *whole = nullptr, *last = nullptr;
+    int step = 1;  // from one class of the whole groups to the next
 };
 
-template <class T>
+template <Coefficients coefficients, class T>
 inline BlockCoefficients<T> block_coefficients(const Problem& p, const Block<T>& block) {
     T* const scratch = block.b_scratch;
     const int whole = block.count / kGroup<T> * kGroup<T>, remainder = block.count - whole;
+    if constexpr (coefficients == Coefficients::common) {
+        const T* const all = static_cast<const T*>(p.common.of_class);
+        if (p.common.step == 0) return {all, all + kGroup<T>, 0};
+        return {all + block.first, all + block.first + whole};
+    }
     constexpr ElementType own = std::is_same_v<T, float> ? ElementType::float32 : ElementType::float64;
     if (p.probabilities == nullptr || p.sparse_indices != nullptr || p.probabilities_type != own ||
         p.options.label_smoothing > 0.0 || p.class_weight != nullptr) {

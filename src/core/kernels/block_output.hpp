@@ -9,6 +9,7 @@
 #include "../problem.hpp"
 #include "block.hpp"
 #include "loss.hpp"
+#include "mode.hpp"
 #include "storage.hpp"
 
 CE_BEGIN
@@ -40,11 +41,11 @@ inline void write_scaled(int count, const T* e, S* out, T scale) {
     for (; i < count; ++i) out[i] = S(double(e[i] * scale));
 }
 
-template <class S, class T>
+template <Coefficients coefficients, class S, class T>
 inline void write_difference(const Problem& p, const Block<T>& block, const T* e, S* out,
                              const GradientScales& scales) {
     using V = Vector<T>;
-    const BlockCoefficients<T> b = block_coefficients(p, block);
+    const BlockCoefficients<T> b = block_coefficients<coefficients>(p, block);
     const V exp_scale = splat<V>(scales.exp), minus_target = splat<V>(-scales.target);
     const auto write = [&](const T* e_group, const T* b_group, S* out_group) {
 #pragma GCC unroll 32
@@ -52,7 +53,7 @@ inline void write_difference(const Problem& p, const Block<T>& block, const T* e
             store_as(out_group + i, fma(load<V>(e_group + i), exp_scale, minus_target * load<V>(b_group + i)));
     };
     int at = 0;
-    for (; at + kGroup<T> <= block.count; at += kGroup<T>) write(e + at, b.whole + at, out + at);
+    for (; at + kGroup<T> <= block.count; at += kGroup<T>) write(e + at, b.whole + at * b.step, out + at);
     if (at < block.count) {
         alignas(64) S last[kGroup<T>];
         write(e + at, b.last, last);
@@ -62,24 +63,24 @@ inline void write_difference(const Problem& p, const Block<T>& block, const T* e
 
 // Both in T. z may be where they are written.
 template <class S, class T>
-inline void write_scaled_with_entropy(const Block<T>& block, const S* z, const T* e, S* out,
+inline void write_scaled_with_entropy(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                                       const GradientScales& scales) {
     using V = Vector<T>;
     const V scale = splat<V>(scales.exp), entropy = splat<V>(scales.entropy), m = splat<V>(scales.max),
-            mean_gap = splat<V>(scales.mean_gap);
+            minus_mean_gap = splat<V>(-scales.mean_gap), inverse_temperature = splat<V>(p.inverse_temperature);
     for (int i = 0; i < block.count; i += kWidth<T>) {
         const int count = std::min(kWidth<T>, block.count - i);
         S last[kWidth<T>];
         const bool whole = count == kWidth<T>;
         if (!whole) pad(z + i, count, kWidth<T>, last);
         const V u = load_as<T>(whole ? z + i : last), exponential = load_first<V>(e + i, count);
-        const V g = exponential * fma(entropy, (m - u) - mean_gap, scale);
+        const V g = exponential * fma(entropy, fma(m - u, inverse_temperature, minus_mean_gap), scale);
         store_as(whole ? out + i : last, select<V>(exponential != 0, g, V{}));
         if (!whole) std::copy(last, last + count, out + i);
     }
 }
 
-template <bool general, bool dense, class S, class T>
+template <Mode mode, Coefficients coefficients, class S, class T>
 inline void write_in_double(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                             const GradientScales& scales) {
     using V = Vector<T>;
@@ -88,7 +89,7 @@ inline void write_in_double(const Problem& p, const Block<T>& block, const S* z,
         alignas(64) S group[kGroup<T>];
         alignas(64) double b[kGroup<T>];
         pad(z + first, count, kGroup<T>, group);
-        if constexpr (dense)
+        if constexpr (coefficients != Coefficients::single)
             target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
 #pragma GCC unroll 32
         for (int i = 0; i < kGroup<T>; i += kWidth<T>) {
@@ -103,32 +104,34 @@ inline void write_in_double(const Problem& p, const Block<T>& block, const S* z,
                     scale = select<f64>(g[h] != 0, scale + entropy_scale(p, scales, u), scale);
                 }
                 g[h] *= scale;
-                if constexpr (dense) g[h] -= scales.target * load<f64>(b + i + h * kWidth<double>);
+                if constexpr (coefficients != Coefficients::single)
+                    g[h] -= scales.target * load<f64>(b + i + h * kWidth<double>);
             }
-            if constexpr (general) g[0] *= capped_slope(p, logit);
+            if constexpr (mode == Mode::general) g[0] *= capped_slope(p, logit);
             store_as(group + i, narrow_for<S>(g));
         }
         std::copy(group, group + count, out + first);
     }
 }
 
-template <bool general, bool dense, class S, class T>
+template <Mode mode, Coefficients coefficients, class S, class T>
 inline void write_block_gradient(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                                  const GradientScales& scales) {
     // Scaled in T unless a scale does not fit.
     const double largest = std::max({std::abs(scales.exp), std::abs(scales.target), std::abs(scales.entropy)});
-    if (general || largest > double(std::numeric_limits<T>::max()) || (dense && scales.entropy != 0.0))
-        write_in_double<general, dense>(p, block, z, e, out, scales);
+    if (mode == Mode::general || largest > double(std::numeric_limits<T>::max()) ||
+        (coefficients != Coefficients::single && scales.entropy != 0.0))
+        write_in_double<mode, coefficients>(p, block, z, e, out, scales);
     else if (scales.entropy != 0.0)
-        write_scaled_with_entropy(block, z, e, out, scales);
-    else if constexpr (dense)
-        write_difference(p, block, e, out, scales);
+        write_scaled_with_entropy(p, block, z, e, out, scales);
+    else if constexpr (coefficients != Coefficients::single)
+        write_difference<coefficients>(p, block, e, out, scales);
     else
         write_scaled(block.count, e, out, T(scales.exp));
 }
 
 // To be called before the gradient is written, which may overwrite logits and exponentials.
-template <bool general, class S, class T>
+template <Mode mode, class S, class T>
 inline void write_block_diagonal(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                                  const GradientScales& scales, const DiagonalFactors& factors) {
     for (int first = 0; first < block.count; first += kGroup<T>) {
@@ -138,7 +141,7 @@ inline void write_block_diagonal(const Problem& p, const Block<T>& block, const 
         alignas(64) double b[kGroup<T>];
         pad(z + first, count, kGroup<T>, group);
         std::copy(e + first, e + first + count, group_e);
-        if constexpr (general)
+        if constexpr (mode == Mode::general)
             target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
         for (int i = 0; i < kGroup<T>; i += kWidth<double>) {
             const f64 logit = load_as<double>(group + i), u = capped(p, logit);
@@ -149,7 +152,7 @@ inline void write_block_diagonal(const Problem& p, const Block<T>& block, const 
                 at_max, splat<f64>(factors.exp_sum_without_max / (1.0 + factors.exp_sum_without_max)),
                 1.0 - probability);
             f64 d = exponential * (scales.exp * complement + factors.z_curvature * probability);
-            if constexpr (general) {
+            if constexpr (mode == Mode::general) {
                 const f64 g = select<f64>(at_max, splat<f64>(scales.at_max),
                                           exponential * scales.exp - scales.target * load<f64>(b + i));
                 const f64 slope = capped_slope(p, logit);

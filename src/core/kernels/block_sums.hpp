@@ -9,7 +9,9 @@
 #include "../problem.hpp"
 #include "block.hpp"
 #include "loss.hpp"
+#include "mode.hpp"
 #include "partial_sums.hpp"
+#include "softcap.hpp"
 #include "storage.hpp"
 
 CE_BEGIN
@@ -74,10 +76,16 @@ inline double half_max(const S* z, int groups, const S* last) {
     return double(result);
 }
 
-// The maximum of u in a block; a NaN is left out, if it is not all there is.
-template <bool general, class T, class S>
+// u, or, capped in float32, z: their order is the same.
+template <Mode mode, class V>
+CE_INLINE V ordered_logit(const Problem& p, V z) {
+    return mode == Mode::general ? capped(p, z) : z;
+}
+
+// The maximum of `ordered_logit` in a block; a NaN is left out, if it is not all there is.
+template <Mode mode, class T, class S>
 inline double block_max(const Problem& p, const S* z, int groups, const S* last) {
-    if constexpr (kIsHalf<S> && !general) {
+    if constexpr (kIsHalf<S> && mode != Mode::general) {
         const double max = half_max(z, groups, last);
         if (max == max) return max;
     }
@@ -88,7 +96,8 @@ inline double block_max(const Problem& p, const S* z, int groups, const S* last)
     for (int i = 0; i < vectors; ++i) max[i] = splat<V>(-kInf);
     const auto include = [&](const S* group) {
 #pragma GCC unroll 32
-        for (int i = 0; i < vectors; ++i) max[i] = highest(capped(p, load_as<T>(group + i * kWidth<T>)), max[i]);
+        for (int i = 0; i < vectors; ++i)
+            max[i] = highest(ordered_logit<mode>(p, load_as<T>(group + i * kWidth<T>)), max[i]);
     };
     for (int g = 0; g < groups; ++g) include(z + g * kGroup<T>);
     if (last != nullptr) include(last);
@@ -105,9 +114,10 @@ struct RunningBlockSums {
     Integer<Vector<T>> below[kVectorsOfLanes] = {};  // how many classes are not the maximum
 };
 
-template <bool general, bool dense, bool keep, bool entropy, bool exact, class S, class T>
-CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z, Vector<T> m, const T* b,
-                         T* exponentials) {
+// `factor`: of the exponents; with Mode::capped a SoftCap. Then the slopes of the cap are in the exponentials kept.
+template <Mode mode, Coefficients coefficients, bool keep, bool entropy, bool exact, class S, class T, class Factor>
+CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z, Vector<T> m, const Factor& factor,
+                         const T* b, T* exponentials) {
     using V = Vector<T>;
 #pragma GCC unroll 8
     for (int vector = 0; vector < kVectorsOfLanes; ++vector) {
@@ -115,26 +125,40 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
             const int at = j * kLanes<T> + vector * kWidth<T>;
-            const V u = capped(p, load_as<T>(z + at));
+            const V u = ordered_logit<mode>(p, load_as<T>(z + at));
             const auto is_below = u != m;
             sums.below[vector] = count_lanes<V>(is_below, sums.below[vector]);
-            e[j] = exp_below<general, exact>(p, u, m);
-            if constexpr (keep) store(exponentials + at, e[j]);
+            if constexpr (mode == Mode::capped) {
+                const CappedExp<V> of_capped = factor(u);
+                e[j] = of_capped.e;
+                if constexpr (keep) store(exponentials + at, of_capped.e * of_capped.slope);
+            } else {
+                e[j] = exp_below<exact>(u, m, factor);
+                if constexpr (keep) store(exponentials + at, e[j]);
+            }
             e[j] = select<V>(is_below, e[j], V{});
             if constexpr (entropy) exp_gap[j] = select<V>(e[j] != 0, e[j] * (u - m), V{});
-            if constexpr (dense) {
+            if constexpr (coefficients != Coefficients::single) {
                 const V bj = load<V>(b + at);
                 gap[j] = select<V>(bj != 0, bj * (u - m), V{});
-                b_below[j] = select<V>(is_below, bj, V{});
+                if constexpr (coefficients == Coefficients::dense) b_below[j] = select<V>(is_below, bj, V{});
             }
         }
         add_four(sums.exp_sum, vector * kHalves<T>, e);
         if constexpr (entropy) add_four(sums.exp_gap, vector * kHalves<T>, exp_gap);
-        if constexpr (dense) {
-            add_four(sums.gap_sum, vector * kHalves<T>, gap);
-            add_four(sums.b_below_max, vector * kHalves<T>, b_below);
-        }
+        if constexpr (coefficients != Coefficients::single) add_four(sums.gap_sum, vector * kHalves<T>, gap);
+        if constexpr (coefficients == Coefficients::dense) add_four(sums.b_below_max, vector * kHalves<T>, b_below);
     }
+}
+
+// The first of `count` logits that is equal to a value, which there is.
+template <class T, class S>
+inline std::size_t class_equal_to(const S* z, T value, int count) {
+    int c = 0;
+    for (; c + kWidth<T> <= count; c += kWidth<T>)
+        if (!none((i64)(load_as<T>(z + c) == splat<Vector<T>>(double(value))))) break;
+    while (c < count && T(double(z[c])) != value) ++c;
+    return std::size_t(c);
 }
 
 // Adds the coefficients of the classes that attain the maximum, as many as `ties`.
@@ -170,20 +194,29 @@ inline double weighted_gap_in_double(const Problem& p, const Block<T>& block, co
     return sum;
 }
 
+template <Mode mode, class V>
+CE_INLINE auto exponent_factor(const Problem& p, double max) {
+    if constexpr (mode == Mode::capped)
+        return SoftCap<V>(p, max);
+    else
+        return temperature_factor<mode != Mode::plain, V>(p);
+}
+
 // The sums of a block of logits z. If `keep`, the exponentials, relative to the block's maximum, are stored in e; what
 // the row writes will be written at `out`, which is fetched meanwhile. `entropy`: with the sum that the entropy needs.
-template <bool general, bool dense, bool keep, bool entropy, class S, class T>
+template <Mode mode, Coefficients coefficients, bool keep, bool entropy, class S, class T>
 inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* z, T* e, const S* out) {
     using V = Vector<T>;
     BlockCoefficients<T> b;
-    if constexpr (dense) b = block_coefficients(p, block);
+    if constexpr (coefficients != Coefficients::single) b = block_coefficients<coefficients>(p, block);
     const int whole = block.count / kGroup<T>, remainder = block.count - whole * kGroup<T>;
     alignas(64) S last[kGroup<T>];  // the logits after the last whole group
     if (remainder) pad(z + whole * kGroup<T>, remainder, kGroup<T>, last);
 
-    const double max = block_max<general, T>(p, z, whole, remainder ? last : nullptr);
+    const double max = block_max<mode, T>(p, z, whole, remainder ? last : nullptr);
     // A block of nothing but -inf is taken relative to zero: it has no ties, and its exponentials are zero.
     const V m = splat<V>(max == -kInf ? 0.0 : max);
+    const auto factor = exponent_factor<mode, V>(p, max);
     const Differences<S, T> differences(max);
     RunningBlockSums<T> sums;
     for (int g = 0; g < whole; ++g) {
@@ -193,14 +226,16 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
             __builtin_prefetch(z + at + kBlock<T> + i);
             if constexpr (keep) __builtin_prefetch(out + at + kWriteAhead<T> + i, 1);
         }
-        if (differences.exact(z + at))
-            add_group<general, dense, keep, entropy, true>(p, sums, z + at, m, b.whole + at, e + at);
+        if (mode == Mode::plain && differences.exact(z + at))
+            add_group<mode, coefficients, keep, entropy, true>(p, sums, z + at, m, factor, b.whole + at * b.step,
+                                                               e + at);
         else
-            add_group<general, dense, keep, entropy, false>(p, sums, z + at, m, b.whole + at, e + at);
+            add_group<mode, coefficients, keep, entropy, false>(p, sums, z + at, m, factor, b.whole + at * b.step,
+                                                                e + at);
     }
     if (remainder) {
         alignas(64) T last_e[kGroup<T>];
-        add_group<general, dense, keep, entropy, false>(p, sums, last, m, b.last, last_e);
+        add_group<mode, coefficients, keep, entropy, false>(p, sums, last, m, factor, b.last, last_e);
         if constexpr (keep) std::copy(last_e, last_e + remainder, e + whole * kGroup<T>);
     }
 #pragma GCC unroll 8
@@ -209,11 +244,14 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     const int ties = (remainder ? whole + 1 : whole) * kGroup<T> - int(below);
 
     PartialSums result;
-    result.max = max;
+    result.max = mode == Mode::capped ? capped(p, splat<f64>(max))[0] : max;
     result.exp_sum_without_max = {sums.exp_sum.fold() + double(ties - 1)};
     result.unique = ties == 1;
     if constexpr (entropy) result.exp_gap = {-sums.exp_gap.fold()};
-    if constexpr (dense) {
+    if constexpr (coefficients == Coefficients::common) {
+        result.weighted_gap = {-sums.gap_sum.fold()};
+        result.b_below_max = {p.common.of_block[block.first / kBlock<T>]};
+    } else if constexpr (coefficients == Coefficients::dense) {
         double weighted_gap = -sums.gap_sum.fold();
         add_ties(p, result, block, z, b, ties);
         if (!(weighted_gap - weighted_gap == 0.0)) weighted_gap = weighted_gap_in_double(p, block, z, max);

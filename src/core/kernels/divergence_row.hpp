@@ -137,7 +137,7 @@ template <class T>
 inline double store_exponentials(const Problem& side, const GroupsOfRow<T>& groups, const RowView<T>& z, double max,
                                  T* exponentials) {
     using V = Vector<T>;
-    constexpr bool general = std::is_same_v<T, double>;
+    const auto factor = temperature_factor<std::is_same_v<T, double>, V>(side);
     const V m = splat<V>(max);
     LaneSums<T> sums;
     Integer<V> ties[kVectorsOfLanes] = {};
@@ -152,7 +152,7 @@ inline double store_exponentials(const Problem& side, const GroupsOfRow<T>& grou
             const V logit = load<V>(u + at);
             const auto at_max = logit == m;
             ties[vector] = count_lanes<V>(at_max, ties[vector]);
-            e[j] = exp_below<general>(side, logit, m);
+            e[j] = exp_below(logit, m, factor);
             store(out + at, e[j]);
             e[j] = select<V>(at_max, V{}, e[j]);
         }

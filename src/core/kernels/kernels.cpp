@@ -6,6 +6,7 @@
 #include "../problem.hpp"
 #include "../scratch.hpp"
 #include "columns.hpp"
+#include "mode.hpp"
 #include "rows.hpp"
 #include "strided.hpp"
 
@@ -13,31 +14,43 @@ CE_BEGIN
 
 // visit(kernel) with the kernel for the layout of a problem, its arrays in `scratch`.
 template <class S, class T, bool general, class Visit>
-CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
+CE_INLINE bool visit_tiles(const Problem& problem, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
         visit(StridedKernel<S, T, general>(problem, scratch));
     else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
         visit(ColumnKernel<S, T, general>(problem, scratch));
     else
-        visit(RowKernel<S, T, general>(problem, parallel, scratch));
+        return false;
+    return true;
 }
 
-// Logits of type S are computed in T, unless the problem needs the general kernels, which compute in float64.
+// Logits of type S are computed in T, unless the problem needs Mode::general, which computes in float64.
+template <class S, class T, class Visit>
+CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
+    const Mode mode = mode_of(problem);
+    if (mode == Mode::plain ? visit_tiles<S, T, false>(problem, scratch, visit)
+                            : visit_tiles<S, double, true>(problem, scratch, visit))
+        return;
+    if (mode == Mode::plain) return visit(RowKernel<S, T, Mode::plain>(problem, parallel, scratch));
+    if constexpr (kFused) {
+        if (mode == Mode::scaled) return visit(RowKernel<S, T, Mode::scaled>(problem, parallel, scratch));
+        if constexpr (std::is_same_v<T, float>)
+            if (mode == Mode::capped) return visit(RowKernel<S, T, Mode::capped>(problem, parallel, scratch));
+    }
+    visit(RowKernel<S, double, Mode::general>(problem, parallel, scratch));
+}
+
 template <class S, class T>
 void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* memory,
          Outcome& outcome) {
     Scratch scratch(memory);
-    const auto run_rows = [&](const auto& kernel) { kernel.run(begin, end, outcome); };
-    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, parallel, scratch, run_rows)
-                                   : visit_kernel<S, T, false>(problem, parallel, scratch, run_rows);
+    visit_kernel<S, T>(problem, parallel, scratch, [&](const auto& kernel) { kernel.run(begin, end, outcome); });
 }
 
 template <class S, class T>
 std::size_t scratch_bytes(const Problem& problem) {
     Scratch scratch(nullptr);
-    const auto only_count = [](const auto&) {};
-    problem.needs_general_kernel() ? visit_kernel<S, double, true>(problem, nullptr, scratch, only_count)
-                                   : visit_kernel<S, T, false>(problem, nullptr, scratch, only_count);
+    visit_kernel<S, T>(problem, nullptr, scratch, [](const auto&) {});
     return scratch.bytes();
 }
 

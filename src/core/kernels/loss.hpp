@@ -140,20 +140,31 @@ CE_INLINE f64 log_probability(f64 u, f64 max, f64 lse_minus_max) {
     return select<f64>(gap.value == splat<f64>(-kInf), gap.value, gap.value - (lse_minus_max - gap.error));
 }
 
-// exp((u - m) / temperature). The rounding errors of the difference and of the quotient are carried along: alone,
-// rounding u - m to float32 costs 64 ULP of a small probability. `exact`: the difference is known to have no error.
-template <bool general, bool exact = false, class V>
-CE_INLINE V exp_below(const Problem& p, V u, V max) {
-    if constexpr (exact && !general) return exp(u - max);
+// 1 / temperature, where there is one: without it nothing is multiplied.
+struct NoFactor {};
+template <bool scaled, class V>
+CE_INLINE auto temperature_factor(const Problem& p) {
+    if constexpr (scaled)
+        return ExpFactor<V>(p.inverse_temperature, p.inverse_temperature_error);
+    else
+        return NoFactor{};
+}
+
+// exp((u - m) / temperature). The rounding error of the difference is carried along: alone, rounding u - m to float32
+// costs 64 ULP of a small probability. `exact`: the difference is known to have no error.
+template <bool exact = false, class V>
+CE_INLINE V exp_below(V u, V max, NoFactor) {
+    if constexpr (exact) return exp(u - max);
     const Exact<V> gap = two_diff(u, max);
-    if constexpr (!general) {
-        return exp(gap.value, gap.error);
-    } else {
-        const V inverse = splat<V>(p.inverse_temperature);
-        const V x = gap.value * inverse;
-        const V error = gap.value * splat<V>(p.inverse_temperature_error) + gap.error * inverse;
-        return exp(x, fma(gap.value, inverse, -x) + error);
-    }
+    return exp(gap.value, gap.error);
+}
+template <bool exact = false, class V>
+CE_INLINE V exp_below(V u, V max, const ExpFactor<V>& factor) {
+    return exp(two_diff(u, max), factor);
+}
+template <bool scaled, class V>
+CE_INLINE V exp_below(const Problem& p, V u, V max) {
+    return exp_below(u, max, temperature_factor<scaled, V>(p));
 }
 
 CE_END

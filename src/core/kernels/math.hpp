@@ -2,9 +2,12 @@
 // ULP figures are the largest errors seen against mpmath by tests/test_accuracy.py.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 
+#include "compensated.hpp"
 #include "vectors.hpp"
 
 CE_BEGIN
@@ -40,6 +43,16 @@ template <class V>
 struct ScaledExp {
     V power, expm1;
 };
+// `shifted`: n, added to C::round. t = x - n ln 2.
+template <class V>
+CE_INLINE ScaledExp<V> power_and_expm1(V shifted, V t) {
+    using C = ExpConstants<Element<V>>;
+    constexpr int degree = int(std::size(C::series)) - 1;
+    V series = splat<V>(C::series[degree]);
+#pragma GCC unroll 16
+    for (int k = degree - 1; k >= 0; --k) series = fma(series, t, splat<V>(C::series[k]));
+    return {(V)(((Bits<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
+}
 template <class V, class... Error>
 CE_INLINE ScaledExp<V> scaled_exp(V x, Error... error) {
     using C = ExpConstants<Element<V>>;
@@ -47,11 +60,7 @@ CE_INLINE ScaledExp<V> scaled_exp(V x, Error... error) {
     const V n = shifted - splat<V>(C::round);
     V t = fma(n, splat<V>(-C::ln2_high), x);
     t = (fma(n, splat<V>(-C::ln2_low), t) + ... + error);
-    constexpr int degree = int(std::size(C::series)) - 1;
-    V series = splat<V>(C::series[degree]);
-#pragma GCC unroll 16
-    for (int k = degree - 1; k >= 0; --k) series = fma(series, t, splat<V>(C::series[k]));
-    return {(V)(((Bits<V>)shifted << C::mantissa) + C::one), fma(t * t, series, t)};
+    return power_and_expm1(shifted, t);
 }
 
 // exp(x + error) for x <= 0 and a much smaller error: below 1 ULP. Exactly 1 at 0, exactly 0 below the normal range;
@@ -60,6 +69,39 @@ template <class V, class... Error>
 CE_INLINE V exp(V x, Error... error) {
     const ScaledExp<V> e = scaled_exp(x, error...);
     return select<V>(x < splat<V>(ExpConstants<Element<V>>::lowest), V{}, fma(e.power, e.expm1, e.power));
+}
+
+// A factor f > 0, given as a sum of two numbers, and what exp(f * gap) needs of it.
+template <class V>
+struct ExpFactor {
+    V high, low;  // f
+    V in_bits;    // f log2(e)
+    V lowest;     // the gap below which the result is 0
+
+    explicit ExpFactor(double factor, double rest = 0.0) {
+        using E = Element<V>;
+        const double most = double(std::numeric_limits<E>::max());
+        high = splat<V>(factor);
+        low = splat<V>((factor - double(E(factor))) + rest);
+        in_bits = splat<V>(factor * 0x1.71547652b82fep0);
+        lowest = splat<V>(std::max(ExpConstants<E>::lowest / factor, -most));
+    }
+};
+
+// exp(f * gap), as `scaled_exp` and `exp` above. The product is never rounded: it is subtracted from a multiple of ln 2
+// as it is. That needs a fused multiply-add.
+template <class V>
+CE_INLINE ScaledExp<V> scaled_exp(const Exact<V>& gap, const ExpFactor<V>& f) {
+    using C = ExpConstants<Element<V>>;
+    const V shifted = fma(gap.value, f.in_bits, splat<V>(C::round));
+    const V n = shifted - splat<V>(C::round);
+    const V t = fma(n, splat<V>(-C::ln2_low), fma(gap.value, f.high, n * splat<V>(-C::ln2_high)));
+    return power_and_expm1(shifted, t + fma(gap.value, f.low, gap.error * f.high));
+}
+template <class V>
+CE_INLINE V exp(const Exact<V>& gap, const ExpFactor<V>& f) {
+    const ScaledExp<V> e = scaled_exp(gap, f);
+    return select<V>(gap.value < f.lowest, V{}, fma(e.power, e.expm1, e.power));
 }
 
 // tanh(x) below 3 ULP, and its derivative sech(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|), which keeps its digits

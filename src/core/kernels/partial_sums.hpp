@@ -25,19 +25,19 @@ struct PartialSums {
 };
 
 // exp((lower - higher) / temperature)
-template <bool general>
+template <bool scaled>
 CE_INLINE double decay(const Problem& p, double lower, double higher) {
     if (lower == higher) return 1.0;
-    return lower == -kInf ? 0.0 : exp_below<general>(p, splat<f64>(lower), splat<f64>(higher))[0];
+    return lower == -kInf ? 0.0 : exp_below<scaled>(p, splat<f64>(lower), splat<f64>(higher))[0];
 }
 
-template <bool general>
+template <bool scaled>
 CE_INLINE PartialSums joined(const Problem& p, const PartialSums& a, const PartialSums& b) {
     PartialSums sums = a.max >= b.max ? a : b;
     const PartialSums& lower = a.max >= b.max ? b : a;
     // One class of the whole row is left out, and it is in the other part: of the lower part all exponentials count,
     // 1 + r. A NaN among them makes r NaN, and stays NaN in the product.
-    const double factor = decay<general>(p, lower.max, sums.max);
+    const double factor = decay<scaled>(p, lower.max, sums.max);
     const CompensatedSum exp_sum{1.0 + lower.exp_sum_without_max.sum, lower.exp_sum_without_max.error};
     sums.exp_sum_without_max.add(exp_sum, factor);
     sums.exp_gap.add(lower.exp_gap, factor);

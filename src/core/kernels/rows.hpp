@@ -20,8 +20,11 @@
 
 CE_BEGIN
 
-template <class S, class T, bool general>
+template <class S, class T, Mode mode>
 class RowKernel {
+    static constexpr bool scaled = mode != Mode::plain;
+    static constexpr bool has_slopes = mode == Mode::capped || mode == Mode::general;
+
     const Problem& p;
     const Arrays<S> arrays;
     const ParallelFor* const parallel;  // null: this thread computes every block
@@ -52,7 +55,7 @@ class RowKernel {
             double value;
             if (p.remainder != nullptr)
                 value = loss_with_remainder(row);
-            else if constexpr (general)  // the softmax functions have no options
+            else if constexpr (mode != Mode::plain)  // the softmax functions have no options
                 value = loss(row, outcome);
             else
                 value = p.has_targets() ? loss(row, outcome) : softmax(row);
@@ -82,23 +85,26 @@ class RowKernel {
         }
         if (sample_weight == 0.0) return skip(row);
 
-        const bool dense = p.dense();
+        const bool dense = p.dense(), common = has_common();
         const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
-        const double b = p.indices != nullptr ? weight : 0.0;  // of the target, if it is a single one
+        // Of the target, if it is a single one, or what it has more than the others.
+        const double b = p.indices != nullptr ? weight * (common ? 1.0 - p.options.label_smoothing : 1.0) : 0.0;
         const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
-        const f64 z_target = splat<f64>(dense ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
+        const f64 z_target =
+            splat<f64>(dense && !common ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
         T* const e = arrays.matrix == nullptr   ? nullptr
                      : dense || p.has_entropy() ? scratch_row
                                                 : row_for_exponentials(row);
-        const S* const all = arrays.logits + row * p.classes;
-        PartialSums sums = dense ? row_sums<true>(all, e, row, target) : row_sums<false>(all, e, row, target);
+        PartialSums sums = row_sums_of(z, e, row, target);
         const f64 u_target = capped(p, z_target);
         const bool target_at_max = u_target[0] == sums.max;
-        if (!dense) {
+        if (common) {
+            add_target(sums, z, row, std::size_t(target), b, u_target[0]);
+        } else if (!dense) {
             sums.weighted_gap = {b == 0.0 ? 0.0 : b * (sums.max - u_target[0])};
             (target_at_max ? sums.b_at_max : sums.b_below_max) = {b};
         }
-        const f64 e_target = exp_below<general>(p, u_target, splat<f64>(sums.max));
+        const f64 e_target = exp_below<scaled>(p, u_target, splat<f64>(sums.max));
         const double entropy_grad = p.entropy_grad_output != nullptr ? p.entropy_grad_output[row] : 0.0;
         const RowResult result = row_result(
             p, sums.lanes(),
@@ -115,20 +121,17 @@ class RowKernel {
                 write_diagonal(e, row, target, scales,
                                {result.max_probability[0], result.z_curvature[0] * p.inverse_temperature,
                                 sums.exp_sum_without_max.total()});
-            if (dense) {
-                double g = scales.at_max;
-                g -= scales.entropy * scales.mean_gap;
-                if constexpr (general)  // before the logits may be overwritten
-                    g *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
-                write_gradient<true>(e, row, target, scales);
-                if (scales.unique) gradient[sums.class_of_max] = S(g);
-            } else {
-                write_gradient<false>(e, row, target, scales);
-                double g = scales.exp * e_target[0] - scales.target * b;
+            double at_max = scales.at_max - scales.entropy * scales.mean_gap;
+            if (dense && has_slopes)  // before the logits may be overwritten
+                at_max *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
+            write_gradient_of(e, row, target, scales);
+            if (dense && scales.unique) gradient[sums.class_of_max] = S(at_max);
+            if (!dense || (common && !(target_at_max && scales.unique))) {
+                double g = scales.exp * e_target[0] - scales.target * (common ? b + common_of(target) : b);
                 if (target_at_max && scales.unique) g = scales.at_max;
                 if (scales.entropy != 0.0 && e_target[0] != 0.0)
                     g += e_target[0] * entropy_scale(p, scales, u_target)[0];
-                gradient[target] = S(general ? g * capped_slope(p, z_target)[0] : g);
+                gradient[target] = S(has_slopes ? g * capped_slope(p, z_target)[0] : g);
             }
         }
         return result.loss[0];
@@ -142,16 +145,16 @@ class RowKernel {
         const S* const z = arrays.logits + row * p.classes;
         const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
         std::copy(z, z + p.classes, masked_row);
-        const NamedClasses named = named_classes<general>(p, row, z, masked_row, named_scratch);
+        const NamedClasses named = named_classes<scaled>(p, row, z, masked_row, named_scratch);
         T* const e = arrays.matrix == nullptr ? nullptr : scratch_row;
-        const PartialSums sums = row_sums<false>(masked_row, e, row, 0);
-        const RemainderResult result = remainder_result<general>(p, named, sums, p.remainder[row]);
+        const PartialSums sums = row_sums<Coefficients::single>(masked_row, e, row, 0);
+        const RemainderResult result = remainder_result<scaled>(p, named, sums, p.remainder[row]);
         if (arrays.matrix != nullptr) {
             const GradientScales scales{scale * result.exp_scale * p.inverse_temperature, 0.0, 0.0, sums.max, false};
             if (!(scales.exp - scales.exp == 0.0)) {
                 fill(row, kNaN);
             } else {
-                write_gradient<false>(e, row, 0, scales);
+                write_gradient<Coefficients::single>(e, row, 0, scales);
                 for (int i = 0; i < named.count; ++i) {
                     const NamedClass& n = named.first[i];
                     arrays.matrix[row * p.classes + n.c] =
@@ -192,7 +195,7 @@ class RowKernel {
     }
 
     T* row_for_exponentials(std::size_t row) const {
-        if constexpr (std::is_same_v<S, T> && !general)
+        if constexpr (std::is_same_v<S, T> && mode != Mode::general)
             return arrays.matrix + row * p.classes;
         else
             return scratch_row;
@@ -202,7 +205,7 @@ class RowKernel {
     double softmax(std::size_t row) const {
         const bool keep = arrays.matrix != nullptr && p.output == Output::softmax;
         T* const e = keep ? row_for_exponentials(row) : nullptr;
-        PartialSums sums = row_sums<false>(arrays.logits + row * p.classes, e, row, 0);
+        PartialSums sums = row_sums<Coefficients::single>(arrays.logits + row * p.classes, e, row, 0);
         sums.b_below_max = {1.0};
         const double exp_sum_without_max = sums.exp_sum_without_max.total();
         const f64 one = splat<f64>(1.0);
@@ -213,7 +216,7 @@ class RowKernel {
             if (scale != scale)
                 std::fill(out, out + p.classes, S(kNaN));
             else if (keep)
-                write_gradient<false>(e, row, 0, {scale, 0.0, 0.0, sums.max, false});
+                write_gradient<Coefficients::single>(e, row, 0, {scale, 0.0, 0.0, sums.max, false});
             else
                 for_blocks(row, 0, [&](const Block<T>& block, std::size_t at) {
                     write_block_log_softmax(arrays.logits + at, block.count, arrays.matrix + at, sums.max,
@@ -243,40 +246,92 @@ class RowKernel {
             });
     }
 
+    // Whether the coefficients are those that every row has in common, but for the target's.
+    bool has_common() const { return (mode == Mode::plain || mode == Mode::scaled) && p.common.of_class != nullptr; }
+    double common_of(std::size_t c) const {
+        return double(static_cast<const T*>(p.common.of_class)[c * p.common.step]);
+    }
+
+    // Adds to the sums of a row, which are those of the common coefficients, what the target has more, b; and finds the
+    // class of a unique maximum.
+    void add_target(PartialSums& sums, const S* z, std::size_t row, std::size_t target, double b, double u) const {
+        const double gap = sums.weighted_gap.total();
+        if (!(gap - gap == 0.0)) {
+            sums.weighted_gap = {};
+            for_blocks(row, std::int64_t(target), [&](const Block<T>& block, std::size_t) {
+                sums.weighted_gap.add(weighted_gap_in_double(p, block, z + block.first, sums.max));
+            });
+        } else if (b != 0.0) {
+            sums.weighted_gap.add(b * (sums.max - u));
+        }
+        sums.b_below_max = {p.common.sum, p.common.sum_error};
+        sums.b_at_max = {};
+        std::size_t highest = p.classes;
+        if (sums.unique) {
+            const PartialSums* const of_max = std::find_if(sums_of_blocks, sums_of_blocks + blocks,
+                                                           [&](const PartialSums& s) { return s.max == sums.max; });
+            const std::size_t first = std::size_t(of_max - sums_of_blocks) * std::size_t(kBlock<T>);
+            highest = first +
+                      class_equal_to(z + first, T(sums.max), int(std::min(p.classes - first, std::size_t(kBlock<T>))));
+            sums.class_of_max = highest;
+            sums.b_at_max = {common_of(highest)};
+            sums.b_below_max.add(-common_of(highest));
+        }
+        (highest == target ? sums.b_at_max : sums.b_below_max).add(b);
+    }
+
+    PartialSums row_sums_of(const S* z, T* e, std::size_t row, std::int64_t target) const {
+        if constexpr (mode == Mode::plain || mode == Mode::scaled)
+            if (has_common()) return row_sums<Coefficients::common>(z, e, row, target);
+        if constexpr (mode != Mode::capped)
+            if (p.dense()) return row_sums<Coefficients::dense>(z, e, row, target);
+        return row_sums<Coefficients::single>(z, e, row, target);
+    }
+    void write_gradient_of(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales) const {
+        if constexpr (mode == Mode::plain || mode == Mode::scaled)
+            if (has_common()) return write_gradient<Coefficients::common>(e, row, target, scales);
+        if constexpr (mode != Mode::capped)
+            if (p.dense()) return write_gradient<Coefficients::dense>(e, row, target, scales);
+        write_gradient<Coefficients::single>(e, row, target, scales);
+    }
+
     // The sums of a row of logits z. Its exponentials are stored in e, if that is given.
-    template <bool dense>
+    template <Coefficients coefficients>
     PartialSums row_sums(const S* all, T* e, std::size_t row, std::int64_t target) const {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
             const S* const z = all + block.first;
             PartialSums& sums = sums_of_blocks[block.first / kBlock<T>];
-            if (p.has_entropy())
-                sums = block_sums<general, dense, true, true>(
-                    p, block, z, e != nullptr ? e + block.first : block.b_scratch + kBlock<T>,
-                    arrays.matrix != nullptr ? arrays.matrix + at : z);
-            else if (e != nullptr)
-                sums = block_sums<general, dense, true, false>(p, block, z, e + block.first, arrays.matrix + at);
+            if constexpr (coefficients != Coefficients::common && mode != Mode::capped)
+                if (p.has_entropy()) {
+                    sums = block_sums<mode, coefficients, true, true>(
+                        p, block, z, e != nullptr ? e + block.first : block.b_scratch + kBlock<T>,
+                        arrays.matrix != nullptr ? arrays.matrix + at : z);
+                    return;
+                }
+            if (e != nullptr)
+                sums = block_sums<mode, coefficients, true, false>(p, block, z, e + block.first, arrays.matrix + at);
             else
-                sums = block_sums<general, dense, false, false, S, T>(p, block, z, nullptr, nullptr);
+                sums = block_sums<mode, coefficients, false, false, S, T>(p, block, z, nullptr, nullptr);
         });
         PartialSums sums = sums_of_blocks[0];
-        for (std::size_t i = 1; i < blocks; ++i) sums = joined<general>(p, sums, sums_of_blocks[i]);
+        for (std::size_t i = 1; i < blocks; ++i) sums = joined<scaled>(p, sums, sums_of_blocks[i]);
         return sums;
     }
 
     // What turns an exponential of a block, relative to the block's maximum, into one relative to the row's.
     double decay_of(const Block<T>& block, double max) const {
-        return decay<general>(p, sums_of_blocks[block.first / kBlock<T>].max, max);
+        return decay<scaled>(p, sums_of_blocks[block.first / kBlock<T>].max, max);
     }
 
-    template <bool dense>
+    template <Coefficients coefficients>
     void write_gradient(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales) const {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
             GradientScales of_block = scales;
             const double scale = decay_of(block, scales.max);
             of_block.exp *= scale;
             of_block.entropy *= scale;
-            write_block_gradient<general, dense>(p, block, arrays.logits + at, e + block.first, arrays.matrix + at,
-                                                 of_block);
+            write_block_gradient<mode, coefficients>(p, block, arrays.logits + at, e + block.first, arrays.matrix + at,
+                                                     of_block);
         });
     }
 
@@ -289,8 +344,8 @@ class RowKernel {
             of_block.exp *= scale;
             factors_of_block.max_probability *= scale;
             factors_of_block.z_curvature *= scale;
-            write_block_diagonal<general>(p, block, arrays.logits + at, e + block.first, arrays.diagonal + at, of_block,
-                                          factors_of_block);
+            write_block_diagonal<mode>(p, block, arrays.logits + at, e + block.first, arrays.diagonal + at, of_block,
+                                       factors_of_block);
         });
     }
 };

@@ -1,0 +1,35 @@
+// How a kernel turns logits into exponentials: with what accuracy each option can be had in which type.
+#pragma once
+
+#include "../problem.hpp"
+#include "target.hpp"
+
+CE_BEGIN
+
+enum class Mode {
+    plain,   // no soft cap, no temperature
+    scaled,  // a temperature
+    capped,  // a soft cap, perhaps a temperature, in float32: for the loss of one class a row and its gradient
+    general  // everything, in float64
+};
+
+#if defined(CE_AVX512) || defined(CE_AVX2) || defined(CE_NEON)
+constexpr bool kFused = true;  // whether fma rounds once: else a temperature needs float64
+#else
+constexpr bool kFused = false;
+#endif
+
+inline Mode mode_of(const Problem& p) {
+    const auto fits = [](double factor) { return factor > 0x1p-20 && factor < 0x1p20; };
+    const bool capped = p.options.softcap < kInf, scaled = p.options.temperature != 1.0;
+    if (p.extreme_weights) return Mode::general;
+    if (!capped && !scaled) return Mode::plain;
+    const bool special = p.diagonal != nullptr || p.remainder != nullptr || !fits(p.options.temperature) || !kFused;
+    if (special) return Mode::general;
+    if (!capped) return Mode::scaled;
+    const bool in_float =
+        p.type != ElementType::float64 && fits(p.options.softcap) && fits(p.options.softcap / p.options.temperature);
+    return in_float && p.class_stride == 1 && !p.dense() && !p.has_entropy() ? Mode::capped : Mode::general;
+}
+
+CE_END
