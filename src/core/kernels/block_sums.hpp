@@ -151,13 +151,12 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
     }
 }
 
-// The first of `count` logits that is equal to a value, which there is.
+// The first of `count` logits that is equal to a value, or the last: another thread may be writing them.
 template <class T, class S>
 inline std::size_t class_equal_to(const S* z, T value, int count) {
     int c = 0;
-    for (; c + kWidth<T> <= count; c += kWidth<T>)
-        if (!none((i64)(load_as<T>(z + c) == splat<Vector<T>>(double(value))))) break;
-    while (c < count && T(double(z[c])) != value) ++c;
+    while (c + kWidth<T> <= count && none((i64)(load_as<T>(z + c) == splat<Vector<T>>(double(value))))) c += kWidth<T>;
+    while (c + 1 < count && T(double(z[c])) != value) ++c;
     return std::size_t(c);
 }
 

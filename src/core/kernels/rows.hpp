@@ -268,11 +268,11 @@ class RowKernel {
         sums.b_at_max = {};
         std::size_t highest = p.classes;
         if (sums.unique) {
-            const PartialSums* const of_max = std::find_if(sums_of_blocks, sums_of_blocks + blocks,
-                                                           [&](const PartialSums& s) { return s.max == sums.max; });
-            const std::size_t first = std::size_t(of_max - sums_of_blocks) * std::size_t(kBlock<T>);
-            highest = first +
-                      class_equal_to(z + first, T(sums.max), int(std::min(p.classes - first, std::size_t(kBlock<T>))));
+            std::size_t of_max = 0;
+            while (of_max + 1 < blocks && sums_of_blocks[of_max].max != sums.max) ++of_max;
+            const std::size_t first = of_max * std::size_t(kBlock<T>);
+            const int count = int(std::min(p.classes - first, std::size_t(kBlock<T>)));
+            highest = first + class_equal_to(z + first, T(sums.max), count);
             sums.class_of_max = highest;
             sums.b_at_max = {common_of(highest)};
             sums.b_below_max.add(-common_of(highest));

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "../problem.hpp"
 #include "loss.hpp"
@@ -22,13 +23,18 @@ struct CappedExp {
     V slope;  // du/dz
 };
 
-// Up to so many soft caps from zero a logit is told from the cap itself, to float64's digits.
+// So many soft caps from zero, a capped logit is the cap, to float64's digits.
 constexpr double kCapped = 20.0;
 
 template <class V>
 class SoftCap {
-    V highest_;  // h, kept so close to zero that neither B nor D leaves the range of float32
-    V most_;     // D of a logit above this would, and its slope is below that range
+    // B and D are multiplied by 2^64: then both, and so the slopes, keep their digits from a soft cap's 40-fold on
+    // either side of zero.
+    static constexpr int kShift = 64;
+
+    V highest_;  // h, or what it is capped like
+    V most_;     // beyond that on either side a slope is below the range of float32
+    V least_gap_;
     ExpFactor<V> two_over_cap_;
     V b_, b_rest_;        // B
     ExpFactor<V> scale_;  // 2 k B / (1 + B) / temperature
@@ -43,24 +49,27 @@ class SoftCap {
     }
     SoftCap(const Problem& p, double bounded, double b)
         : highest_(splat<V>(bounded)),
-          most_(splat<V>(3.0 * kCapped * p.options.softcap)),
+          most_(splat<V>(2.0 * kCapped * p.options.softcap)),
+          least_gap_(splat<V>((ExpConstants<float>::lowest - kShift * 0x1.62e42fefa39efp-1) * p.options.softcap / 2)),
           two_over_cap_(2.0 / p.options.softcap),
-          b_(splat<V>(b)),
-          b_rest_(splat<V>(b - double(Element<V>(b)))),
-          scale_(2.0 * p.options.softcap * p.inverse_temperature * (b / (1.0 + b))) {}
+          b_(splat<V>(std::ldexp(b, kShift))),
+          b_rest_(splat<V>(std::ldexp(b - double(Element<V>(b)), kShift))),
+          scale_(std::ldexp(2.0 * p.options.softcap * p.inverse_temperature * (b / (1.0 + b)), kShift)) {}
 
  public:
     SoftCap(const Problem& p, double highest) : SoftCap(p, bounded(p, highest), exp_of(p, bounded(p, highest))) {}
 
     // Of logits z, none of which is above the highest.
     CE_INLINE CappedExp<V> operator()(V z) const {
-        const Exact<V> gap = two_diff(select<V>(z > most_, most_, z), highest_);
+        const auto beyond = z > most_;
+        const Exact<V> gap = two_diff(select<V>(beyond, most_, z), highest_);
         const ScaledExp<V> scaled = scaled_exp(gap, two_over_cap_);
-        const auto tiny = gap.value < two_over_cap_.lowest;
-        const V below_one = scaled.power - 1.0f;
-        const V d = select<V>(tiny, V{}, fma(scaled.power, scaled.expm1, scaled.power));
-        const V d_minus_1 = select<V>(tiny, splat<V>(-1.0), fma(scaled.power, scaled.expm1, below_one));
-        const V d_error = select<V>(tiny, V{}, fma(scaled.power, scaled.expm1, below_one - d_minus_1));
+        const auto tiny = gap.value < least_gap_;
+        const V shifted = (V)((Bits<V>)scaled.power + (std::uint32_t(kShift) << ExpConstants<float>::mantissa));
+        const V power = shifted * splat<V>(std::ldexp(1.0, -kShift)), below_one = power - 1.0f;
+        const V d = select<V>(tiny, V{}, fma(shifted, scaled.expm1, shifted));
+        const V d_minus_1 = select<V>(tiny, splat<V>(-1.0), fma(power, scaled.expm1, below_one));
+        const V d_error = select<V>(tiny, V{}, fma(power, scaled.expm1, below_one - d_minus_1));
         const Exact<V> sum = two_sum(d, b_);
         const V inverse = 1.0f / sum.value;
         const V quotient = d_minus_1 * inverse;
@@ -68,7 +77,8 @@ class SoftCap {
         // the exponential.
         const V rest = fma(-quotient, sum.value, d_minus_1) + fma(-quotient, sum.error + b_rest_, d_error);
         const V e = exp(Exact<V>{quotient, rest * inverse}, scale_);
-        return {select<V>(z == splat<V>(-kInf), V{}, e), 4.0f * (d * inverse) * (b_ * inverse)};
+        const V slope = 4.0f * (d * inverse) * (b_ * inverse);
+        return {select<V>(z == splat<V>(-kInf), V{}, e), select<V>(beyond, V{}, slope)};
     }
 };
 
