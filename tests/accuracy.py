@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import mpmath
@@ -223,22 +223,31 @@ def errors(dtype: str, results: list[dict[str, list[Results]]]) -> dict[str, dic
     }
 
 
-def measure(instruction_set: str) -> Measured:
-    """The errors of one instruction set."""
+def computed(module: str, instruction_set: str) -> dict[str, Any]:
+    """What the `compute` of this or another module returns for each dtype, with one instruction set."""
     environment = {**os.environ, "CROSSENTROPY_ISA": instruction_set}
     script = (
-        "import sys, pickle, accuracy\n"
-        "sys.stdout.buffer.write(pickle.dumps([accuracy.compute(dtype) for dtype in accuracy.DTYPES]))"
+        f"import sys, pickle, accuracy, {module}\n"
+        f"sys.stdout.buffer.write(pickle.dumps({{dtype: {module}.compute(dtype) for dtype in accuracy.DTYPES}}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parent, env=environment, stdout=subprocess.PIPE, check=True
     )
-    return {dtype: errors(dtype, results) for dtype, results in zip(DTYPES, pickle.loads(done.stdout), strict=True)}
+    found: dict[str, Any] = pickle.loads(done.stdout)
+    return found
+
+
+def measure(instruction_set: str) -> Measured:
+    """The errors of one instruction set."""
+    return {dtype: errors(dtype, results) for dtype, results in computed("accuracy", instruction_set).items()}
 
 
 def main(path: Path) -> None:
+    import option_accuracy
+
     from crossentropy import _core
 
+    with_options = {name: option_accuracy.measure(name) for name in _core.available_instruction_sets}
     measured = {name: measure(name) for name in _core.available_instruction_sets}
     figures = {
         "mpmath": mpmath.__version__,
@@ -257,6 +266,20 @@ def main(path: Path) -> None:
             }
             for instruction_set, dtypes in measured.items()
         },
+        "rows with options": len(option_accuracy.cases("float32")),
+        "errors with options": {
+            instruction_set: {
+                option: {
+                    dtype: {
+                        layout: {column: [round(x, 2) for x in found[:2]] for column, found in columns.items()}
+                        for layout, columns in layouts.items()
+                    }
+                    for dtype, layouts in dtypes.items()
+                }
+                for option, dtypes in options.items()
+            }
+            for instruction_set, options in with_options.items()
+        },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n")
@@ -266,15 +289,16 @@ def main(path: Path) -> None:
                 largest = ", ".join(f"{column} {found.largest:.2f}" for column, found in columns.items())
                 print(f"{instruction_set}, {dtype}, {layout}: {largest}")
     for instruction_set, dtypes in measured.items():
-        for found in beyond(dtypes):
+        for found in (*beyond(dtypes), *option_accuracy.beyond(with_options[instruction_set])):
             raise SystemExit(f"{instruction_set}: {found}")
     print(f"figures in {path}")
 
 
-def beyond(dtypes: Measured) -> list[str]:
+def beyond(dtypes: Measured, option: str = "") -> list[str]:
     """What misses its goal, in words."""
     return [
-        f"{dtype}, {layout}, {column}: {found.largest:.2f} ULP in case {found.name!r}, goal {goal(dtype, column)}"
+        f"{option}{dtype}, {layout}, {column}: {found.largest:.2f} ULP in case {found.name!r}, "
+        f"goal {goal(dtype, column)}"
         for dtype, layouts in dtypes.items()
         for layout, columns in layouts.items()
         for column, found in columns.items()

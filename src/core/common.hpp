@@ -30,12 +30,15 @@ class CommonSums {
         p.common.step = p.class_weight != nullptr;
         baseline::CompensatedSum all;
         for (std::size_t first = 0; first < p.classes; first += block) {
-            const std::size_t end = std::min(first + block, p.classes);
-            double sum = 0.0;
-            for (std::size_t c = first; c < end; ++c) sum += double(of_class[c * p.common.step]);
-            of_block_.push_back(sum);
+            const std::size_t count = std::min(block, p.classes - first);
+            baseline::CompensatedSum sum;
+            if (p.class_weight == nullptr)
+                sum = {share * double(count)};
+            else
+                for (std::size_t i = 0; i < count; ++i) sum.add(double(of_class[first + i]));
+            of_block_.push_back(sum.total());
+            all.add(sum);
         }
-        for (std::size_t c = 0; c < p.classes; ++c) all.add(double(of_class[c * p.common.step]));
         p.common.of_block = of_block_.data();
         p.common.sum = all.sum;
         p.common.sum_error = all.error;

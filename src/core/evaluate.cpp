@@ -90,7 +90,8 @@ Evaluation check_targets(const Problem& p) {
         result.total_weight = double(p.rows);
         if (p.sample_weight == nullptr) return result;
     }
-    if (!bad && p.class_weight == nullptr && result.total_weight == double(p.rows)) {  // every row counts: no row's test
+    if (!bad && p.class_weight == nullptr &&
+        result.total_weight == double(p.rows)) {  // every row counts: no row's test
         const double total = kernels().binary->sum_weights({p.sample_weight}, 0, p.rows);
         const bool nothing = std::all_of(p.sample_weight, p.sample_weight + p.rows, [](double s) { return s == 0.0; });
         result.total_weight = total == 0.0 && !nothing ? kNaN : total;

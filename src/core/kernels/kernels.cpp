@@ -34,8 +34,7 @@ CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel,
     if (mode == Mode::plain) return visit(RowKernel<S, T, Mode::plain>(problem, parallel, scratch));
     if constexpr (kFused) {
         if (mode == Mode::scaled) return visit(RowKernel<S, T, Mode::scaled>(problem, parallel, scratch));
-        if constexpr (std::is_same_v<T, float>)
-            if (mode == Mode::capped) return visit(RowKernel<S, T, Mode::capped>(problem, parallel, scratch));
+        if (mode == Mode::capped) return visit(RowKernel<S, T, Mode::capped>(problem, parallel, scratch));
     }
     visit(RowKernel<S, double, Mode::general>(problem, parallel, scratch));
 }

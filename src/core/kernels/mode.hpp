@@ -9,7 +9,7 @@ CE_BEGIN
 enum class Mode {
     plain,   // no soft cap, no temperature
     scaled,  // a temperature
-    capped,  // a soft cap, perhaps a temperature, in float32: for the loss of one class a row and its gradient
+    capped,  // a soft cap, perhaps a temperature: for the loss of one class a row and its gradient
     general  // everything, in float64
 };
 
@@ -27,9 +27,9 @@ inline Mode mode_of(const Problem& p) {
     const bool special = p.diagonal != nullptr || p.remainder != nullptr || !fits(p.options.temperature) || !kFused;
     if (special) return Mode::general;
     if (!capped) return Mode::scaled;
-    const bool in_float =
-        p.type != ElementType::float64 && fits(p.options.softcap) && fits(p.options.softcap / p.options.temperature);
-    return in_float && p.class_stride == 1 && !p.dense() && !p.has_entropy() ? Mode::capped : Mode::general;
+    const bool single = p.class_stride == 1 && !p.dense() && !p.has_entropy();
+    return single && fits(p.options.softcap) && fits(p.options.softcap / p.options.temperature) ? Mode::capped
+                                                                                                : Mode::general;
 }
 
 CE_END
