@@ -63,13 +63,21 @@ CE_INLINE FocalFactors focal_factors(double gamma, f64 exp_sum_without_max, f64 
     return {power, select<f64>(none, f64{}, power * factor)};
 }
 
-CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const RowFactors& row) {
+// What is slow to compute of a row: its largest probability 1 / (1 + r), and log1p(r).
+struct RowLogarithm {
+    f64 max_probability, lse_minus_max;
+
+    CE_INLINE explicit RowLogarithm(f64 r) : max_probability(1.0 / (1.0 + r)), lse_minus_max(log1p(r, max_probability)) {}
+    CE_INLINE RowLogarithm(f64 probability, f64 logarithm) : max_probability(probability), lse_minus_max(logarithm) {}
+};
+
+CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const RowFactors& row,
+                               const RowLogarithm& logarithm) {
     RowSums sums = given;
     const f64 inverse_temperature = splat<f64>(p.inverse_temperature), r = sums.exp_sum_without_max;
     const auto finite = (sums.max < splat<f64>(kInf)) & (sums.max > splat<f64>(-kInf)) & (r == r);
     const auto valid = finite & (sums.b_below_max + sums.b_at_max == sums.b_below_max + sums.b_at_max);
-    const f64 max_probability = 1.0 / (1.0 + r);
-    const f64 lse_minus_max = log1p(r, max_probability);
+    const f64 max_probability = logarithm.max_probability, lse_minus_max = logarithm.lse_minus_max;
     const f64 lse = fma(sums.max, inverse_temperature, lse_minus_max);
 
     f64 b = sums.b_below_max + sums.b_at_max;
@@ -107,6 +115,9 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const Row
     result.z_curvature = scale * 2.0 * p.options.z_loss * row.weight;
     result.gradient_at_max = scale * ((sums.b_below_max - sums.b_at_max * r) + z_term);
     return result;
+}
+CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
+    return row_result(p, sums, row, RowLogarithm(sums.exp_sum_without_max));
 }
 
 // u: the logit, or the capped logit. A soft cap is computed in float64 only.
