@@ -80,10 +80,7 @@ class ColumnKernel {
                 };
                 S* const matrix = arrays.matrix + offset;
                 write(all.e, matrix);
-                if (has_targets_apart(p))
-                    write_at_targets<false>(all, count, [&](int row, std::size_t c) {
-                        return matrix + std::size_t(row) * p.classes + c;
-                    });
+                if (has_targets_apart(p)) write_at_targets<false>(all, count, matrix, p.classes, 1);
                 if (arrays.diagonal != nullptr) write(columns_of_diagonal, arrays.diagonal + offset);
             };
             compute_tile<false>(p, tile, total, nothing, read, finished, flush);
@@ -128,9 +125,8 @@ class ColumnKernel {
         if constexpr (std::is_same_v<T, float>) {
             const std::size_t stride = p.classes;
             for (int i = 0; i < kRows; i += kTransposedRows, rows += kTransposedRows * stride)
-                for_fours([&](int c, int count) CE_INLINE_LAMBDA {
-                    transpose_rows(rows + c, stride, &to[c][i], kRows, count);
-                });
+                for_fours([&](int c, int count)
+                              CE_INLINE_LAMBDA { transpose_rows(rows + c, stride, &to[c][i], kRows, count); });
         } else {
             for (int c = 0; c < classes; ++c)
 #pragma GCC unroll 32
@@ -142,9 +138,8 @@ class ColumnKernel {
             const std::size_t stride = p.classes, elements = kTransposedRows * stride;
             for (int i = 0; i < kRows; i += kTransposedRows, rows += elements) {
                 const auto write = [&](Staged* to) CE_INLINE_LAMBDA {
-                    for_fours([&](int c, int count) CE_INLINE_LAMBDA {
-                        transpose_columns(&from[c][i], kRows, to + c, stride, count);
-                    });
+                    for_fours([&](int c, int count)
+                                  CE_INLINE_LAMBDA { transpose_columns(&from[c][i], kRows, to + c, stride, count); });
                 };
                 if (classes >= kFour || i + kTransposedRows < kRows) {
                     write(rows);

@@ -67,9 +67,9 @@ class StridedKernel {
             const bool chunked = tile_scratch.capacity != p.classes;
             const auto flush = [&](const StridedTile& classes) {
                 if (has_targets_apart(p)) {
-                    const auto place = [&](int row, std::size_t c) { return classes.matrix.at(int(c), row); };
-                    chunked ? write_at_targets<true>(classes, rows, place)
-                            : write_at_targets<false>(classes, rows, place);
+                    const TileView<S>& to = classes.matrix;
+                    chunked ? write_at_targets<true>(classes, rows, to.data, 1, to.stride)
+                            : write_at_targets<false>(classes, rows, to.data, 1, to.stride);
                 }
                 if (in_place) return;
                 unstage(classes, first, rows, staged, arrays.matrix);

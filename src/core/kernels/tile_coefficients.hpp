@@ -14,7 +14,8 @@ CE_BEGIN
 // Of class indices with class weights, smoothed: each class has the coefficient that it has off the target, but for the
 // target.
 template <class SomeTile>
-inline void smoothed_targets(const Problem& p, SomeTile& tile, const CoefficientFormula<typename SomeTile::T>& formula) {
+inline void smoothed_targets(const Problem& p, SomeTile& tile,
+                             const CoefficientFormula<typename SomeTile::T>& formula) {
     using T = typename SomeTile::T;
     for (int c = 0; c < tile.count; ++c)
         std::fill(tile.b[c], tile.b[c] + SomeTile::kRows, formula(T(0), p.class_weight[tile.first + std::size_t(c)]));
@@ -27,7 +28,8 @@ inline void smoothed_targets(const Problem& p, SomeTile& tile, const Coefficient
 
 // Makes coefficients of shares of probabilities.
 template <class SomeTile>
-inline void smooth_and_weight(const Problem& p, SomeTile& tile, const CoefficientFormula<typename SomeTile::T>& formula) {
+inline void smooth_and_weight(const Problem& p, SomeTile& tile,
+                              const CoefficientFormula<typename SomeTile::T>& formula) {
     using T = typename SomeTile::T;
     using V = Vector<T>;
     const V uniform = splat<V>(formula.uniform_share != 0 ? formula.uniform_share : -T(0));  // -0 keeps a zero's sign

@@ -76,8 +76,7 @@ CE_INLINE V scaled(const TileScales<V, vectors>& scales, int i, const Element<V>
         g = fma(load<V>(e), scales.exp[i], scales.minus_target[i]);
     else
         g = fma(load<V>(e), scales.exp[i], scales.minus_target[i] * load<V>(b));
-    if constexpr (kind != Coefficients::single)
-        g = select<V>(load<V>(u) == scales.unique_max[i], scales.at_max[i], g);
+    if constexpr (kind != Coefficients::single) g = select<V>(load<V>(u) == scales.unique_max[i], scales.at_max[i], g);
     if constexpr (masked) g = select<V>(scales.masked[i], scales.masked_value[i], g);
     return g;
 }
@@ -132,13 +131,11 @@ CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
     };
     const bool in_own_type = !SomeTile::general && p.output != Output::log_softmax && !p.has_entropy();
     if (in_own_type && scales.all_fit && scales.none_masked)
-        for_all([&](int i, const T* e, const T* u, const T* b, int) CE_INLINE_LAMBDA {
-            return scaled<kind, false>(scales, i, e, u, b);
-        });
+        for_all([&](int i, const T* e, const T* u, const T* b, int)
+                    CE_INLINE_LAMBDA { return scaled<kind, false>(scales, i, e, u, b); });
     else if (in_own_type && scales.all_fit)
-        for_all([&](int i, const T* e, const T* u, const T* b, int) CE_INLINE_LAMBDA {
-            return scaled<kind, true>(scales, i, e, u, b);
-        });
+        for_all([&](int i, const T* e, const T* u, const T* b, int)
+                    CE_INLINE_LAMBDA { return scaled<kind, true>(scales, i, e, u, b); });
     else
         for_all([&](int i, const T* e, const T* u, const T* b, int c) CE_INLINE_LAMBDA {
             const V in_double = written_in_double<kind>(p, tile, c, lane + i * kWidth<T>);
@@ -147,13 +144,17 @@ CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
         });
 }
 
-// The same at targets apart: place(row, c) is where that of a class of the tile is written.
-template <bool chunked, class SomeTile, class Place>
-CE_INLINE void write_at_targets(const SomeTile& tile, int rows, const Place& place) {
-    for (int row = 0; row < rows; ++row) {
-        const std::size_t c = std::size_t(tile.some_class[row]) - tile.first;
-        if (chunked && c >= std::size_t(tile.count)) continue;
-        *place(row, c) = tile.written_at_target[row];
+// The same at targets apart, in memory where rows and classes are so far apart.
+template <bool chunked, class SomeTile>
+CE_INLINE void write_at_targets(const SomeTile& tile, int rows, typename SomeTile::S* to, std::size_t row_stride,
+                                std::size_t class_stride) {
+    const std::int64_t* some_class = tile.some_class;
+    const typename SomeTile::S* value = tile.written_at_target;
+    const std::size_t first = chunked ? tile.first : 0, count = std::size_t(tile.count);
+    for (int row = 0; row < rows; ++row, to += row_stride) {
+        const std::size_t c = std::size_t(some_class[row]) - first;
+        if (chunked && c >= count) continue;
+        to[c * class_stride] = value[row];
     }
 }
 
@@ -254,12 +255,17 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
             replace_weighted_gaps(tile);
         }
     take_logarithms(tile);
-#pragma GCC unroll 2
-    for (int at = 0; at < rows; at += kWidth<double>) {
-        const f64 value = finish_rows<kind>(p, tile, at);
-        store(tile.row_value + at, value);
-        total.add(at / kWidth<double>, value);
-    }
+    const auto finish = [&](auto plain) CE_INLINE_LAMBDA {
+        for (int at = 0; at < rows; at += kWidth<double>) {
+            const f64 value = finish_rows<kind, decltype(plain)::value>(p, tile, at);
+            store(tile.row_value + at, value);
+            total.add(at / kWidth<double>, value);
+        }
+    };
+    if (!SomeTile::general && has_plain_rows(p))
+        finish(std::true_type());
+    else
+        finish(std::false_type());
     finished(tile);
     if (p.matrix == nullptr) return;
     for_chunks([&]() CE_INLINE_LAMBDA {

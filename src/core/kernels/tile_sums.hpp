@@ -61,7 +61,7 @@ template <bool chunked, class SomeTile>
 CE_INLINE void read_targets_apart(SomeTile& tile) {
 #pragma GCC unroll 32
     for (int row = 0; row < SomeTile::kRows; ++row) {
-        const std::size_t c = std::size_t(tile.some_class[row]) - tile.first;
+        const std::size_t c = std::size_t(tile.some_class[row]) - (chunked ? tile.first : 0);
         if (chunked && c >= std::size_t(tile.count)) continue;
         tile.u_target[row] = tile.u[c][row];
         if constexpr (SomeTile::general) tile.slope_target[row] = tile.slope[c][row];
@@ -258,8 +258,15 @@ CE_INLINE void take_logarithms(SomeTile& tile) {
     }
 }
 
+// Whether a row has nothing but a loss and a gradient, and no option that adds a term to them.
+inline bool has_plain_rows(const Problem& p) {
+    return p.options.z_loss == 0.0 && p.options.focal_gamma == 0.0 && !p.has_entropy() &&
+           p.inverse_temperature == 1.0 && p.diagonal == nullptr && p.log_probabilities == nullptr &&
+           p.output != Output::log_softmax;
+}
+
 // From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
-template <Coefficients kind, class SomeTile>
+template <Coefficients kind, bool plain, class SomeTile>
 CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     const auto counted = load_integers(tile.target + at) >= 0;
     const f64 nan = splat<f64>(kNaN);
@@ -268,29 +275,34 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
               e_target = load_as<double>(tile.e_target + at);
     f64 b = p.indices == nullptr && p.has_targets() ? f64{} : weight;  // of a target apart, beside what classes share
     if constexpr (kind == Coefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
-    const RowResult result = row_result(p, row_sums<kind>(p, tile, at, b, u, m, ties),
-                                        {weight, load<f64>(tile.sample_weight + at), load<f64>(tile.gradient_scale + at),
-                                         load<f64>(tile.entropy_grad + at), e_target},
-                                        {load<f64>(tile.max_probability + at), load<f64>(tile.lse_minus_max + at)});
-    const f64 scale = result.exp_scale * p.inverse_temperature;
-    const f64 entropy_scale = result.entropy_scale * p.inverse_temperature;
-    const f64 exp_scale =
-        select<f64>((scale - scale == 0) & (entropy_scale - entropy_scale == 0) & counted, scale, nan);
+    // Of plain rows the compiler leaves out what the other options would take.
+    const Options options = plain ? Options{} : p.options;
+    const double inverse_tau = plain ? 1.0 : p.inverse_temperature;
+    const RowResult result =
+        row_result(options, inverse_tau, row_sums<kind>(p, tile, at, b, u, m, ties),
+                   {weight, load<f64>(tile.sample_weight + at), load<f64>(tile.gradient_scale + at),
+                    plain ? f64{} : load<f64>(tile.entropy_grad + at), e_target},
+                   {load<f64>(tile.max_probability + at), load<f64>(tile.lse_minus_max + at)});
+    const f64 scale = result.exp_scale * inverse_tau;
+    const f64 entropy_scale = result.entropy_scale * inverse_tau;
+    auto scaled = (scale - scale == 0) & counted;
+    if constexpr (!plain) scaled &= entropy_scale - entropy_scale == 0;
+    const f64 exp_scale = select<f64>(scaled, scale, nan);
     const f64 masked_value = select<f64>(counted, nan, f64{});
-    const f64 target_scale = result.target_scale * p.inverse_temperature;
-    const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * p.inverse_temperature, nan);
+    const f64 target_scale = result.target_scale * inverse_tau;
+    const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * inverse_tau, nan);
     store(tile.exp_scale + at, exp_scale);
     store(tile.masked_value + at, masked_value);
     if constexpr (kind == Coefficients::dense) store(tile.target_term + at, target_scale);
     if constexpr (kind == Coefficients::shared) store(tile.target_term + at, target_scale * shared_coefficient(p));
     if constexpr (kind != Coefficients::single) store(tile.gradient_at_max + at, gradient_at_max);
-    if (p.diagonal != nullptr) {
+    if (!plain && p.diagonal != nullptr) {
         store(tile.gradient_at_max + at, gradient_at_max);
         store(tile.complement_at_max + at,
               select<f64>(ties == 1.0, load<f64>(tile.exp_sum + at) * result.max_probability, nan));
-        store(tile.z_curvature + at, result.z_curvature * p.inverse_temperature);
+        store(tile.z_curvature + at, result.z_curvature * inverse_tau);
     }
-    if (p.has_entropy() || p.log_probabilities != nullptr) {
+    if (!plain && (p.has_entropy() || p.log_probabilities != nullptr)) {
         store(tile.entropy_scale + at, entropy_scale);
         store(tile.mean_gap + at, result.mean_gap);
         store(tile.entropy + at, result.entropy);
@@ -299,7 +311,7 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
         if constexpr (kind == Coefficients::shared) b += shared_coefficient(p);
         f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
-        if (p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
+        if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
         if constexpr (SomeTile::general) g *= load<f64>(tile.slope_target + at);
         g = select<f64>(exp_scale == exp_scale, g, masked_value);
         if constexpr (SomeTile::general) store(tile.gradient_at_target + at, g);
