@@ -63,27 +63,36 @@ CE_INLINE FocalFactors focal_factors(double gamma, f64 exp_sum_without_max, f64 
     return {power, select<f64>(none, f64{}, power * factor)};
 }
 
-CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const RowFactors& row) {
+// What is slow to compute of a row: its largest probability 1 / (1 + r), and log1p(r).
+struct RowLogarithm {
+    f64 max_probability, lse_minus_max;
+
+    CE_INLINE explicit RowLogarithm(f64 r)
+        : max_probability(1.0 / (1.0 + r)), lse_minus_max(log1p(r, max_probability)) {}
+    CE_INLINE RowLogarithm(f64 probability, f64 logarithm) : max_probability(probability), lse_minus_max(logarithm) {}
+};
+
+CE_INLINE RowResult row_result(const Options& options, double inverse_tau, const RowSums& given, const RowFactors& row,
+                               const RowLogarithm& logarithm) {
     RowSums sums = given;
-    const f64 inverse_temperature = splat<f64>(p.inverse_temperature), r = sums.exp_sum_without_max;
+    const f64 inverse_temperature = splat<f64>(inverse_tau), r = sums.exp_sum_without_max;
     const auto finite = (sums.max < splat<f64>(kInf)) & (sums.max > splat<f64>(-kInf)) & (r == r);
     const auto valid = finite & (sums.b_below_max + sums.b_at_max == sums.b_below_max + sums.b_at_max);
-    const f64 max_probability = 1.0 / (1.0 + r);
-    const f64 lse_minus_max = log1p(r, max_probability);
+    const f64 max_probability = logarithm.max_probability, lse_minus_max = logarithm.lse_minus_max;
     const f64 lse = fma(sums.max, inverse_temperature, lse_minus_max);
 
     f64 b = sums.b_below_max + sums.b_at_max;
     f64 loss = fma(b, lse_minus_max, sums.weighted_gap * inverse_temperature);
-    const FocalFactors focal = focal_factors(p.options.focal_gamma, r, row.e_target);
-    if (p.options.focal_gamma > 0.0) {
+    const FocalFactors focal = focal_factors(options.focal_gamma, r, row.e_target);
+    if (options.focal_gamma > 0.0) {
         loss = select<f64>(loss == 0, loss, loss * focal.loss);
         b *= focal.gradient;
         sums.b_below_max *= focal.gradient;
         sums.b_at_max *= focal.gradient;
     }
     f64 z_term{};  // what the z-loss adds to a
-    if (p.options.z_loss > 0.0) {
-        const f64 factor = p.options.z_loss * row.weight;
+    if (options.z_loss > 0.0) {
+        const f64 factor = options.z_loss * row.weight;
         loss += select<f64>(factor != 0, factor * lse * lse, f64{});
         z_term = select<f64>(factor != 0, 2.0 * factor * lse, f64{});
     }
@@ -93,8 +102,8 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const Row
     result.mean_gap = sums.exp_gap * inverse_temperature * max_probability;
     result.entropy = select<f64>(finite, lse_minus_max + result.mean_gap, nan);
     result.entropy_scale = row.entropy_scale * max_probability;
-    if (p.options.entropy_bonus != 0.0) {
-        const f64 factor = p.options.entropy_bonus * row.weight;
+    if (options.entropy_bonus != 0.0) {
+        const f64 factor = options.entropy_bonus * row.weight;
         loss -= select<f64>(factor != 0, factor * result.entropy, f64{});
         result.entropy_scale -= select<f64>(factor != 0, factor * scale, f64{});
     }
@@ -104,9 +113,12 @@ CE_INLINE RowResult row_result(const Problem& p, const RowSums& given, const Row
     result.loss = select<f64>(valid, row.sample_weight * loss, nan);
     result.exp_scale = select<f64>(valid, scale * (b + z_term), nan);
     result.max_probability = max_probability;
-    result.z_curvature = scale * 2.0 * p.options.z_loss * row.weight;
+    result.z_curvature = scale * 2.0 * options.z_loss * row.weight;
     result.gradient_at_max = scale * ((sums.b_below_max - sums.b_at_max * r) + z_term);
     return result;
+}
+CE_INLINE RowResult row_result(const Problem& p, const RowSums& sums, const RowFactors& row) {
+    return row_result(p.options, p.inverse_temperature, sums, row, RowLogarithm(sums.exp_sum_without_max));
 }
 
 // u: the logit, or the capped logit. A soft cap is computed in float64 only.

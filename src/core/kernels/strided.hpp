@@ -15,6 +15,7 @@
 #include "../scratch.hpp"
 #include "arrays.hpp"
 #include "targets.hpp"
+#include "tile_coefficients.hpp"
 #include "tile_output.hpp"
 
 CE_BEGIN
@@ -59,17 +60,24 @@ class StridedKernel {
                 set_views(classes, in_place, offset, next);
                 if (!in_place) stage(classes, first, rows);
             };
-            const auto coefficients = [&](StridedTile& classes) { read_coefficients(classes, first, rows); };
+            const auto coefficients = [&](StridedTile& classes) {
+                read_coefficients(p, classes, first, rows,
+                                  [&](double share) { read_probabilities(classes, first, rows, share); });
+            };
+            const bool chunked = tile_scratch.capacity != p.classes;
             const auto flush = [&](const StridedTile& classes) {
+                if (has_targets_apart(p)) {
+                    const TileView<S>& to = classes.matrix;
+                    chunked ? write_at_targets<true>(classes, rows, to.data, 1, to.stride)
+                            : write_at_targets<false>(classes, rows, to.data, 1, to.stride);
+                }
                 if (in_place) return;
                 unstage(classes, first, rows, staged, arrays.matrix);
                 if (arrays.diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, arrays.diagonal);
             };
             const auto finished = [&](const StridedTile& all) { write_values(p, arrays, all, first, rows); };
-            if (tile_scratch.capacity == p.classes)
-                compute_tile<false>(p, tile, total, place, coefficients, finished, flush);
-            else
-                compute_tile<true>(p, tile, total, place, coefficients, finished, flush);
+            chunked ? compute_tile<true>(p, tile, total, place, coefficients, finished, flush)
+                    : compute_tile<false>(p, tile, total, place, coefficients, finished, flush);
         }
         outcome.loss = total.fold();
     }
@@ -119,33 +127,13 @@ class StridedKernel {
         }
     }
 
-    // The coefficients of a tile, class by class.
-    void read_coefficients(StridedTile& tile, std::size_t first, int rows) const {
-        const CoefficientFormula<T> formula(p);
-        const T share = T(formula.target_share);
-        if (p.sparse_indices != nullptr) {
-            std::fill(tile.b[0], tile.b[tile.count], T(0));
-            for (int i = 0; i < rows; ++i)
-                for_sparse<T>(p, first + std::size_t(i), double(share), [&](std::size_t c, T q) {
-                    if (c - tile.first < std::size_t(tile.count)) tile.b[c - tile.first][i] += q;
-                });
-        }
+    void read_probabilities(StridedTile& tile, std::size_t first, int rows, double share) const {
         for (int c = 0; c < tile.count; ++c) {
-            const std::size_t in_row = tile.first + std::size_t(c);
-            T* const b = tile.b[c];
-            if (p.sparse_indices == nullptr) std::fill(b, b + kRows, T(0));
-            if (p.indices != nullptr)
-                for (int i = 0; i < rows; ++i) b[i] = tile.target[i] == std::int64_t(in_row) ? share : T(0);
-            else if (p.sparse_indices == nullptr)
-                for_segments(first, std::size_t(rows), [&](const Segment& s) {
-                    const std::size_t offset = s.offset + in_row * p.class_stride;
-                    scaled_probabilities(p, offset, int(s.length), double(share), b + s.at);
-                });
-            const double weight = formula.weighted ? p.class_weight[in_row] : 1.0;
-            for (int i = 0; i < kRows; ++i) {
-                b[i] = formula(b[i], weight);
-                if (tile.target[i] == StridedTile::kSkipped) b[i] = T(0);
-            }
+            for_segments(first, std::size_t(rows), [&](const Segment& s) {
+                const std::size_t offset = s.offset + (tile.first + std::size_t(c)) * p.class_stride;
+                scaled_probabilities(p, offset, int(s.length), share, tile.b[c] + s.at);
+            });
+            std::fill(tile.b[c] + rows, tile.b[c] + kRows, T(0));
         }
     }
 };

@@ -23,6 +23,19 @@ CE_BEGIN
 // three looks at them cost no more (measured). A multiple of four, since four are added up together.
 constexpr std::size_t kMostClasses = 32768, kClassesOfChunk = 512;
 
+// The coefficients b of a row: of one class (or none); of one, and a number that all classes share, as label smoothing
+// gives them; or one for each class, in tile.b.
+enum class Coefficients { single, shared, dense };
+
+inline Coefficients coefficients_of(const Problem& p) {
+    if (!p.dense()) return Coefficients::single;
+    return p.indices != nullptr && p.class_weight == nullptr ? Coefficients::shared : Coefficients::dense;
+}
+// Whether each row has a target of its own, whose gradient is written apart.
+inline bool has_targets_apart(const Problem& p) {
+    return p.indices != nullptr && coefficients_of(p) != Coefficients::dense;
+}
+
 // Classes x rows in memory: rows of a class next to each other, the classes `stride` apart.
 template <class E>
 struct TileView {
@@ -42,17 +55,17 @@ struct TileScratch {
         : capacity(p.classes <= kMostClasses ? p.classes : kClassesOfChunk),
           u(scratch.take<T[kLanes<T>]>(capacity)),
           e(scratch.take<T[kLanes<T>]>(capacity)),
-          b(scratch.take<T[kLanes<T>]>(p.dense() ? capacity : 0)),
+          b(scratch.take<T[kLanes<T>]>(coefficients_of(p) == Coefficients::dense ? capacity : 0)),
           slope(scratch.take<double[kLanes<T>]>(general ? capacity : 0)) {}
 };
 
 // A tile of logits of storage S, computed in T. Its logits are read, and what it writes is written, as type E.
-template <class S_, class T_, class E, bool general_>
+template <class S_, class T_, class E_, bool general_>
 struct Tile {
     using S = S_;
     using T = T_;
+    using E = E_;
     using V = Vector<T>;
-    using Index = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int64_t>;
     static constexpr bool general = general_;
     static constexpr int kRows = kLanes<T>;
     static constexpr std::int64_t kSkipped = -1;  // the target of a row that does not count
@@ -73,24 +86,27 @@ struct Tile {
 
     // From here on one number a row.
     alignas(64) std::int64_t target[kRows];
+    alignas(64) std::int64_t some_class[kRows];  // the target, or class 0 in a row that does not count
     alignas(64) double weight[kRows], sample_weight[kRows], gradient_scale[kRows], entropy_grad[kRows];
     // Sums over the classes, as in RowSums; `ties` classes attain the maximum.
     alignas(64) T max[kRows], ties[kRows];
-    alignas(64) double exp_sum[kRows];  // without any class that attains the maximum
-    alignas(64) double weighted_gap[kRows], weighted_gap_in_double[kRows], b_below_max[kRows], b_at_max[kRows];
+    alignas(64) double exp_sum[kRows];  // without one class that attains the maximum, when all are added up
+    // The sum of b_c (m - u_c); without b_c where all classes share a coefficient.
+    alignas(64) double weighted_gap[kRows], weighted_gap_in_double[kRows];
+    alignas(64) double b_below_max[kRows], b_at_max[kRows];  // if dense
     alignas(64) double exp_gap[kRows];
-    alignas(64) double row_value[kRows], lse_minus_max[kRows], entropy[kRows];
-    // The gradient is exp_scale * e - target_scale * b, or gradient_at_max at a unique maximum (NaN where it is not
-    // unique). Where exp_scale is NaN the whole row is masked_value.
-    alignas(64) double exp_scale[kRows], target_scale[kRows], gradient_at_max[kRows], masked_value[kRows];
+    alignas(64) double row_value[kRows], max_probability[kRows], lse_minus_max[kRows], entropy[kRows];
+    // The gradient is exp_scale * e - target_term * b, or gradient_at_max at a unique maximum (NaN where it is not
+    // unique); without b where all classes share a coefficient. Where exp_scale is NaN the whole row is masked_value.
+    alignas(64) double exp_scale[kRows], target_term[kRows], gradient_at_max[kRows], masked_value[kRows];
     alignas(64) double entropy_scale[kRows], mean_gap[kRows];  // as in RowResult
     // For the diagonal of the Hessian: as in RowResult, and 1 - p at a unique maximum (else NaN).
-    alignas(64) double max_probability[kRows], z_curvature[kRows], complement_at_max[kRows];
-    // Of a single target: its u, exponential, du/dz if general, class, and what is written there.
+    alignas(64) double z_curvature[kRows], complement_at_max[kRows];
+    // Of a target apart: its u, exponential, du/dz if general, and what is written there.
     alignas(64) T u_target[kRows], e_target[kRows];
     alignas(64) double slope_target[general ? kRows : 1];
-    alignas(64) Index class_target[kRows];
-    alignas(64) T written_at_target[kRows];
+    alignas(64) double gradient_at_target[general ? kRows : 1];
+    alignas(64) S written_at_target[kRows];
 
     Tile(const Problem& p, const TileScratch<T, general>& scratch)
         : count(int(scratch.capacity)),
@@ -107,11 +123,8 @@ struct Tile {
         std::fill(entropy_scale, entropy_scale + kRows, 0.0);
         std::fill(u_target, u_target + kRows, T(0));
         std::fill(slope_target, std::end(slope_target), 1.0);
-        std::fill(class_target, class_target + kRows, kSkipped);
+        std::fill(some_class, some_class + kRows, 0);
     }
-
-    // The target of a row; some class where there is none.
-    CE_INLINE std::size_t class_of(int row) const { return std::size_t(std::max<std::int64_t>(target[row], 0)); }
 };
 
 CE_INLINE i64 load_integers(const std::int64_t* lanes) {
@@ -145,7 +158,9 @@ inline void read_targets(const Problem& p, SomeTile& tile, std::size_t first, in
             const i64 target = load_integers(indices + i), outside = (target < 0) | (target >= std::int64_t(p.classes));
             const i64 ignored = (target == p.options.ignore_index.value_or(0)) & may_ignore;
             const i64 kept = outside | ignored ? i64{} + skipped : target;
+            const i64 some_class = kept & ~(kept < 0);
             __builtin_memcpy(tile.target + i, &kept, sizeof kept);
+            __builtin_memcpy(tile.some_class + i, &some_class, sizeof some_class);
             bad |= outside & ~ignored;
         }
         if (!none(bad)) note_bad_row(p, indices, first, count, outcome);
@@ -158,9 +173,8 @@ inline void read_targets(const Problem& p, SomeTile& tile, std::size_t first, in
         }
     if (p.entropy_grad_output != nullptr)
         std::copy(p.entropy_grad_output + first, p.entropy_grad_output + first + count, tile.entropy_grad);
-    if (p.has_single_targets()) std::copy(tile.target, tile.target + rows, tile.class_target);
     if (p.class_weight != nullptr && p.indices != nullptr)
-        for (int i = 0; i < rows; ++i) tile.weight[i] = p.class_weight[tile.class_of(i)];
+        for (int i = 0; i < rows; ++i) tile.weight[i] = p.class_weight[tile.some_class[i]];
     if (p.sample_weight != nullptr || p.grad_output != nullptr)
         for (int i = 0; i < count; ++i)
             tile.gradient_scale[i] = p.gradient_scale * tile.sample_weight[i] *

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <type_traits>
 
 #include "../problem.hpp"
 #include "arrays.hpp"
@@ -14,81 +15,152 @@
 
 CE_BEGIN
 
-// What the rows in one vector of T write into the matrix, from their exponentials.
-template <bool dense, class SomeTile>
-CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
-    using S = typename SomeTile::S;
+// What the gradient of the rows in some vectors of T is made of, in T.
+template <class V, int vectors>
+struct TileScales {
+    V exp[vectors], minus_target[vectors];
+    V unique_max[vectors], at_max[vectors];  // NaN where no class alone attains the maximum
+    Integer<V> masked[vectors];              // rows that are masked_value
+    V masked_value[vectors];
+    Integer<V> fits[vectors];  // rows whose scales T holds
+    bool all_fit = true, none_masked = true;
+};
+
+template <Coefficients kind, int vectors, class SomeTile>
+CE_INLINE TileScales<typename SomeTile::V, vectors> tile_scales(const SomeTile& tile, int lane) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
-    const V m = load<V>(tile.max + lane), at_target = load<V>(tile.written_at_target + lane);
-    Integer<V> target;
-    __builtin_memcpy(&target, tile.class_target + lane, sizeof target);
-    target -= typename SomeTile::Index(tile.first);
-    f64 exp_scale[kHalves<T>], target_scale[kHalves<T>], at_max[kHalves<T>], masked_value[kHalves<T>];
-    f64 fits[kHalves<T>];  // 1 where T holds the scales
-    bool all_fit = true;
+    const f64 largest = splat<f64>(double(std::numeric_limits<T>::max()));
+    TileScales<V, vectors> scales;
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; ++i) {
+        const int first = lane + i * kWidth<T>;
+        f64 exp[kHalves<T>], target[kHalves<T>], at_max[kHalves<T>], masked_value[kHalves<T>], fits[kHalves<T>];
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves<T>; ++h) {
+            const int at = first + h * kWidth<double>;
+            exp[h] = load<f64>(tile.exp_scale + at);
+            masked_value[h] = load<f64>(tile.masked_value + at);
+            auto beyond = (exp[h] > largest) | (exp[h] < -largest);
+            if constexpr (kind != Coefficients::single) {
+                target[h] = load<f64>(tile.target_term + at);
+                at_max[h] = load<f64>(tile.gradient_at_max + at);
+                beyond |= (target[h] > largest) | (target[h] < -largest);
+            }
+            fits[h] = select<f64>(beyond, f64{}, splat<f64>(1.0));
+            scales.all_fit &= none(beyond);
+            scales.none_masked &= none(exp[h] != exp[h]);
+        }
+        scales.exp[i] = narrow(exp);
+        scales.masked[i] = scales.exp[i] != scales.exp[i];
+        scales.masked_value[i] = narrow(masked_value);
+        scales.fits[i] = narrow(fits) == 1;
+        if constexpr (kind != Coefficients::single) {
+            scales.minus_target[i] = -narrow(target);
+            const V unique = narrow_for<typename SomeTile::S>(at_max);
+            scales.at_max[i] = unique;
+            scales.unique_max[i] = select<V>(unique == unique, load<V>(tile.max + first), unique);
+        }
+    }
+    return scales;
+}
+
+// The gradient of a class, or its softmax, in T.
+template <Coefficients kind, bool masked, class V, int vectors>
+CE_INLINE V scaled(const TileScales<V, vectors>& scales, int i, const Element<V>* e, const Element<V>* u,
+                   const Element<V>* b) {
+    V g;
+    if constexpr (kind == Coefficients::single)
+        g = load<V>(e) * scales.exp[i];
+    else if constexpr (kind == Coefficients::shared)
+        g = fma(load<V>(e), scales.exp[i], scales.minus_target[i]);
+    else
+        g = fma(load<V>(e), scales.exp[i], scales.minus_target[i] * load<V>(b));
+    if constexpr (kind != Coefficients::single) g = select<V>(load<V>(u) == scales.unique_max[i], scales.at_max[i], g);
+    if constexpr (masked) g = select<V>(scales.masked[i], scales.masked_value[i], g);
+    return g;
+}
+
+// What the rows in one vector of T write of a class, computed in float64.
+template <Coefficients kind, class SomeTile>
+inline typename SomeTile::V written_in_double(const Problem& p, const SomeTile& tile, int c, int lane) {
+    using T = typename SomeTile::T;
+    f64 g[kHalves<T>];
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves<T>; ++h) {
         const int at = lane + h * kWidth<double>;
-        exp_scale[h] = load<f64>(tile.exp_scale + at);
-        target_scale[h] = load<f64>(tile.target_scale + at);
-        at_max[h] = load<f64>(tile.gradient_at_max + at);
-        masked_value[h] = load<f64>(tile.masked_value + at);
-        const f64 largest = splat<f64>(double(std::numeric_limits<T>::max()));
-        const auto beyond = (exp_scale[h] > largest) | (exp_scale[h] < -largest) | (target_scale[h] > largest) |
-                            (target_scale[h] < -largest);
-        fits[h] = select<f64>(beyond, f64{}, splat<f64>(1.0));
-        all_fit &= none(beyond);
-    }
-    const V narrow_exp_scale = narrow(exp_scale), minus_target = -narrow(target_scale), masked = narrow(masked_value);
-    const V narrow_at_max = narrow_for<S>(at_max), narrow_fits = narrow(fits);
-    const auto in_own_type = [&](int c) {
-        const V e = load<V>(tile.e[c] + lane);
-        V g = e * narrow_exp_scale;
-        if constexpr (dense) {
-            const auto is_max = (load<V>(tile.u[c] + lane) == m) & (narrow_at_max == narrow_at_max);
-            g = select<V>(is_max, narrow_at_max, fma(e, narrow_exp_scale, minus_target * load<V>(tile.b[c] + lane)));
-        }
-        g = select<V>(narrow_exp_scale == narrow_exp_scale, g, masked);
-        if constexpr (!dense) g = select<V>(target == c, at_target, g);
-        return g;
-    };
-    const auto in_double = [&](int c) {
-        f64 g[kHalves<T>];
-#pragma GCC unroll 2
-        for (int h = 0; h < kHalves<T>; ++h) {
-            const int at = lane + h * kWidth<double>;
-            const f64 u = load_as<double>(tile.u[c] + at);
-            const f64 row_m = load_as<double>(tile.max + at);
-            if (p.output == Output::log_softmax) {
-                g[h] = log_probability(u, row_m, load<f64>(tile.lse_minus_max + at));
-            } else {
-                g[h] = load_as<double>(tile.e[c] + at) * exp_scale[h];
-                if constexpr (dense) {
-                    g[h] -= target_scale[h] * load_as<double>(tile.b[c] + at);
-                    g[h] = select<f64>((u == row_m) & (at_max[h] == at_max[h]), at_max[h], g[h]);
-                }
-                if (p.has_entropy()) g[h] += entropy_gradient(p, tile, at, u, load_as<double>(tile.e[c] + at));
-                if constexpr (SomeTile::general) g[h] *= load<f64>(tile.slope[c] + at);
+        const f64 u = load_as<double>(tile.u[c] + at), m = load_as<double>(tile.max + at);
+        const f64 exp_scale = load<f64>(tile.exp_scale + at);
+        if (p.output == Output::log_softmax) {
+            g[h] = log_probability(u, m, load<f64>(tile.lse_minus_max + at));
+        } else {
+            const f64 e = load_as<double>(tile.e[c] + at);
+            g[h] = e * exp_scale;
+            if constexpr (kind != Coefficients::single) {
+                const f64 target_term = load<f64>(tile.target_term + at), at_max = load<f64>(tile.gradient_at_max + at);
+                g[h] -= kind == Coefficients::dense ? target_term * load_as<double>(tile.b[c] + at) : target_term;
+                g[h] = select<f64>((u == m) & (at_max == at_max), at_max, g[h]);
             }
-            g[h] = select<f64>(exp_scale[h] == exp_scale[h], g[h], masked_value[h]);
+            if (p.has_entropy()) g[h] += entropy_gradient(p, tile, at, u, e);
+            if constexpr (SomeTile::general) g[h] *= load<f64>(tile.slope[c] + at);
         }
-        V narrow_g = narrow_for<S>(g);
-        if constexpr (!dense) narrow_g = select<V>(target == c, at_target, narrow_g);
-        return narrow_g;
+        g[h] = select<f64>(exp_scale == exp_scale, g[h], load<f64>(tile.masked_value + at));
+    }
+    return narrow_for<typename SomeTile::S>(g);
+}
+
+// What the rows in some vectors of T write into the matrix, from their exponentials; but not at targets apart.
+template <Coefficients kind, int vectors, class SomeTile>
+CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
+    using T = typename SomeTile::T;
+    using V = typename SomeTile::V;
+    const auto scales = tile_scales<kind, vectors>(tile, lane);
+    // visit(i, e, u, b, where to write, class) for each vector of each class.
+    const auto for_all = [&](const auto& visit) CE_INLINE_LAMBDA {
+        const T *e = tile.e[0] + lane, *u = tile.u[0] + lane, *b = kind == Coefficients::dense ? tile.b[0] + lane : e;
+        typename SomeTile::E* to = tile.matrix.at(0, lane);
+        const std::size_t stride = tile.matrix.stride;
+        for (int c = 0, count = tile.count; c < count; ++c, to += stride) {
+#pragma GCC unroll 8
+            for (int i = 0; i < vectors; ++i) {
+                const int at = i * kWidth<T>;
+                store_as(to + at, visit(i, e + at, u + at, b + at, c));
+            }
+            e += SomeTile::kRows, u += SomeTile::kRows, b += SomeTile::kRows;
+        }
     };
-    const bool scaled = !SomeTile::general && p.output != Output::log_softmax && !p.has_entropy();
-    if (scaled && all_fit)
-        for (int c = 0; c < tile.count; ++c) store_as(tile.matrix.at(c, lane), in_own_type(c));
+    const bool in_own_type = !SomeTile::general && p.output != Output::log_softmax && !p.has_entropy();
+    if (in_own_type && scales.all_fit && scales.none_masked)
+        for_all([&](int i, const T* e, const T* u, const T* b, int)
+                    CE_INLINE_LAMBDA { return scaled<kind, false>(scales, i, e, u, b); });
+    else if (in_own_type && scales.all_fit)
+        for_all([&](int i, const T* e, const T* u, const T* b, int)
+                    CE_INLINE_LAMBDA { return scaled<kind, true>(scales, i, e, u, b); });
     else
-        for (int c = 0; c < tile.count; ++c)
-            store_as(tile.matrix.at(c, lane),
-                     scaled ? select<V>(narrow_fits == 1, in_own_type(c), in_double(c)) : in_double(c));
+        for_all([&](int i, const T* e, const T* u, const T* b, int c) CE_INLINE_LAMBDA {
+            const V in_double = written_in_double<kind>(p, tile, c, lane + i * kWidth<T>);
+            return in_own_type ? select<V>(scales.fits[i], scaled<kind, true>(scales, i, e, u, b), in_double)
+                               : in_double;
+        });
+}
+
+// The same at targets apart, in memory where rows and classes are so far apart.
+template <bool chunked, class SomeTile>
+CE_INLINE void write_at_targets(const SomeTile& tile, int rows, typename SomeTile::S* to, std::size_t row_stride,
+                                std::size_t class_stride) {
+    const std::int64_t* some_class = tile.some_class;
+    const typename SomeTile::S* value = tile.written_at_target;
+    const std::size_t first = chunked ? tile.first : 0, count = std::size_t(tile.count);
+    for (int row = 0; row < rows; ++row, to += row_stride) {
+        const std::size_t c = std::size_t(some_class[row]) - first;
+        if (chunked && c >= count) continue;
+        to[c * class_stride] = value[row];
+    }
 }
 
 // What the rows in one vector of T write of the diagonal of the Hessian. To be called before `write_matrix`, which may
 // overwrite logits.
-template <bool dense, class SomeTile>
+template <Coefficients kind, class SomeTile>
 inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
     using S = typename SomeTile::S;
     using T = typename SomeTile::T;
@@ -104,13 +176,14 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
             const f64 complement = select<f64>(is_max, complement_at_max, 1.0 - probability);
             d[h] = e * (scale * complement + load<f64>(tile.z_curvature + at) * probability);
             if constexpr (SomeTile::general) {
-                const f64 target_scale = load<f64>(tile.target_scale + at), slope = load<f64>(tile.slope[c] + at);
+                const f64 target_term = load<f64>(tile.target_term + at), slope = load<f64>(tile.slope[c] + at);
                 f64 g = e * scale;
-                if constexpr (dense) g -= target_scale * load<f64>(tile.b[c] + at);
+                if constexpr (kind == Coefficients::dense) g -= target_term * load<f64>(tile.b[c] + at);
+                if constexpr (kind == Coefficients::shared) g -= target_term;
                 g = select<f64>(is_max, load<f64>(tile.gradient_at_max + at), g) * slope;
-                if constexpr (!dense)
+                if constexpr (kind != Coefficients::dense)
                     g = select<f64>(load_integers(tile.target + at) == std::int64_t(tile.first) + c,
-                                    load<f64>(tile.written_at_target + at), g);
+                                    load<f64>(tile.gradient_at_target + at), g);
                 d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
             }
             d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.masked_value + at));
@@ -123,15 +196,18 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
 template <class T>
 using TotalLoss = Sums<kSums<T>, true>;
 
-template <bool dense, bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished, class Flush>
+template <Coefficients kind, bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished,
+          class Flush>
 inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
                          const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
     using T = typename SomeTile::T;
     constexpr int rows = SomeTile::kRows, width = kWidth<T>;
+    // As many vectors of rows are written together as the registers hold.
+    constexpr int together = std::min(rows / width, kind == Coefficients::single ? 4 : 2);
     const auto read = [&]() CE_INLINE_LAMBDA {
         place(tile);
-        for (int lane = 0; lane < rows; lane += width) read_logits<chunked>(p, tile, lane);
-        if constexpr (dense) read_coefficients(tile);
+        read_logits<chunked>(p, tile);
+        if constexpr (kind == Coefficients::dense) read_coefficients(tile);
     };
     // visit() for all classes, as many at a time as the tile holds.
     const auto for_chunks = [&](const auto& visit) CE_INLINE_LAMBDA {
@@ -153,59 +229,73 @@ inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename So
         read();
     for_chunks([&]() CE_INLINE_LAMBDA {
         // One by one, and long before they are loaded as vectors: a vector must wait for the stores that it spans.
-        if (p.has_single_targets())
-            for (int i = 0; i < rows; ++i) read_target<chunked>(tile, i);
+        if (kind != Coefficients::dense && p.indices != nullptr) read_targets_apart<chunked>(tile);
     });
     if constexpr (chunked) {
         RunningTileSums<T> sums[rows / width];
         for_chunks([&]() CE_INLINE_LAMBDA {
             for (int lane = 0; lane < rows; lane += width) {
-                add_up<dense>(p, tile, lane, sums[lane / width]);
+                add_up<kind>(p, tile, lane, sums[lane / width]);
                 if (p.has_entropy()) add_gaps(tile, lane);
             }
         });
-        for (int lane = 0; lane < rows; lane += width) store_sums<dense>(p, tile, lane, sums[lane / width]);
+        for (int lane = 0; lane < rows; lane += width) store_sums<kind>(p, tile, lane, sums[lane / width]);
     } else {
         for (int lane = 0; lane < rows; lane += width) {
             RunningTileSums<T> sums;
-            add_up<dense>(p, tile, lane, sums);
+            add_up<kind>(p, tile, lane, sums);
             if (p.has_entropy()) add_gaps(tile, lane);
-            store_sums<dense>(p, tile, lane, sums);
+            store_sums<kind>(p, tile, lane, sums);
         }
     }
-    if constexpr (dense)
+    if constexpr (kind != Coefficients::single)
         if (!weighted_gaps_fit(tile)) {
             std::fill(tile.weighted_gap_in_double, tile.weighted_gap_in_double + rows, 0.0);
-            for_chunks([&]() CE_INLINE_LAMBDA { add_weighted_gap_in_double(tile); });
+            for_chunks([&]() CE_INLINE_LAMBDA { add_weighted_gap_in_double<kind>(tile); });
             replace_weighted_gaps(tile);
         }
-#pragma GCC unroll 2
-    for (int at = 0; at < rows; at += kWidth<double>) {
-        const f64 value = finish_rows<dense>(p, tile, at);
-        store(tile.row_value + at, value);
-        total.add(at / kWidth<double>, value);
-    }
+    take_logarithms(tile);
+    const auto finish = [&](auto plain) CE_INLINE_LAMBDA {
+        for (int at = 0; at < rows; at += kWidth<double>) {
+            const f64 value = finish_rows<kind, decltype(plain)::value>(p, tile, at);
+            store(tile.row_value + at, value);
+            total.add(at / kWidth<double>, value);
+        }
+    };
+    if (!SomeTile::general && has_plain_rows(p))
+        finish(std::true_type());
+    else
+        finish(std::false_type());
     finished(tile);
     if (p.matrix == nullptr) return;
     for_chunks([&]() CE_INLINE_LAMBDA {
         for (int lane = 0; lane < rows; lane += width) {
             if constexpr (chunked) compute_exponentials(p, tile, lane);
-            if (p.diagonal != nullptr) write_diagonal<dense>(p, tile, lane);
-            write_matrix<dense>(p, tile, lane);
+            if (p.diagonal != nullptr) write_diagonal<kind>(p, tile, lane);
         }
+        for (int lane = 0; lane < rows; lane += together * width) write_matrix<kind, together>(p, tile, lane);
         flush(tile);
     });
 }
 
-// Computes a tile whose targets have been read, and writes what its rows write. For the classes that the tile is to
-// hold next, place(tile) sets where they lie and read_coefficients(tile) reads their b; flush(tile) is called when
-// their output is written. finished(tile) is called once, when the values of the rows are known and nothing has been
-// written. `chunked`: the tile may not hold all classes.
+// Computes a tile whose targets have been read, and writes what its rows write, but for what belongs at targets apart.
+// For the classes that the tile is to hold next, place(tile) sets where they lie and read_coefficients(tile) reads
+// their b; flush(tile) is called when their output is written. finished(tile) is called once, when the values of the
+// rows are known and nothing has been written. `chunked`: the tile may not hold all classes.
 template <bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished, class Flush>
 inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
                          const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
-    p.dense() ? compute_rows<true, chunked>(p, tile, total, place, read_coefficients, finished, flush)
-              : compute_rows<false, chunked>(p, tile, total, place, read_coefficients, finished, flush);
+    const auto compute = [&](auto kind) {
+        compute_rows<decltype(kind)::value, chunked>(p, tile, total, place, read_coefficients, finished, flush);
+    };
+    switch (coefficients_of(p)) {
+        case Coefficients::single:
+            return compute(std::integral_constant<Coefficients, Coefficients::single>());
+        case Coefficients::shared:
+            return compute(std::integral_constant<Coefficients, Coefficients::shared>());
+        case Coefficients::dense:
+            return compute(std::integral_constant<Coefficients, Coefficients::dense>());
+    }
 }
 
 // Writes the values of `count` rows from `first` on.

@@ -13,6 +13,9 @@
 
 CE_BEGIN
 
+// What label smoothing adds to the coefficient of every class, if there are no class weights.
+inline double shared_coefficient(const Problem& p) { return p.options.label_smoothing / double(p.classes); }
+
 // Sums over the classes, of the rows in one vector of T, as they grow.
 template <class T>
 struct RunningTileSums {
@@ -20,19 +23,28 @@ struct RunningTileSums {
     Integer<Vector<T>> count_below{};
 };
 
-// u of the rows in one vector of T, and the maximum so far.
+// u of all rows, and the maximum so far. A class at a time: its rows lie next to each other in memory.
 template <bool chunked, class SomeTile>
-CE_INLINE void read_logits(const Problem& p, SomeTile& tile, int lane) {
+CE_INLINE void read_logits(const Problem& p, SomeTile& tile) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
-    V m = chunked ? load<V>(tile.max + lane) : splat<V>(-kInf);
-    for (int c = 0; c < tile.count; ++c) {
-        const V z = load_as<T>(tile.logits.at(c, lane)), u = capped(p, z);
-        if constexpr (SomeTile::general) store(tile.slope[c] + lane, capped_slope(p, z));
-        store(tile.u[c] + lane, u);
-        m = highest(u, m);
+    constexpr int vectors = SomeTile::kRows / kWidth<T>;
+    V m[vectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; ++i) m[i] = chunked ? load<V>(tile.max + i * kWidth<T>) : splat<V>(-kInf);
+    const typename SomeTile::E* logits = tile.logits.at(0, 0);
+    T* to = tile.u[0];
+    for (int c = 0; c < tile.count; ++c, logits += tile.logits.stride, to += SomeTile::kRows) {
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; ++i) {
+            const V z = load_as<T>(logits + i * kWidth<T>), u = capped(p, z);
+            if constexpr (SomeTile::general) store(tile.slope[c] + i * kWidth<T>, capped_slope(p, z));
+            store(to + i * kWidth<T>, u);
+            m[i] = highest(u, m[i]);
+        }
     }
-    store(tile.max + lane, m);
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; ++i) store(tile.max + i * kWidth<T>, m[i]);
 }
 
 // The exponentials of the rows in one vector of T: of a chunk, where `add_up` has left those of another.
@@ -44,52 +56,93 @@ inline void compute_exponentials(const Problem& p, SomeTile& tile, int lane) {
         store(tile.e[c] + lane, exp_below<SomeTile::general>(p, load<V>(tile.u[c] + lane), m));
 }
 
-// u and du/dz of a row's target, if the tile holds it.
+// u and du/dz of the rows' targets that the tile holds.
 template <bool chunked, class SomeTile>
-CE_INLINE void read_target(SomeTile& tile, int row) {
-    const std::size_t c = tile.class_of(row) - tile.first;
-    if (chunked && c >= std::size_t(tile.count)) return;
-    tile.u_target[row] = tile.u[c][row];
-    if constexpr (SomeTile::general) tile.slope_target[row] = tile.slope[c][row];
+CE_INLINE void read_targets_apart(SomeTile& tile) {
+#pragma GCC unroll 32
+    for (int row = 0; row < SomeTile::kRows; ++row) {
+        const std::size_t c = std::size_t(tile.some_class[row]) - (chunked ? tile.first : 0);
+        if (chunked && c >= std::size_t(tile.count)) continue;
+        tile.u_target[row] = tile.u[c][row];
+        if constexpr (SomeTile::general) tile.slope_target[row] = tile.slope[c][row];
+    }
 }
 
+// Fetches what the next tile will touch. Each look at one vector of rows fetches its share of the cache lines.
+template <class SomeTile>
+class Ahead {
+    using S = typename SomeTile::S;
+    static constexpr int kInLine = 64 / int(sizeof(S)), kPasses = SomeTile::kRows / kWidth<typename SomeTile::T>;
+    static constexpr int kLines = std::max(SomeTile::kRows / kInLine, 1), kShare = std::max(2 * kLines / kPasses, 1);
+    const S* next[kShare];
+    std::size_t stride[kShare];
+
+ public:
+    CE_INLINE Ahead(const SomeTile& tile, int lane) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kShare; ++i) {
+            const int line = (lane / kWidth<typename SomeTile::T> * kShare + i) % (2 * kLines);
+            const TileView<const S>& view = line % 2 == 0 ? tile.next_logits : tile.next_matrix;
+            next[i] = view.at(0, line / 2 * kInLine);
+            stride[i] = view.stride;
+        }
+    }
+    CE_INLINE void fetch_a_class() {
+#pragma GCC unroll 8
+        for (int i = 0; i < kShare; ++i) {
+            __builtin_prefetch(next[i]);
+            next[i] += stride[i];
+        }
+    }
+};
+
 // Adds the classes of the tile to the sums of the rows in one vector of T. Their exponentials are stored in tile.e.
-template <bool dense, class SomeTile>
+template <Coefficients kind, class SomeTile>
 CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
                       RunningTileSums<typename SomeTile::T>& running) {
+    using T = typename SomeTile::T;
     using V = typename SomeTile::V;
+    constexpr bool dense = kind == Coefficients::dense, gaps = kind != Coefficients::single;
     const V m = load<V>(tile.max + lane);
-    RunningTileSums<typename SomeTile::T> sums = running;
-    const auto add = [&](int c, int count) CE_INLINE_LAMBDA {
-        V e[4] = {}, gap[4] = {}, b_below[4] = {}, b_at[4] = {};  // the gaps are weighted by b
+    RunningTileSums<T> sums = running;
+    Ahead<SomeTile> ahead(tile, lane);
+    // Where the next four classes lie: a store might change what the tile holds, which would be read again each time.
+    const T *logits = tile.u[0] + lane, *coefficients = dense ? tile.b[0] + lane : nullptr;
+    T* exponentials = tile.e[0] + lane;
+    const auto add = [&](int count) CE_INLINE_LAMBDA {
+        V e[4] = {}, gap[4] = {}, b_below[4] = {}, b_at[4] = {};  // dense: the gaps are weighted by b
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
             if (j >= count) break;
-            const V u = load<V>(tile.u[c + j] + lane);
-            __builtin_prefetch(tile.next_logits.at(c + j, lane));
-            __builtin_prefetch(tile.next_matrix.at(c + j, lane), 1);
+            const int at = j * SomeTile::kRows;
+            const V u = load<V>(logits + at);
+            ahead.fetch_a_class();
             const auto is_below = u != m;
             sums.count_below = count_lanes<V>(is_below, sums.count_below);
             const V exponential = exp_below<SomeTile::general>(p, u, m);
-            store(tile.e[c + j] + lane, exponential);
+            store(exponentials + at, exponential);
             e[j] = select<V>(is_below, exponential, V{});
+            if constexpr (gaps) gap[j] = m - u;
             if constexpr (dense) {
-                const V b = load<V>(tile.b[c + j] + lane);
-                gap[j] = select<V>(b != 0, b * (m - u), V{});
+                const V b = load<V>(coefficients + at);
+                gap[j] = select<V>(b != 0, b * gap[j], V{});
                 b_below[j] = select<V>(is_below, b, V{});
                 b_at[j] = b - b_below[j];
             }
         }
+        logits += 4 * SomeTile::kRows;
+        exponentials += 4 * SomeTile::kRows;
+        if constexpr (dense) coefficients += 4 * SomeTile::kRows;
         add_four(sums.exp_sum, 0, e);
+        if constexpr (gaps) add_four(sums.weighted_gap, 0, gap);
         if constexpr (dense) {
-            add_four(sums.weighted_gap, 0, gap);
             add_four(sums.b_below_max, 0, b_below);
             add_four(sums.b_at_max, 0, b_at);
         }
     };
-    int c = 0;
-    for (; c + 4 <= tile.count; c += 4) add(c, 4);
-    if (c < tile.count) add(c, tile.count - c);
+    const int count = tile.count;
+    for (int c = 4; c <= count; c += 4) add(4);
+    if (count % 4 != 0) add(count % 4);
     running = sums;
 }
 
@@ -115,38 +168,46 @@ inline void add_gaps(SomeTile& tile, int lane) {
 }
 
 // Stores the sums over all classes, of the rows in one vector of T.
-template <bool dense, class SomeTile>
+template <Coefficients kind, class SomeTile>
 CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
                           const RunningTileSums<typename SomeTile::T>& sums) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
     const V m = load<V>(tile.max + lane);
-    store(tile.ties + lane, __builtin_convertvector(int(p.classes) - sums.count_below, V));
-    if constexpr (!dense)
+    const V ties = __builtin_convertvector(int(p.classes) - sums.count_below, V);
+    f64 wide_ties[kHalves<T>];
+    widen(ties, wide_ties);
+    store(tile.ties + lane, ties);
+    if constexpr (kind != Coefficients::dense)
         store(tile.e_target + lane, exp_below<SomeTile::general>(p, load<V>(tile.u_target + lane), m));
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves<T>; ++h) {
         const int at = lane + h * kWidth<double>;
-        store(tile.exp_sum + at, sums.exp_sum.total(h));
-        if constexpr (dense) {
-            store(tile.weighted_gap + at, sums.weighted_gap.total(h));
+        store(tile.exp_sum + at, sums.exp_sum.total(h) + (wide_ties[h] - 1.0));
+        if constexpr (kind != Coefficients::single) store(tile.weighted_gap + at, sums.weighted_gap.total(h));
+        if constexpr (kind == Coefficients::dense) {
             store(tile.b_below_max + at, sums.b_below_max.total(h));
             store(tile.b_at_max + at, sums.b_at_max.total(h));
         }
     }
 }
 
-// Rows whose sum of b_c (m - u_c) overflows T or is NaN have it computed in float64.
+// Rows whose sum of b_c (m - u_c) overflows T or is NaN have it computed in float64. No algorithm of the standard
+// library looks for them: compiled for any CPU, it would wait for the upper halves of the vectors in use.
 template <class SomeTile>
-inline bool weighted_gaps_fit(const SomeTile& tile) {
-    return std::all_of(tile.weighted_gap, tile.weighted_gap + SomeTile::kRows,
-                       [](double gap) { return gap - gap == 0.0; });
+CE_INLINE bool weighted_gaps_fit(const SomeTile& tile) {
+    i64 beyond{};
+    for (int at = 0; at < SomeTile::kRows; at += kWidth<double>) {
+        const f64 gap = load<f64>(tile.weighted_gap + at);
+        beyond |= gap - gap != 0;
+    }
+    return none(beyond);
 }
-template <class SomeTile>
+template <Coefficients kind, class SomeTile>
 inline void add_weighted_gap_in_double(SomeTile& tile) {
     for (int c = 0; c < tile.count; ++c)
         for (int i = 0; i < SomeTile::kRows; ++i) {
-            const double b = double(tile.b[c][i]);
+            const double b = kind == Coefficients::dense ? double(tile.b[c][i]) : 1.0;
             if (b != 0.0) tile.weighted_gap_in_double[i] += b * (double(tile.max[i]) - double(tile.u[c][i]));
         }
 }
@@ -164,19 +225,11 @@ CE_INLINE f64 entropy_gradient(const Problem& p, const SomeTile& tile, int at, f
     return select<f64>(e != 0, load<f64>(tile.entropy_scale + at) * e * gap, f64{});
 }
 
-// From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
-template <bool dense, class SomeTile>
-CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
-    using S = typename SomeTile::S;
-    using T = typename SomeTile::T;
-    const auto counted = load_integers(tile.target + at) >= 0;
-    const f64 weight = load<f64>(tile.weight + at), b = p.indices == nullptr && p.has_targets() ? f64{} : weight,
-              gradient_scale = load<f64>(tile.gradient_scale + at);
-    const f64 nan = splat<f64>(kNaN);
-    const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
-    const f64 u = load_as<double>(tile.u_target + at);
-    RowSums sums{m, load<f64>(tile.exp_sum + at) + (ties - 1.0), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
-    if constexpr (dense) {
+// Of the rows in one vector of float64: the sums over their classes. b: the coefficient of a target apart.
+template <Coefficients kind, class SomeTile>
+CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b, f64 u, f64 m, f64 ties) {
+    RowSums sums{m, load<f64>(tile.exp_sum + at), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
+    if constexpr (kind == Coefficients::dense) {
         sums.weighted_gap = load<f64>(tile.weighted_gap + at);
         sums.b_below_max = load<f64>(tile.b_below_max + at);
         sums.b_at_max = load<f64>(tile.b_at_max + at);
@@ -185,42 +238,84 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
         sums.b_below_max = select<f64>(u == m, f64{}, b);
         sums.b_at_max = select<f64>(u == m, b, f64{});
     }
-    const f64 e_target = load_as<double>(tile.e_target + at);
-    const RowResult result = row_result(
-        p, sums,
-        {weight, load<f64>(tile.sample_weight + at), gradient_scale, load<f64>(tile.entropy_grad + at), e_target});
-    const f64 scale = result.exp_scale * p.inverse_temperature;
-    const f64 entropy_scale = result.entropy_scale * p.inverse_temperature;
-    const f64 exp_scale =
-        select<f64>((scale - scale == 0) & (entropy_scale - entropy_scale == 0) & counted, scale, nan);
+    if constexpr (kind == Coefficients::shared) {
+        const double shared = shared_coefficient(p);
+        if (shared != 0.0) sums.weighted_gap += shared * load<f64>(tile.weighted_gap + at);
+        sums.b_below_max += shared * (double(p.classes) - ties);
+        sums.b_at_max += shared * ties;
+    }
+    return sums;
+}
+
+// The logarithms of all rows. In a loop of its own, since one is a long chain of operations that wait for each other:
+// so several rows' are computed at the same time.
+template <class SomeTile>
+CE_INLINE void take_logarithms(SomeTile& tile) {
+    for (int at = 0; at < SomeTile::kRows; at += kWidth<double>) {
+        const RowLogarithm logarithm(load<f64>(tile.exp_sum + at));
+        store(tile.max_probability + at, logarithm.max_probability);
+        store(tile.lse_minus_max + at, logarithm.lse_minus_max);
+    }
+}
+
+// Whether a row has nothing but a loss and a gradient, and no option that adds a term to them.
+inline bool has_plain_rows(const Problem& p) {
+    return p.options.z_loss == 0.0 && p.options.focal_gamma == 0.0 && !p.has_entropy() &&
+           p.inverse_temperature == 1.0 && p.diagonal == nullptr && p.log_probabilities == nullptr &&
+           p.output != Output::log_softmax;
+}
+
+// From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
+template <Coefficients kind, bool plain, class SomeTile>
+CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
+    const auto counted = load_integers(tile.target + at) >= 0;
+    const f64 nan = splat<f64>(kNaN);
+    const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
+    const f64 weight = load<f64>(tile.weight + at), u = load_as<double>(tile.u_target + at),
+              e_target = load_as<double>(tile.e_target + at);
+    f64 b = p.indices == nullptr && p.has_targets() ? f64{} : weight;  // of a target apart, beside what classes share
+    if constexpr (kind == Coefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
+    // Of plain rows the compiler leaves out what the other options would take.
+    const Options options = plain ? Options{} : p.options;
+    const double inverse_tau = plain ? 1.0 : p.inverse_temperature;
+    const RowResult result =
+        row_result(options, inverse_tau, row_sums<kind>(p, tile, at, b, u, m, ties),
+                   {weight, load<f64>(tile.sample_weight + at), load<f64>(tile.gradient_scale + at),
+                    plain ? f64{} : load<f64>(tile.entropy_grad + at), e_target},
+                   {load<f64>(tile.max_probability + at), load<f64>(tile.lse_minus_max + at)});
+    const f64 scale = result.exp_scale * inverse_tau;
+    const f64 entropy_scale = result.entropy_scale * inverse_tau;
+    auto scaled = (scale - scale == 0) & counted;
+    if constexpr (!plain) scaled &= entropy_scale - entropy_scale == 0;
+    const f64 exp_scale = select<f64>(scaled, scale, nan);
     const f64 masked_value = select<f64>(counted, nan, f64{});
-    const f64 target_scale = result.target_scale * p.inverse_temperature;
-    const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * p.inverse_temperature, nan);
+    const f64 target_scale = result.target_scale * inverse_tau;
+    const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * inverse_tau, nan);
     store(tile.exp_scale + at, exp_scale);
     store(tile.masked_value + at, masked_value);
-    store(tile.target_scale + at, target_scale);
-    store(tile.gradient_at_max + at, gradient_at_max);
-    store(tile.max_probability + at, result.max_probability);
-    store(tile.complement_at_max + at,
-          select<f64>(ties == 1.0, sums.exp_sum_without_max * result.max_probability, nan));
-    store(tile.z_curvature + at, result.z_curvature * p.inverse_temperature);
-    if (p.output == Output::log_softmax || p.log_probabilities != nullptr)
-        store(tile.lse_minus_max + at, log1p(sums.exp_sum_without_max));
-    store(tile.entropy_scale + at, entropy_scale);
-    store(tile.mean_gap + at, result.mean_gap);
-    store(tile.entropy + at, result.entropy);
-    if constexpr (!dense) {
+    if constexpr (kind == Coefficients::dense) store(tile.target_term + at, target_scale);
+    if constexpr (kind == Coefficients::shared) store(tile.target_term + at, target_scale * shared_coefficient(p));
+    if constexpr (kind != Coefficients::single) store(tile.gradient_at_max + at, gradient_at_max);
+    if (!plain && p.diagonal != nullptr) {
+        store(tile.gradient_at_max + at, gradient_at_max);
+        store(tile.complement_at_max + at,
+              select<f64>(ties == 1.0, load<f64>(tile.exp_sum + at) * result.max_probability, nan));
+        store(tile.z_curvature + at, result.z_curvature * inverse_tau);
+    }
+    if (!plain && (p.has_entropy() || p.log_probabilities != nullptr)) {
+        store(tile.entropy_scale + at, entropy_scale);
+        store(tile.mean_gap + at, result.mean_gap);
+        store(tile.entropy + at, result.entropy);
+    }
+    if constexpr (kind != Coefficients::dense) {
+        if constexpr (kind == Coefficients::shared) b += shared_coefficient(p);
         f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
-        if (p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
+        if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
         if constexpr (SomeTile::general) g *= load<f64>(tile.slope_target + at);
         g = select<f64>(exp_scale == exp_scale, g, masked_value);
-        if constexpr (std::is_same_v<T, float>) {
-            const f32_half narrow_g = kIsHalf<S> ? narrow_to_odd(g) : narrow(g);
-            __builtin_memcpy(tile.written_at_target + at, &narrow_g, sizeof narrow_g);
-        } else {
-            store(tile.written_at_target + at, g);
-        }
+        if constexpr (SomeTile::general) store(tile.gradient_at_target + at, g);
+        store_as(tile.written_at_target + at, g);
     }
     return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
 }

@@ -215,27 +215,4 @@ CE_INLINE void widen(f64 v, f64 (&wide)[1]) { wide[0] = v; }
 CE_INLINE f32 narrow(const f64 (&wide)[2]) { return join(narrow(wide[0]), narrow(wide[1])); }
 CE_INLINE f64 narrow(const f64 (&wide)[1]) { return wide[0]; }
 
-#if defined(__clang__)
-#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define CE_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, i32x4{i, j, k, l})
-#endif
-
-// Four by four floats, rows `from_stride` apart, to columns `to_stride` apart.
-CE_INLINE void transpose_square(const float* from, int from_stride, float* to, int to_stride) {
-    typedef float f32x4 __attribute__((vector_size(16)));
-#if !defined(__clang__)
-    typedef int32_t i32x4 __attribute__((vector_size(16)));
-#endif
-    f32x4 row[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], from + i * from_stride, sizeof row[i]);
-    const f32x4 low01 = CE_SHUFFLE(row[0], row[1], 0, 4, 1, 5), high01 = CE_SHUFFLE(row[0], row[1], 2, 6, 3, 7);
-    const f32x4 low23 = CE_SHUFFLE(row[2], row[3], 0, 4, 1, 5), high23 = CE_SHUFFLE(row[2], row[3], 2, 6, 3, 7);
-    const f32x4 column[4] = {CE_SHUFFLE(low01, low23, 0, 1, 4, 5), CE_SHUFFLE(low01, low23, 2, 3, 6, 7),
-                             CE_SHUFFLE(high01, high23, 0, 1, 4, 5), CE_SHUFFLE(high01, high23, 2, 3, 6, 7)};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * to_stride, &column[i], sizeof column[i]);
-}
-
 CE_END
