@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "common.hpp"
+#include "shared.hpp"
 #include "dispatch.hpp"
 #include "kernels/compensated.hpp"
 #include "parallel.hpp"
@@ -141,7 +141,7 @@ Evaluation evaluate(Problem p, int threads) {
         p.extreme_weights = std::any_of(p.class_weight, p.class_weight + p.classes, [](double w) {
             return w != 0.0 && !(std::fabs(w) > 0x1p-60 && std::fabs(w) < 0x1p60);
         });
-    const CommonSums common(p);
+    const SharedSums shared(p);
     const std::size_t step = rows_of_task(p), tasks = (p.rows + step - 1) / step;
     const bool share = shares_rows(p, threads);
     threads = useful_threads(p.rows * p.classes, threads);

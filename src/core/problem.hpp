@@ -33,10 +33,10 @@ constexpr std::size_t kRowSize[kLogitTypes] = {4, 8, 4, 4};  // of a row's loss 
 // those of a block of a row, in bytes.
 constexpr std::size_t kGroupBytes = 512, kBlockBytes = 16384;
 
-// What the coefficients of smoothed index targets have in common: w_c epsilon / C of each class c, in the type that is
-// computed in, filled up with zeros to whole groups. Without class weights it is the same number for every class: a
+// What the coefficients of smoothed index targets share in all rows: w_c epsilon / C of each class c, in the type that
+// is computed in, filled up with zeros to whole groups. Without class weights it is the same number for every class: a
 // group of it, and then the last group of a row. `evaluate` sets it for rows of contiguous classes.
-struct CommonCoefficients {
+struct SharedCoefficients {
     const void* of_class = nullptr;
     std::size_t step = 0;               // from one class to the next: 1, or 0
     const double* of_block = nullptr;   // the sum of each block
@@ -87,7 +87,7 @@ struct Problem {
 
     // Set by `evaluate`: 1 / tau, rounded, and what rounding left out.
     double inverse_temperature = 1.0, inverse_temperature_error = 0.0;
-    CommonCoefficients common;
+    SharedCoefficients shared;
     bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
     bool has_targets() const { return indices != nullptr || probabilities != nullptr || sparse_indices != nullptr; }

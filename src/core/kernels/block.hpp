@@ -19,10 +19,10 @@ template <class T>
 constexpr int kBlock = int(kBlockBytes / sizeof(T));
 static_assert(kGroup<float> == 4 * kLanes<float>);
 
-// Which classes of a row have a coefficient b that is not zero.
+// Which classes of a row have a coefficient that is not zero.
 enum class Coefficients {
-    single,  // one
-    common,  // all, with those that every row has in common: one class has more
+    single,  // one, or none
+    shared,  // all: what they have is the same in every row, but for one class, which has more
     dense    // all
 };
 
@@ -46,9 +46,9 @@ template <Coefficients coefficients, class T>
 inline BlockCoefficients<T> block_coefficients(const Problem& p, const Block<T>& block) {
     T* const scratch = block.b_scratch;
     const int whole = block.count / kGroup<T> * kGroup<T>, remainder = block.count - whole;
-    if constexpr (coefficients == Coefficients::common) {
-        const T* const all = static_cast<const T*>(p.common.of_class);
-        if (p.common.step == 0) return {all, all + kGroup<T>, 0};
+    if constexpr (coefficients == Coefficients::shared) {
+        const T* const all = static_cast<const T*>(p.shared.of_class);
+        if (p.shared.step == 0) return {all, all + kGroup<T>, 0};
         return {all + block.first, all + block.first + whole};
     }
     constexpr ElementType own = std::is_same_v<T, float> ? ElementType::float32 : ElementType::float64;

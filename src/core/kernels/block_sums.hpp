@@ -247,9 +247,9 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     result.exp_sum_without_max = {sums.exp_sum.fold() + double(ties - 1)};
     result.unique = ties == 1;
     if constexpr (entropy) result.exp_gap = {-sums.exp_gap.fold()};
-    if constexpr (coefficients == Coefficients::common) {
+    if constexpr (coefficients == Coefficients::shared) {
         result.weighted_gap = {-sums.gap_sum.fold()};
-        result.b_below_max = {p.common.of_block[block.first / kBlock<T>]};
+        result.b_below_max = {p.shared.of_block[block.first / kBlock<T>]};
     } else if constexpr (coefficients == Coefficients::dense) {
         double weighted_gap = -sums.gap_sum.fold();
         add_ties(p, result, block, z, b, ties);

@@ -85,20 +85,20 @@ class RowKernel {
         }
         if (sample_weight == 0.0) return skip(row);
 
-        const bool dense = p.dense(), common = has_common();
+        const bool dense = p.dense(), shared = has_shared();
         const double weight = p.indices != nullptr && p.class_weight != nullptr ? p.class_weight[target] : 1.0;
         // Of the target, if it is a single one, or what it has more than the others.
-        const double b = p.indices != nullptr ? weight * (common ? 1.0 - p.options.label_smoothing : 1.0) : 0.0;
+        const double b = p.indices != nullptr ? weight * (shared ? 1.0 - p.options.label_smoothing : 1.0) : 0.0;
         const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
         const f64 z_target =
-            splat<f64>(dense && !common ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
+            splat<f64>(dense && !shared ? 0.0 : double(z[target]));  // read before the gradient may overwrite it
         T* const e = arrays.matrix == nullptr   ? nullptr
                      : dense || p.has_entropy() ? scratch_row
                                                 : row_for_exponentials(row);
         PartialSums sums = row_sums_of(z, e, row, target);
         const f64 u_target = capped(p, z_target);
         const bool target_at_max = u_target[0] == sums.max;
-        if (common) {
+        if (shared) {
             add_target(sums, z, row, std::size_t(target), b, u_target[0]);
         } else if (!dense) {
             sums.weighted_gap = {b == 0.0 ? 0.0 : b * (sums.max - u_target[0])};
@@ -126,8 +126,8 @@ class RowKernel {
                 at_max *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
             write_gradient_of(e, row, target, scales);
             if (dense && scales.unique) gradient[sums.class_of_max] = S(at_max);
-            if (!dense || (common && !(target_at_max && scales.unique))) {
-                double g = scales.exp * e_target[0] - scales.target * (common ? b + common_of(target) : b);
+            if (!dense || (shared && !(target_at_max && scales.unique))) {
+                double g = scales.exp * e_target[0] - scales.target * (shared ? b + shared_of(target) : b);
                 if (target_at_max && scales.unique) g = scales.at_max;
                 if (scales.entropy != 0.0 && e_target[0] != 0.0)
                     g += e_target[0] * entropy_scale(p, scales, u_target)[0];
@@ -246,13 +246,13 @@ class RowKernel {
             });
     }
 
-    // Whether the coefficients are those that every row has in common, but for the target's.
-    bool has_common() const { return (mode == Mode::plain || mode == Mode::scaled) && p.common.of_class != nullptr; }
-    double common_of(std::size_t c) const {
-        return double(static_cast<const T*>(p.common.of_class)[c * p.common.step]);
+    // Whether the coefficients are those that every row has in shared, but for the target's.
+    bool has_shared() const { return (mode == Mode::plain || mode == Mode::scaled) && p.shared.of_class != nullptr; }
+    double shared_of(std::size_t c) const {
+        return double(static_cast<const T*>(p.shared.of_class)[c * p.shared.step]);
     }
 
-    // Adds to the sums of a row, which are those of the common coefficients, what the target has more, b; and finds the
+    // Adds to the sums of a row, which are those of the shared coefficients, what the target has more, b; and finds the
     // class of a unique maximum.
     void add_target(PartialSums& sums, const S* z, std::size_t row, std::size_t target, double b, double u) const {
         const double gap = sums.weighted_gap.total();
@@ -264,7 +264,7 @@ class RowKernel {
         } else if (b != 0.0) {
             sums.weighted_gap.add(b * (sums.max - u));
         }
-        sums.b_below_max = {p.common.sum, p.common.sum_error};
+        sums.b_below_max = {p.shared.sum, p.shared.sum_error};
         sums.b_at_max = {};
         std::size_t highest = p.classes;
         if (sums.unique) {
@@ -274,22 +274,22 @@ class RowKernel {
             const int count = int(std::min(p.classes - first, std::size_t(kBlock<T>)));
             highest = first + class_equal_to(z + first, T(sums.max), count);
             sums.class_of_max = highest;
-            sums.b_at_max = {common_of(highest)};
-            sums.b_below_max.add(-common_of(highest));
+            sums.b_at_max = {shared_of(highest)};
+            sums.b_below_max.add(-shared_of(highest));
         }
         (highest == target ? sums.b_at_max : sums.b_below_max).add(b);
     }
 
     PartialSums row_sums_of(const S* z, T* e, std::size_t row, std::int64_t target) const {
         if constexpr (mode == Mode::plain || mode == Mode::scaled)
-            if (has_common()) return row_sums<Coefficients::common>(z, e, row, target);
+            if (has_shared()) return row_sums<Coefficients::shared>(z, e, row, target);
         if constexpr (mode != Mode::capped)
             if (p.dense()) return row_sums<Coefficients::dense>(z, e, row, target);
         return row_sums<Coefficients::single>(z, e, row, target);
     }
     void write_gradient_of(const T* e, std::size_t row, std::int64_t target, const GradientScales& scales) const {
         if constexpr (mode == Mode::plain || mode == Mode::scaled)
-            if (has_common()) return write_gradient<Coefficients::common>(e, row, target, scales);
+            if (has_shared()) return write_gradient<Coefficients::shared>(e, row, target, scales);
         if constexpr (mode != Mode::capped)
             if (p.dense()) return write_gradient<Coefficients::dense>(e, row, target, scales);
         write_gradient<Coefficients::single>(e, row, target, scales);
@@ -301,7 +301,7 @@ class RowKernel {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
             const S* const z = all + block.first;
             PartialSums& sums = sums_of_blocks[block.first / kBlock<T>];
-            if constexpr (coefficients != Coefficients::common && mode != Mode::capped)
+            if constexpr (coefficients != Coefficients::shared && mode != Mode::capped)
                 if (p.has_entropy()) {
                     sums = block_sums<mode, coefficients, true, true>(
                         p, block, z, e != nullptr ? e + block.first : block.b_scratch + kBlock<T>,
