@@ -97,12 +97,12 @@ class Ahead {
 };
 
 // Adds the classes of the tile to the sums of the rows in one vector of T. Their exponentials are stored in tile.e.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
                       RunningTileSums<typename SomeTile::T>& running) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
-    constexpr bool dense = kind == Coefficients::dense, gaps = kind != Coefficients::single;
+    constexpr bool dense = kind == TileCoefficients::dense, gaps = kind != TileCoefficients::single;
     const V m = load<V>(tile.max + lane);
     RunningTileSums<T> sums = running;
     Ahead<SomeTile> ahead(tile, lane);
@@ -168,7 +168,7 @@ inline void add_gaps(SomeTile& tile, int lane) {
 }
 
 // Stores the sums over all classes, of the rows in one vector of T.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
                           const RunningTileSums<typename SomeTile::T>& sums) {
     using T = typename SomeTile::T;
@@ -178,14 +178,14 @@ CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
     f64 wide_ties[kHalves<T>];
     widen(ties, wide_ties);
     store(tile.ties + lane, ties);
-    if constexpr (kind != Coefficients::dense)
+    if constexpr (kind != TileCoefficients::dense)
         store(tile.e_target + lane, exp_below<SomeTile::general>(p, load<V>(tile.u_target + lane), m));
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves<T>; ++h) {
         const int at = lane + h * kWidth<double>;
         store(tile.exp_sum + at, sums.exp_sum.total(h) + (wide_ties[h] - 1.0));
-        if constexpr (kind != Coefficients::single) store(tile.weighted_gap + at, sums.weighted_gap.total(h));
-        if constexpr (kind == Coefficients::dense) {
+        if constexpr (kind != TileCoefficients::single) store(tile.weighted_gap + at, sums.weighted_gap.total(h));
+        if constexpr (kind == TileCoefficients::dense) {
             store(tile.b_below_max + at, sums.b_below_max.total(h));
             store(tile.b_at_max + at, sums.b_at_max.total(h));
         }
@@ -203,11 +203,11 @@ CE_INLINE bool weighted_gaps_fit(const SomeTile& tile) {
     }
     return none(beyond);
 }
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 inline void add_weighted_gap_in_double(SomeTile& tile) {
     for (int c = 0; c < tile.count; ++c)
         for (int i = 0; i < SomeTile::kRows; ++i) {
-            const double b = kind == Coefficients::dense ? double(tile.b[c][i]) : 1.0;
+            const double b = kind == TileCoefficients::dense ? double(tile.b[c][i]) : 1.0;
             if (b != 0.0) tile.weighted_gap_in_double[i] += b * (double(tile.max[i]) - double(tile.u[c][i]));
         }
 }
@@ -226,10 +226,10 @@ CE_INLINE f64 entropy_gradient(const Problem& p, const SomeTile& tile, int at, f
 }
 
 // Of the rows in one vector of float64: the sums over their classes. b: the coefficient of a target apart.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b, f64 u, f64 m, f64 ties) {
     RowSums sums{m, load<f64>(tile.exp_sum + at), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
-    if constexpr (kind == Coefficients::dense) {
+    if constexpr (kind == TileCoefficients::dense) {
         sums.weighted_gap = load<f64>(tile.weighted_gap + at);
         sums.b_below_max = load<f64>(tile.b_below_max + at);
         sums.b_at_max = load<f64>(tile.b_at_max + at);
@@ -238,7 +238,7 @@ CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b
         sums.b_below_max = select<f64>(u == m, f64{}, b);
         sums.b_at_max = select<f64>(u == m, b, f64{});
     }
-    if constexpr (kind == Coefficients::shared) {
+    if constexpr (kind == TileCoefficients::shared) {
         const double shared = shared_coefficient(p);
         if (shared != 0.0) sums.weighted_gap += shared * load<f64>(tile.weighted_gap + at);
         sums.b_below_max += shared * (double(p.classes) - ties);
@@ -266,7 +266,7 @@ inline bool has_plain_rows(const Problem& p) {
 }
 
 // From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
-template <Coefficients kind, bool plain, class SomeTile>
+template <TileCoefficients kind, bool plain, class SomeTile>
 CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     const auto counted = load_integers(tile.target + at) >= 0;
     const f64 nan = splat<f64>(kNaN);
@@ -274,7 +274,7 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     const f64 weight = load<f64>(tile.weight + at), u = load_as<double>(tile.u_target + at),
               e_target = load_as<double>(tile.e_target + at);
     f64 b = p.indices == nullptr && p.has_targets() ? f64{} : weight;  // of a target apart, beside what classes share
-    if constexpr (kind == Coefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
+    if constexpr (kind == TileCoefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
     // Of plain rows the compiler leaves out what the other options would take.
     const Options options = plain ? Options{} : p.options;
     const double inverse_tau = plain ? 1.0 : p.inverse_temperature;
@@ -293,9 +293,9 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * inverse_tau, nan);
     store(tile.exp_scale + at, exp_scale);
     store(tile.masked_value + at, masked_value);
-    if constexpr (kind == Coefficients::dense) store(tile.target_term + at, target_scale);
-    if constexpr (kind == Coefficients::shared) store(tile.target_term + at, target_scale * shared_coefficient(p));
-    if constexpr (kind != Coefficients::single) store(tile.gradient_at_max + at, gradient_at_max);
+    if constexpr (kind == TileCoefficients::dense) store(tile.target_term + at, target_scale);
+    if constexpr (kind == TileCoefficients::shared) store(tile.target_term + at, target_scale * shared_coefficient(p));
+    if constexpr (kind != TileCoefficients::single) store(tile.gradient_at_max + at, gradient_at_max);
     if (!plain && p.diagonal != nullptr) {
         store(tile.gradient_at_max + at, gradient_at_max);
         store(tile.complement_at_max + at,
@@ -307,8 +307,8 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
         store(tile.mean_gap + at, result.mean_gap);
         store(tile.entropy + at, result.entropy);
     }
-    if constexpr (kind != Coefficients::dense) {
-        if constexpr (kind == Coefficients::shared) b += shared_coefficient(p);
+    if constexpr (kind != TileCoefficients::dense) {
+        if constexpr (kind == TileCoefficients::shared) b += shared_coefficient(p);
         f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
         if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
