@@ -15,6 +15,7 @@
 #include "../problem.hpp"
 #include "../scratch.hpp"
 #include "lanes.hpp"
+#include "mode.hpp"
 #include "vectors.hpp"
 
 CE_BEGIN
@@ -60,13 +61,13 @@ struct TileScratch {
 };
 
 // A tile of logits of storage S, computed in T. Its logits are read, and what it writes is written, as type E.
-template <class S_, class T_, class E_, bool general_>
+template <class S_, class T_, class E_, Mode mode>
 struct Tile {
     using S = S_;
     using T = T_;
     using E = E_;
     using V = Vector<T>;
-    static constexpr bool general = general_;
+    static constexpr bool scaled = mode != Mode::plain, general = mode == Mode::general;
     static constexpr int kRows = kLanes<T>;
     static constexpr std::int64_t kSkipped = -1;  // the target of a row that does not count
 
