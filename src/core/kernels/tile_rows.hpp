@@ -54,9 +54,8 @@ CE_INLINE void take_logarithms(SomeTile& tile) {
 
 // Whether a row has nothing but a loss and a gradient, and no option that adds a term to them.
 inline bool has_plain_rows(const Problem& p) {
-    return p.options.z_loss == 0.0 && p.options.focal_gamma == 0.0 && !p.has_entropy() &&
-           p.inverse_temperature == 1.0 && p.diagonal == nullptr && p.log_probabilities == nullptr &&
-           p.output != Output::log_softmax;
+    return p.options.z_loss == 0.0 && p.options.focal_gamma == 0.0 && !p.has_entropy() && p.diagonal == nullptr &&
+           p.log_probabilities == nullptr && p.output != Output::log_softmax;
 }
 
 // From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
