@@ -14,7 +14,7 @@
 #include "arrays.hpp"
 #include "targets.hpp"
 #include "tile_coefficients.hpp"
-#include "tile_output.hpp"
+#include "tile_kernel.hpp"
 #include "transpose.hpp"
 
 CE_BEGIN
@@ -23,9 +23,9 @@ CE_BEGIN
 constexpr int kFewClasses = 192;
 constexpr int kFour = 4;  // classes that are transposed together
 
-template <class S, class T, bool general>
+template <class S, class T, Mode mode>
 class ColumnKernel {
-    using ColumnTile = Tile<S, T, T, general>;
+    using ColumnTile = Tile<S, T, T, mode>;
     // Rows that become columns. Half precision is widened first, but to float32 on the way.
     using Staged = std::conditional_t<kIsHalf<S> && std::is_same_v<T, double>, T, S>;
     static constexpr bool kInPlace = std::is_same_v<Staged, S>;
@@ -33,7 +33,7 @@ class ColumnKernel {
 
     const Problem& p;
     const int classes;
-    const TileScratch<T, general> tile_scratch;
+    const TileScratch<T, mode == Mode::general> tile_scratch;
     const Arrays<S> arrays;
     T (*const columns_of_diagonal)[kRows];
     Staged* const staged;    // rows of a tile that cannot be transposed where they lie

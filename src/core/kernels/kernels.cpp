@@ -12,25 +12,31 @@
 
 CE_BEGIN
 
-// visit(kernel) with the kernel for the layout of a problem, its arrays in `scratch`.
-template <class S, class T, bool general, class Visit>
+// visit(kernel) with the kernel for rows side by side, if a problem's are, its arrays in `scratch`; whether they are.
+template <class S, class T, Mode mode, class Visit>
 CE_INLINE bool visit_tiles(const Problem& problem, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
-        visit(StridedKernel<S, T, general>(problem, scratch));
+        visit(StridedKernel<S, T, mode>(problem, scratch));
     else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
-        visit(ColumnKernel<S, T, general>(problem, scratch));
+        visit(ColumnKernel<S, T, mode>(problem, scratch));
     else
         return false;
     return true;
+}
+// A soft cap is computed in float64.
+template <class S, class T, class Visit>
+CE_INLINE bool visit_tiles(Mode mode, const Problem& problem, Scratch& scratch, const Visit& visit) {
+    if (mode == Mode::plain) return visit_tiles<S, T, Mode::plain>(problem, scratch, visit);
+    if constexpr (kFused)
+        if (mode == Mode::scaled) return visit_tiles<S, T, Mode::scaled>(problem, scratch, visit);
+    return visit_tiles<S, double, Mode::general>(problem, scratch, visit);
 }
 
 // Logits of type S are computed in T, unless the problem needs Mode::general, which computes in float64.
 template <class S, class T, class Visit>
 CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
     const Mode mode = mode_of(problem);
-    if (mode == Mode::plain ? visit_tiles<S, T, false>(problem, scratch, visit)
-                            : visit_tiles<S, double, true>(problem, scratch, visit))
-        return;
+    if (visit_tiles<S, T>(mode, problem, scratch, visit)) return;
     if (mode == Mode::plain) return visit(RowKernel<S, T, Mode::plain>(problem, parallel, scratch));
     if constexpr (kFused) {
         if (mode == Mode::scaled) return visit(RowKernel<S, T, Mode::scaled>(problem, parallel, scratch));

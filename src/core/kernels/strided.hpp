@@ -16,17 +16,17 @@
 #include "arrays.hpp"
 #include "targets.hpp"
 #include "tile_coefficients.hpp"
-#include "tile_output.hpp"
+#include "tile_kernel.hpp"
 
 CE_BEGIN
 
-template <class S, class T, bool general>
+template <class S, class T, Mode mode>
 class StridedKernel {
-    using StridedTile = Tile<S, T, S, general>;
+    using StridedTile = Tile<S, T, S, mode>;
     static constexpr int kRows = StridedTile::kRows;
 
     const Problem& p;
-    const TileScratch<T, general> tile_scratch;
+    const TileScratch<T, mode == Mode::general> tile_scratch;
     const Arrays<S> arrays;
     S *const staged, *const staged_diagonal;  // stand in for a tile that is not in one piece
 

@@ -15,6 +15,7 @@
 #include "../problem.hpp"
 #include "../scratch.hpp"
 #include "lanes.hpp"
+#include "mode.hpp"
 #include "vectors.hpp"
 
 CE_BEGIN
@@ -25,15 +26,15 @@ constexpr std::size_t kMostClasses = 32768, kClassesOfChunk = 512;
 
 // The coefficients b of a row: of one class (or none); of one, and a number that all classes share, as label smoothing
 // gives them; or one for each class, in tile.b.
-enum class Coefficients { single, shared, dense };
+enum class TileCoefficients { single, shared, dense };
 
-inline Coefficients coefficients_of(const Problem& p) {
-    if (!p.dense()) return Coefficients::single;
-    return p.indices != nullptr && p.class_weight == nullptr ? Coefficients::shared : Coefficients::dense;
+inline TileCoefficients coefficients_of(const Problem& p) {
+    if (!p.dense()) return TileCoefficients::single;
+    return p.indices != nullptr && p.class_weight == nullptr ? TileCoefficients::shared : TileCoefficients::dense;
 }
 // Whether each row has a target of its own, whose gradient is written apart.
 inline bool has_targets_apart(const Problem& p) {
-    return p.indices != nullptr && coefficients_of(p) != Coefficients::dense;
+    return p.indices != nullptr && coefficients_of(p) != TileCoefficients::dense;
 }
 
 // Classes x rows in memory: rows of a class next to each other, the classes `stride` apart.
@@ -55,18 +56,18 @@ struct TileScratch {
         : capacity(p.classes <= kMostClasses ? p.classes : kClassesOfChunk),
           u(scratch.take<T[kLanes<T>]>(capacity)),
           e(scratch.take<T[kLanes<T>]>(capacity)),
-          b(scratch.take<T[kLanes<T>]>(coefficients_of(p) == Coefficients::dense ? capacity : 0)),
+          b(scratch.take<T[kLanes<T>]>(coefficients_of(p) == TileCoefficients::dense ? capacity : 0)),
           slope(scratch.take<double[kLanes<T>]>(general ? capacity : 0)) {}
 };
 
 // A tile of logits of storage S, computed in T. Its logits are read, and what it writes is written, as type E.
-template <class S_, class T_, class E_, bool general_>
+template <class S_, class T_, class E_, Mode mode>
 struct Tile {
     using S = S_;
     using T = T_;
     using E = E_;
     using V = Vector<T>;
-    static constexpr bool general = general_;
+    static constexpr bool scaled = mode != Mode::plain, general = mode == Mode::general;
     static constexpr int kRows = kLanes<T>;
     static constexpr std::int64_t kSkipped = -1;  // the target of a row that does not count
 

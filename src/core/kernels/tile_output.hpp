@@ -7,11 +7,10 @@
 #include <type_traits>
 
 #include "../problem.hpp"
-#include "arrays.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
 #include "storage.hpp"
-#include "tile_sums.hpp"
+#include "tile_rows.hpp"
 
 CE_BEGIN
 
@@ -26,7 +25,7 @@ struct TileScales {
     bool all_fit = true, none_masked = true;
 };
 
-template <Coefficients kind, int vectors, class SomeTile>
+template <TileCoefficients kind, int vectors, class SomeTile>
 CE_INLINE TileScales<typename SomeTile::V, vectors> tile_scales(const SomeTile& tile, int lane) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
@@ -42,7 +41,7 @@ CE_INLINE TileScales<typename SomeTile::V, vectors> tile_scales(const SomeTile& 
             exp[h] = load<f64>(tile.exp_scale + at);
             masked_value[h] = load<f64>(tile.masked_value + at);
             auto beyond = (exp[h] > largest) | (exp[h] < -largest);
-            if constexpr (kind != Coefficients::single) {
+            if constexpr (kind != TileCoefficients::single) {
                 target[h] = load<f64>(tile.target_term + at);
                 at_max[h] = load<f64>(tile.gradient_at_max + at);
                 beyond |= (target[h] > largest) | (target[h] < -largest);
@@ -55,7 +54,7 @@ CE_INLINE TileScales<typename SomeTile::V, vectors> tile_scales(const SomeTile& 
         scales.masked[i] = scales.exp[i] != scales.exp[i];
         scales.masked_value[i] = narrow(masked_value);
         scales.fits[i] = narrow(fits) == 1;
-        if constexpr (kind != Coefficients::single) {
+        if constexpr (kind != TileCoefficients::single) {
             scales.minus_target[i] = -narrow(target);
             const V unique = narrow_for<typename SomeTile::S>(at_max);
             scales.at_max[i] = unique;
@@ -66,23 +65,24 @@ CE_INLINE TileScales<typename SomeTile::V, vectors> tile_scales(const SomeTile& 
 }
 
 // The gradient of a class, or its softmax, in T.
-template <Coefficients kind, bool masked, class V, int vectors>
+template <TileCoefficients kind, bool masked, class V, int vectors>
 CE_INLINE V scaled(const TileScales<V, vectors>& scales, int i, const Element<V>* e, const Element<V>* u,
                    const Element<V>* b) {
     V g;
-    if constexpr (kind == Coefficients::single)
+    if constexpr (kind == TileCoefficients::single)
         g = load<V>(e) * scales.exp[i];
-    else if constexpr (kind == Coefficients::shared)
+    else if constexpr (kind == TileCoefficients::shared)
         g = fma(load<V>(e), scales.exp[i], scales.minus_target[i]);
     else
         g = fma(load<V>(e), scales.exp[i], scales.minus_target[i] * load<V>(b));
-    if constexpr (kind != Coefficients::single) g = select<V>(load<V>(u) == scales.unique_max[i], scales.at_max[i], g);
+    if constexpr (kind != TileCoefficients::single)
+        g = select<V>(load<V>(u) == scales.unique_max[i], scales.at_max[i], g);
     if constexpr (masked) g = select<V>(scales.masked[i], scales.masked_value[i], g);
     return g;
 }
 
 // What the rows in one vector of T write of a class, computed in float64.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 inline typename SomeTile::V written_in_double(const Problem& p, const SomeTile& tile, int c, int lane) {
     using T = typename SomeTile::T;
     f64 g[kHalves<T>];
@@ -96,9 +96,9 @@ inline typename SomeTile::V written_in_double(const Problem& p, const SomeTile& 
         } else {
             const f64 e = load_as<double>(tile.e[c] + at);
             g[h] = e * exp_scale;
-            if constexpr (kind != Coefficients::single) {
+            if constexpr (kind != TileCoefficients::single) {
                 const f64 target_term = load<f64>(tile.target_term + at), at_max = load<f64>(tile.gradient_at_max + at);
-                g[h] -= kind == Coefficients::dense ? target_term * load_as<double>(tile.b[c] + at) : target_term;
+                g[h] -= kind == TileCoefficients::dense ? target_term * load_as<double>(tile.b[c] + at) : target_term;
                 g[h] = select<f64>((u == m) & (at_max == at_max), at_max, g[h]);
             }
             if (p.has_entropy()) g[h] += entropy_gradient(p, tile, at, u, e);
@@ -110,14 +110,15 @@ inline typename SomeTile::V written_in_double(const Problem& p, const SomeTile& 
 }
 
 // What the rows in some vectors of T write into the matrix, from their exponentials; but not at targets apart.
-template <Coefficients kind, int vectors, class SomeTile>
+template <TileCoefficients kind, int vectors, class SomeTile>
 CE_INLINE void write_matrix(const Problem& p, SomeTile& tile, int lane) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
     const auto scales = tile_scales<kind, vectors>(tile, lane);
     // visit(i, e, u, b, where to write, class) for each vector of each class.
     const auto for_all = [&](const auto& visit) CE_INLINE_LAMBDA {
-        const T *e = tile.e[0] + lane, *u = tile.u[0] + lane, *b = kind == Coefficients::dense ? tile.b[0] + lane : e;
+        const T *e = tile.e[0] + lane, *u = tile.u[0] + lane,
+                *b = kind == TileCoefficients::dense ? tile.b[0] + lane : e;
         typename SomeTile::E* to = tile.matrix.at(0, lane);
         const std::size_t stride = tile.matrix.stride;
         for (int c = 0, count = tile.count; c < count; ++c, to += stride) {
@@ -160,7 +161,7 @@ CE_INLINE void write_at_targets(const SomeTile& tile, int rows, typename SomeTil
 
 // What the rows in one vector of T write of the diagonal of the Hessian. To be called before `write_matrix`, which may
 // overwrite logits.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
     using S = typename SomeTile::S;
     using T = typename SomeTile::T;
@@ -178,10 +179,10 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
             if constexpr (SomeTile::general) {
                 const f64 target_term = load<f64>(tile.target_term + at), slope = load<f64>(tile.slope[c] + at);
                 f64 g = e * scale;
-                if constexpr (kind == Coefficients::dense) g -= target_term * load<f64>(tile.b[c] + at);
-                if constexpr (kind == Coefficients::shared) g -= target_term;
+                if constexpr (kind == TileCoefficients::dense) g -= target_term * load<f64>(tile.b[c] + at);
+                if constexpr (kind == TileCoefficients::shared) g -= target_term;
                 g = select<f64>(is_max, load<f64>(tile.gradient_at_max + at), g) * slope;
-                if constexpr (kind != Coefficients::dense)
+                if constexpr (kind != TileCoefficients::dense)
                     g = select<f64>(load_integers(tile.target + at) == std::int64_t(tile.first) + c,
                                     load<f64>(tile.gradient_at_target + at), g);
                 d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
@@ -189,131 +190,6 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
             d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.masked_value + at));
         }
         store_as(tile.diagonal.at(c, lane), narrow_for<S>(d));
-    }
-}
-
-// The losses of many rows, added up lane by lane.
-template <class T>
-using TotalLoss = Sums<kSums<T>, true>;
-
-template <Coefficients kind, bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished,
-          class Flush>
-inline void compute_rows(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
-                         const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
-    using T = typename SomeTile::T;
-    constexpr int rows = SomeTile::kRows, width = kWidth<T>;
-    // As many vectors of rows are written together as the registers hold.
-    constexpr int together = std::min(rows / width, kind == Coefficients::single ? 4 : 2);
-    const auto read = [&]() CE_INLINE_LAMBDA {
-        place(tile);
-        read_logits<chunked>(p, tile);
-        if constexpr (kind == Coefficients::dense) read_coefficients(tile);
-    };
-    // visit() for all classes, as many at a time as the tile holds.
-    const auto for_chunks = [&](const auto& visit) CE_INLINE_LAMBDA {
-        if constexpr (!chunked) {
-            visit();
-        } else {
-            for (tile.first = 0; tile.first < p.classes; tile.first += tile.capacity) {
-                tile.count = int(std::min(tile.capacity, p.classes - tile.first));
-                read();
-                visit();
-            }
-        }
-    };
-
-    if (p.has_entropy()) std::fill(tile.exp_gap, tile.exp_gap + rows, 0.0);
-    if constexpr (chunked)
-        std::fill(tile.max, tile.max + rows, T(-kInf));
-    else
-        read();
-    for_chunks([&]() CE_INLINE_LAMBDA {
-        // One by one, and long before they are loaded as vectors: a vector must wait for the stores that it spans.
-        if (kind != Coefficients::dense && p.indices != nullptr) read_targets_apart<chunked>(tile);
-    });
-    if constexpr (chunked) {
-        RunningTileSums<T> sums[rows / width];
-        for_chunks([&]() CE_INLINE_LAMBDA {
-            for (int lane = 0; lane < rows; lane += width) {
-                add_up<kind>(p, tile, lane, sums[lane / width]);
-                if (p.has_entropy()) add_gaps(tile, lane);
-            }
-        });
-        for (int lane = 0; lane < rows; lane += width) store_sums<kind>(p, tile, lane, sums[lane / width]);
-    } else {
-        for (int lane = 0; lane < rows; lane += width) {
-            RunningTileSums<T> sums;
-            add_up<kind>(p, tile, lane, sums);
-            if (p.has_entropy()) add_gaps(tile, lane);
-            store_sums<kind>(p, tile, lane, sums);
-        }
-    }
-    if constexpr (kind != Coefficients::single)
-        if (!weighted_gaps_fit(tile)) {
-            std::fill(tile.weighted_gap_in_double, tile.weighted_gap_in_double + rows, 0.0);
-            for_chunks([&]() CE_INLINE_LAMBDA { add_weighted_gap_in_double<kind>(tile); });
-            replace_weighted_gaps(tile);
-        }
-    take_logarithms(tile);
-    const auto finish = [&](auto plain) CE_INLINE_LAMBDA {
-        for (int at = 0; at < rows; at += kWidth<double>) {
-            const f64 value = finish_rows<kind, decltype(plain)::value>(p, tile, at);
-            store(tile.row_value + at, value);
-            total.add(at / kWidth<double>, value);
-        }
-    };
-    if (!SomeTile::general && has_plain_rows(p))
-        finish(std::true_type());
-    else
-        finish(std::false_type());
-    finished(tile);
-    if (p.matrix == nullptr) return;
-    for_chunks([&]() CE_INLINE_LAMBDA {
-        for (int lane = 0; lane < rows; lane += width) {
-            if constexpr (chunked) compute_exponentials(p, tile, lane);
-            if (p.diagonal != nullptr) write_diagonal<kind>(p, tile, lane);
-        }
-        for (int lane = 0; lane < rows; lane += together * width) write_matrix<kind, together>(p, tile, lane);
-        flush(tile);
-    });
-}
-
-// Computes a tile whose targets have been read, and writes what its rows write, but for what belongs at targets apart.
-// For the classes that the tile is to hold next, place(tile) sets where they lie and read_coefficients(tile) reads
-// their b; flush(tile) is called when their output is written. finished(tile) is called once, when the values of the
-// rows are known and nothing has been written. `chunked`: the tile may not hold all classes.
-template <bool chunked, class SomeTile, class Place, class ReadCoefficients, class Finished, class Flush>
-inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename SomeTile::T>& total, const Place& place,
-                         const ReadCoefficients& read_coefficients, const Finished& finished, const Flush& flush) {
-    const auto compute = [&](auto kind) {
-        compute_rows<decltype(kind)::value, chunked>(p, tile, total, place, read_coefficients, finished, flush);
-    };
-    switch (coefficients_of(p)) {
-        case Coefficients::single:
-            return compute(std::integral_constant<Coefficients, Coefficients::single>());
-        case Coefficients::shared:
-            return compute(std::integral_constant<Coefficients, Coefficients::shared>());
-        case Coefficients::dense:
-            return compute(std::integral_constant<Coefficients, Coefficients::dense>());
-    }
-}
-
-// Writes the values of `count` rows from `first` on.
-template <class SomeTile>
-inline void write_values(const Problem& p, const Arrays<typename SomeTile::S>& arrays, const SomeTile& tile,
-                         std::size_t first, int count) {
-    if (arrays.row_values != nullptr) std::copy(tile.row_value, tile.row_value + count, arrays.row_values + first);
-    if (arrays.entropies == nullptr && arrays.log_probabilities == nullptr) return;
-    for (int i = 0; i < count; ++i) {
-        const std::size_t row = first + std::size_t(i);
-        if (tile.target[i] == SomeTile::kSkipped) {
-            arrays.skip_row(p, row);
-            continue;
-        }
-        const std::size_t offset = row / p.class_stride * p.classes * p.class_stride + row % p.class_stride;
-        arrays.write_row(p, row, tile.entropy[i], double(tile.max[i]), tile.lse_minus_max[i], [&](std::size_t c) {
-            return capped(p, splat<f64>(double(arrays.logits[offset + c * p.class_stride])))[0];
-        });
     }
 }
 

@@ -1,4 +1,4 @@
-// The sums over the classes of a tile's rows, and what the rows' losses and gradients are made of.
+// The sums over the classes of a tile's rows.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,6 @@
 #include "tile.hpp"
 
 CE_BEGIN
-
-// What label smoothing adds to the coefficient of every class, if there are no class weights.
-inline double shared_coefficient(const Problem& p) { return p.options.label_smoothing / double(p.classes); }
 
 // Sums over the classes, of the rows in one vector of T, as they grow.
 template <class T>
@@ -53,7 +50,7 @@ inline void compute_exponentials(const Problem& p, SomeTile& tile, int lane) {
     using V = typename SomeTile::V;
     const V m = load<V>(tile.max + lane);
     for (int c = 0; c < tile.count; ++c)
-        store(tile.e[c] + lane, exp_below<SomeTile::general>(p, load<V>(tile.u[c] + lane), m));
+        store(tile.e[c] + lane, exp_below<SomeTile::scaled>(p, load<V>(tile.u[c] + lane), m));
 }
 
 // u and du/dz of the rows' targets that the tile holds.
@@ -97,14 +94,15 @@ class Ahead {
 };
 
 // Adds the classes of the tile to the sums of the rows in one vector of T. Their exponentials are stored in tile.e.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
                       RunningTileSums<typename SomeTile::T>& running) {
     using T = typename SomeTile::T;
     using V = typename SomeTile::V;
-    constexpr bool dense = kind == Coefficients::dense, gaps = kind != Coefficients::single;
+    constexpr bool dense = kind == TileCoefficients::dense, gaps = kind != TileCoefficients::single;
     const V m = load<V>(tile.max + lane);
     RunningTileSums<T> sums = running;
+    const auto factor = temperature_factor<SomeTile::scaled, V>(p);
     Ahead<SomeTile> ahead(tile, lane);
     // Where the next four classes lie: a store might change what the tile holds, which would be read again each time.
     const T *logits = tile.u[0] + lane, *coefficients = dense ? tile.b[0] + lane : nullptr;
@@ -119,7 +117,7 @@ CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
             ahead.fetch_a_class();
             const auto is_below = u != m;
             sums.count_below = count_lanes<V>(is_below, sums.count_below);
-            const V exponential = exp_below<SomeTile::general>(p, u, m);
+            const V exponential = exp_below(u, m, factor);
             store(exponentials + at, exponential);
             e[j] = select<V>(is_below, exponential, V{});
             if constexpr (gaps) gap[j] = m - u;
@@ -168,7 +166,7 @@ inline void add_gaps(SomeTile& tile, int lane) {
 }
 
 // Stores the sums over all classes, of the rows in one vector of T.
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
                           const RunningTileSums<typename SomeTile::T>& sums) {
     using T = typename SomeTile::T;
@@ -178,14 +176,14 @@ CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
     f64 wide_ties[kHalves<T>];
     widen(ties, wide_ties);
     store(tile.ties + lane, ties);
-    if constexpr (kind != Coefficients::dense)
-        store(tile.e_target + lane, exp_below<SomeTile::general>(p, load<V>(tile.u_target + lane), m));
+    if constexpr (kind != TileCoefficients::dense)
+        store(tile.e_target + lane, exp_below<SomeTile::scaled>(p, load<V>(tile.u_target + lane), m));
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves<T>; ++h) {
         const int at = lane + h * kWidth<double>;
         store(tile.exp_sum + at, sums.exp_sum.total(h) + (wide_ties[h] - 1.0));
-        if constexpr (kind != Coefficients::single) store(tile.weighted_gap + at, sums.weighted_gap.total(h));
-        if constexpr (kind == Coefficients::dense) {
+        if constexpr (kind != TileCoefficients::single) store(tile.weighted_gap + at, sums.weighted_gap.total(h));
+        if constexpr (kind == TileCoefficients::dense) {
             store(tile.b_below_max + at, sums.b_below_max.total(h));
             store(tile.b_at_max + at, sums.b_at_max.total(h));
         }
@@ -203,11 +201,11 @@ CE_INLINE bool weighted_gaps_fit(const SomeTile& tile) {
     }
     return none(beyond);
 }
-template <Coefficients kind, class SomeTile>
+template <TileCoefficients kind, class SomeTile>
 inline void add_weighted_gap_in_double(SomeTile& tile) {
     for (int c = 0; c < tile.count; ++c)
         for (int i = 0; i < SomeTile::kRows; ++i) {
-            const double b = kind == Coefficients::dense ? double(tile.b[c][i]) : 1.0;
+            const double b = kind == TileCoefficients::dense ? double(tile.b[c][i]) : 1.0;
             if (b != 0.0) tile.weighted_gap_in_double[i] += b * (double(tile.max[i]) - double(tile.u[c][i]));
         }
 }
@@ -216,108 +214,6 @@ inline void replace_weighted_gaps(SomeTile& tile) {
     for (int i = 0; i < SomeTile::kRows; ++i)
         if (!(tile.weighted_gap[i] - tile.weighted_gap[i] == 0.0))
             tile.weighted_gap[i] = tile.weighted_gap_in_double[i];
-}
-
-// The gradient of the entropies of rows with respect to u of a class each, in one vector of float64.
-template <class SomeTile>
-CE_INLINE f64 entropy_gradient(const Problem& p, const SomeTile& tile, int at, f64 u, f64 e) {
-    const f64 gap = (load_as<double>(tile.max + at) - u) * p.inverse_temperature - load<f64>(tile.mean_gap + at);
-    return select<f64>(e != 0, load<f64>(tile.entropy_scale + at) * e * gap, f64{});
-}
-
-// Of the rows in one vector of float64: the sums over their classes. b: the coefficient of a target apart.
-template <Coefficients kind, class SomeTile>
-CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b, f64 u, f64 m, f64 ties) {
-    RowSums sums{m, load<f64>(tile.exp_sum + at), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
-    if constexpr (kind == Coefficients::dense) {
-        sums.weighted_gap = load<f64>(tile.weighted_gap + at);
-        sums.b_below_max = load<f64>(tile.b_below_max + at);
-        sums.b_at_max = load<f64>(tile.b_at_max + at);
-    } else {
-        sums.weighted_gap = select<f64>(b == 0, f64{}, b * (m - u));
-        sums.b_below_max = select<f64>(u == m, f64{}, b);
-        sums.b_at_max = select<f64>(u == m, b, f64{});
-    }
-    if constexpr (kind == Coefficients::shared) {
-        const double shared = shared_coefficient(p);
-        if (shared != 0.0) sums.weighted_gap += shared * load<f64>(tile.weighted_gap + at);
-        sums.b_below_max += shared * (double(p.classes) - ties);
-        sums.b_at_max += shared * ties;
-    }
-    return sums;
-}
-
-// The logarithms of all rows. In a loop of its own, since one is a long chain of operations that wait for each other:
-// so several rows' are computed at the same time.
-template <class SomeTile>
-CE_INLINE void take_logarithms(SomeTile& tile) {
-    for (int at = 0; at < SomeTile::kRows; at += kWidth<double>) {
-        const RowLogarithm logarithm(load<f64>(tile.exp_sum + at));
-        store(tile.max_probability + at, logarithm.max_probability);
-        store(tile.lse_minus_max + at, logarithm.lse_minus_max);
-    }
-}
-
-// Whether a row has nothing but a loss and a gradient, and no option that adds a term to them.
-inline bool has_plain_rows(const Problem& p) {
-    return p.options.z_loss == 0.0 && p.options.focal_gamma == 0.0 && !p.has_entropy() &&
-           p.inverse_temperature == 1.0 && p.diagonal == nullptr && p.log_probabilities == nullptr &&
-           p.output != Output::log_softmax;
-}
-
-// From the sums of the rows in one vector of float64: their values, which are returned, and what scales their gradient.
-template <Coefficients kind, bool plain, class SomeTile>
-CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
-    const auto counted = load_integers(tile.target + at) >= 0;
-    const f64 nan = splat<f64>(kNaN);
-    const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
-    const f64 weight = load<f64>(tile.weight + at), u = load_as<double>(tile.u_target + at),
-              e_target = load_as<double>(tile.e_target + at);
-    f64 b = p.indices == nullptr && p.has_targets() ? f64{} : weight;  // of a target apart, beside what classes share
-    if constexpr (kind == Coefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
-    // Of plain rows the compiler leaves out what the other options would take.
-    const Options options = plain ? Options{} : p.options;
-    const double inverse_tau = plain ? 1.0 : p.inverse_temperature;
-    const RowResult result =
-        row_result(options, inverse_tau, row_sums<kind>(p, tile, at, b, u, m, ties),
-                   {weight, load<f64>(tile.sample_weight + at), load<f64>(tile.gradient_scale + at),
-                    plain ? f64{} : load<f64>(tile.entropy_grad + at), e_target},
-                   {load<f64>(tile.max_probability + at), load<f64>(tile.lse_minus_max + at)});
-    const f64 scale = result.exp_scale * inverse_tau;
-    const f64 entropy_scale = result.entropy_scale * inverse_tau;
-    auto scaled = (scale - scale == 0) & counted;
-    if constexpr (!plain) scaled &= entropy_scale - entropy_scale == 0;
-    const f64 exp_scale = select<f64>(scaled, scale, nan);
-    const f64 masked_value = select<f64>(counted, nan, f64{});
-    const f64 target_scale = result.target_scale * inverse_tau;
-    const f64 gradient_at_max = select<f64>(ties == 1.0, result.gradient_at_max * inverse_tau, nan);
-    store(tile.exp_scale + at, exp_scale);
-    store(tile.masked_value + at, masked_value);
-    if constexpr (kind == Coefficients::dense) store(tile.target_term + at, target_scale);
-    if constexpr (kind == Coefficients::shared) store(tile.target_term + at, target_scale * shared_coefficient(p));
-    if constexpr (kind != Coefficients::single) store(tile.gradient_at_max + at, gradient_at_max);
-    if (!plain && p.diagonal != nullptr) {
-        store(tile.gradient_at_max + at, gradient_at_max);
-        store(tile.complement_at_max + at,
-              select<f64>(ties == 1.0, load<f64>(tile.exp_sum + at) * result.max_probability, nan));
-        store(tile.z_curvature + at, result.z_curvature * inverse_tau);
-    }
-    if (!plain && (p.has_entropy() || p.log_probabilities != nullptr)) {
-        store(tile.entropy_scale + at, entropy_scale);
-        store(tile.mean_gap + at, result.mean_gap);
-        store(tile.entropy + at, result.entropy);
-    }
-    if constexpr (kind != Coefficients::dense) {
-        if constexpr (kind == Coefficients::shared) b += shared_coefficient(p);
-        f64 g = exp_scale * e_target - target_scale * b;
-        g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
-        if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
-        if constexpr (SomeTile::general) g *= load<f64>(tile.slope_target + at);
-        g = select<f64>(exp_scale == exp_scale, g, masked_value);
-        if constexpr (SomeTile::general) store(tile.gradient_at_target + at, g);
-        store_as(tile.written_at_target + at, g);
-    }
-    return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
 }
 
 CE_END
