@@ -31,12 +31,12 @@ struct BinaryKernels {
 
 struct Kernels {
     const char* name;
-    // Computes rows [begin, end) of a problem; one function for each ElementType of the logits. With `parallel`, which
-    // only rows of many contiguous classes may have, threads share the blocks of each row.
-    void (*run[kLogitTypes])(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel,
-                             void* scratch, Outcome& outcome);
+    // Computes rows [begin, end) of a problem. With `parallel`, which only rows of many contiguous classes may have,
+    // threads share the blocks of each row.
+    void (*run)(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* scratch,
+                Outcome& outcome);
     // The bytes of scratch that each thread needs for that.
-    std::size_t (*scratch_bytes[kLogitTypes])(const Problem& problem);
+    std::size_t (*scratch_bytes)(const Problem& problem);
     // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
     const BinaryKernels* binary;

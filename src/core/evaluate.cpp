@@ -148,7 +148,7 @@ Evaluation evaluate(Problem p, int threads) {
     if (!share) threads = int(std::min(std::size_t(threads), std::max<std::size_t>(tasks, 1)));
     // All memory is taken before anything is written.
     std::vector<Outcome> outcomes(tasks);
-    const ThreadScratch scratch(kernels().scratch_bytes[int(p.type)](p), threads);
+    const ThreadScratch scratch(kernels().scratch_bytes(p), threads);
 
     const std::size_t bytes = p.rows * p.classes * kLogitSize[int(p.type)];
     for (void* const out : {p.matrix, p.diagonal}) advise_huge_pages(out, bytes);
@@ -161,7 +161,7 @@ Evaluation evaluate(Problem p, int threads) {
         p.gradient_scale /= result.total_weight;
     }
 
-    const auto run = kernels().run[int(p.type)];
+    const auto run = kernels().run;
     if (share) {
         const ParallelFor parallel = [&](std::size_t count, const std::function<void(std::size_t, void*)>& task) {
             parallel_for(count, useful_threads(p.classes, threads),

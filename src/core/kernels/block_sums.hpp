@@ -8,10 +8,10 @@
 
 #include "../problem.hpp"
 #include "block.hpp"
+#include "exponential.hpp"
 #include "loss.hpp"
 #include "mode.hpp"
 #include "partial_sums.hpp"
-#include "softcap.hpp"
 #include "storage.hpp"
 
 CE_BEGIN
@@ -76,12 +76,6 @@ inline double half_max(const S* z, int groups, const S* last) {
     return double(result);
 }
 
-// u, or, capped in float32, z: their order is the same.
-template <Mode mode, class V>
-CE_INLINE V ordered_logit(const Problem& p, V z) {
-    return mode == Mode::general ? capped(p, z) : z;
-}
-
 // The maximum of `ordered_logit` in a block; a NaN is left out, if it is not all there is.
 template <Mode mode, class T, class S>
 inline double block_max(const Problem& p, const S* z, int groups, const S* last) {
@@ -114,7 +108,7 @@ struct RunningBlockSums {
     Integer<Vector<T>> below[kVectorsOfLanes] = {};  // how many classes are not the maximum
 };
 
-// `factor`: of the exponents; with Mode::capped a SoftCap. Then the slopes of the cap are in the exponentials kept.
+// `factor`: what exponents are made with.
 template <Mode mode, Coefficients coefficients, bool keep, bool entropy, bool exact, class S, class T, class Factor>
 CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z, Vector<T> m, const Factor& factor,
                          const T* b, T* exponentials) {
@@ -128,15 +122,9 @@ CE_INLINE void add_group(const Problem& p, RunningBlockSums<T>& sums, const S* z
             const V u = ordered_logit<mode>(p, load_as<T>(z + at));
             const auto is_below = u != m;
             sums.below[vector] = count_lanes<V>(is_below, sums.below[vector]);
-            if constexpr (mode == Mode::capped) {
-                const CappedExp<V> of_capped = factor(u);
-                e[j] = of_capped.e;
-                if constexpr (keep) store(exponentials + at, of_capped.e * of_capped.slope);
-            } else {
-                e[j] = exp_below<exact>(u, m, factor);
-                if constexpr (keep) store(exponentials + at, e[j]);
-            }
-            e[j] = select<V>(is_below, e[j], V{});
+            const Exponential<V> found = exponential<exact>(u, m, factor);
+            if constexpr (keep) store(exponentials + at, found.kept);
+            e[j] = select<V>(is_below, found.e, V{});
             if constexpr (entropy) exp_gap[j] = select<V>(e[j] != 0, e[j] * (u - m), V{});
             if constexpr (coefficients != Coefficients::single) {
                 const V bj = load<V>(b + at);
@@ -193,14 +181,6 @@ inline double weighted_gap_in_double(const Problem& p, const Block<T>& block, co
     return sum;
 }
 
-template <Mode mode, class V>
-CE_INLINE auto exponent_factor(const Problem& p, double max) {
-    if constexpr (mode == Mode::capped)
-        return SoftCap<V>(p, max);
-    else
-        return temperature_factor<mode != Mode::plain, V>(p);
-}
-
 // The sums of a block of logits z. If `keep`, the exponentials, relative to the block's maximum, are stored in e; what
 // the row writes will be written at `out`, which is fetched meanwhile. `entropy`: with the sum that the entropy needs.
 template <Mode mode, Coefficients coefficients, bool keep, bool entropy, class S, class T>
@@ -215,7 +195,7 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     const double max = block_max<mode, T>(p, z, whole, remainder ? last : nullptr);
     // A block of nothing but -inf is taken relative to zero: it has no ties, and its exponentials are zero.
     const V m = splat<V>(max == -kInf ? 0.0 : max);
-    const auto factor = exponent_factor<mode, V>(p, max);
+    const auto factor = exponent_factor<mode>(p, splat<V>(max));
     const Differences<S, T> differences(max);
     RunningBlockSums<T> sums;
     for (int g = 0; g < whole; ++g) {
@@ -243,7 +223,7 @@ inline PartialSums block_sums(const Problem& p, const Block<T>& block, const S* 
     const int ties = (remainder ? whole + 1 : whole) * kGroup<T> - int(below);
 
     PartialSums result;
-    result.max = mode == Mode::capped ? capped(p, splat<f64>(max))[0] : max;
+    result.max = max;
     result.exp_sum_without_max = {sums.exp_sum.fold() + double(ties - 1)};
     result.unique = ties == 1;
     if constexpr (entropy) result.exp_gap = {-sums.exp_gap.fold()};

@@ -4,59 +4,36 @@
 
 #include "../dispatch.hpp"
 #include "../problem.hpp"
-#include "../scratch.hpp"
-#include "columns.hpp"
-#include "mode.hpp"
-#include "rows.hpp"
-#include "strided.hpp"
+#include "run.hpp"
 
 CE_BEGIN
 
-// visit(kernel) with the kernel for rows side by side, if a problem's are, its arrays in `scratch`; whether they are.
-template <class S, class T, Mode mode, class Visit>
-CE_INLINE bool visit_tiles(const Problem& problem, Scratch& scratch, const Visit& visit) {
-    if (problem.class_stride > 1)
-        visit(StridedKernel<S, T, mode>(problem, scratch));
-    else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
-        visit(ColumnKernel<S, T, mode>(problem, scratch));
-    else
-        return false;
-    return true;
-}
-// A soft cap is computed in float64.
-template <class S, class T, class Visit>
-CE_INLINE bool visit_tiles(Mode mode, const Problem& problem, Scratch& scratch, const Visit& visit) {
-    if (mode == Mode::plain) return visit_tiles<S, T, Mode::plain>(problem, scratch, visit);
-    if constexpr (kFused)
-        if (mode == Mode::scaled) return visit_tiles<S, T, Mode::scaled>(problem, scratch, visit);
-    return visit_tiles<S, double, Mode::general>(problem, scratch, visit);
-}
-
-// Logits of type S are computed in T, unless the problem needs Mode::general, which computes in float64.
-template <class S, class T, class Visit>
-CE_INLINE void visit_kernel(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
-    const Mode mode = mode_of(problem);
-    if (visit_tiles<S, T>(mode, problem, scratch, visit)) return;
-    if (mode == Mode::plain) return visit(RowKernel<S, T, Mode::plain>(problem, parallel, scratch));
-    if constexpr (kFused) {
-        if (mode == Mode::scaled) return visit(RowKernel<S, T, Mode::scaled>(problem, parallel, scratch));
-        if (mode == Mode::capped) return visit(RowKernel<S, T, Mode::capped>(problem, parallel, scratch));
+static void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* scratch,
+                Outcome& outcome) {
+    switch (mode_of(problem)) {
+        case Mode::plain:
+            return run<Mode::plain>(problem, begin, end, parallel, scratch, outcome);
+        case Mode::scaled:
+            return run<Mode::scaled>(problem, begin, end, parallel, scratch, outcome);
+        case Mode::capped:
+            return run<Mode::capped>(problem, begin, end, parallel, scratch, outcome);
+        case Mode::general:
+            return run<Mode::general>(problem, begin, end, parallel, scratch, outcome);
     }
-    visit(RowKernel<S, double, Mode::general>(problem, parallel, scratch));
 }
 
-template <class S, class T>
-void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* memory,
-         Outcome& outcome) {
-    Scratch scratch(memory);
-    visit_kernel<S, T>(problem, parallel, scratch, [&](const auto& kernel) { kernel.run(begin, end, outcome); });
-}
-
-template <class S, class T>
-std::size_t scratch_bytes(const Problem& problem) {
-    Scratch scratch(nullptr);
-    visit_kernel<S, T>(problem, nullptr, scratch, [](const auto&) {});
-    return scratch.bytes();
+static std::size_t scratch_bytes(const Problem& problem) {
+    switch (mode_of(problem)) {
+        case Mode::plain:
+            return scratch_bytes<Mode::plain>(problem);
+        case Mode::scaled:
+            return scratch_bytes<Mode::scaled>(problem);
+        case Mode::capped:
+            return scratch_bytes<Mode::capped>(problem);
+        case Mode::general:
+            return scratch_bytes<Mode::general>(problem);
+    }
+    return 0;
 }
 
 // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
@@ -82,13 +59,7 @@ std::size_t divergence_scratch_bytes(const DivergenceProblem& p);
 #define CE_NAME(x) CE_STRING(x)
 extern const BinaryKernels binary_kernels;
 extern const Kernels kernels;
-const Kernels kernels{CE_NAME(CE_NAMESPACE),
-                      {run<float, float>, run<double, double>, run<float16, float>, run<bfloat16, float>},
-                      {scratch_bytes<float, float>, scratch_bytes<double, double>, scratch_bytes<float16, float>,
-                       scratch_bytes<bfloat16, float>},
-                      count_indices,
-                      &binary_kernels,
-                      run_divergence,
+const Kernels kernels{CE_NAME(CE_NAMESPACE),   run, scratch_bytes, count_indices, &binary_kernels, run_divergence,
                       divergence_scratch_bytes};
 
 CE_END

@@ -86,6 +86,12 @@ struct ExpFactor {
         in_bits = splat<V>(factor * 0x1.71547652b82fep0);
         lowest = splat<V>(std::max(ExpConstants<E>::lowest / factor, -most));
     }
+    // A factor for each lane, none of them so small that `lowest` would overflow.
+    ExpFactor(V factor, V rest)
+        : high(factor),
+          low(rest),
+          in_bits(factor * splat<V>(0x1.71547652b82fep0)),
+          lowest(splat<V>(ExpConstants<Element<V>>::lowest) / factor) {}
 };
 
 // exp(f * gap), as `scaled_exp` and `exp` above. The product is never rounded: it is subtracted from a multiple of ln 2

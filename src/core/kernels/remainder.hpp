@@ -34,7 +34,7 @@ struct NamedClasses {
 
 // The classes that a row names, which become -inf in `masked`, a copy of its logits. A class that is named twice is
 // one.
-template <bool scaled, class S>
+template <Mode mode, class S>
 inline NamedClasses named_classes(const Problem& p, std::size_t row, const S* z, S* masked, NamedClass* scratch) {
     const double* const q = static_cast<const double*>(p.probabilities) + row * p.k;
     NamedClasses all{scratch};
@@ -63,7 +63,9 @@ inline NamedClasses named_classes(const Problem& p, std::size_t row, const S* z,
     CompensatedSum sum;
     for (int i = 0; i < all.count; ++i) {
         NamedClass& n = scratch[i];
-        n.e = n.u == all.max ? 1.0 : n.u == -kInf ? 0.0 : exp_below<scaled>(p, splat<f64>(n.u), splat<f64>(all.max))[0];
+        n.e = n.u == all.max ? 1.0
+              : n.u == -kInf ? 0.0
+                             : exp_below<mode != Mode::plain>(p, splat<f64>(n.u), splat<f64>(all.max))[0];
         if (i != likeliest) sum.add(n.e);
     }
     all.exp_sum_without_max = sum.total();
@@ -81,7 +83,7 @@ struct RemainderResult {
 
 CE_INLINE double log1p(double r) { return log1p(splat<f64>(r))[0]; }
 
-template <bool scaled>
+template <Mode mode>
 inline RemainderResult remainder_result(const Problem& p, const NamedClasses& named, const PartialSums& rest,
                                         double mass) {
     const double inverse = p.inverse_temperature, r_rest = rest.exp_sum_without_max.total();
@@ -91,9 +93,8 @@ inline RemainderResult remainder_result(const Problem& p, const NamedClasses& na
     // log P_named - log P_rest; and the sums of both, since exp(-d) would not have all digits.
     const double d = (named.max - rest.max) * inverse + (log_named - log_rest);
     const double sum_of_named =
-        no_named ? 0.0 : decay<scaled>(p, named.max, std::max(named.max, rest.max)) * (1.0 + named.exp_sum_without_max);
-    const double sum_of_rest =
-        no_rest ? 0.0 : decay<scaled>(p, rest.max, std::max(named.max, rest.max)) * (1.0 + r_rest);
+        no_named ? 0.0 : decay<mode>(p, named.max, std::max(named.max, rest.max)) * (1.0 + named.exp_sum_without_max);
+    const double sum_of_rest = no_rest ? 0.0 : decay<mode>(p, rest.max, std::max(named.max, rest.max)) * (1.0 + r_rest);
     const bool named_lead = sum_of_named >= sum_of_rest;
     const double log_sum = log1p(named_lead ? sum_of_rest / sum_of_named : sum_of_named / sum_of_rest);
     const double loss_of_named = named_lead ? log_sum : log_sum - d, loss_of_rest = named_lead ? log_sum + d : log_sum;

@@ -97,17 +97,29 @@ class RowKernel {
                                                 : row_for_exponentials(row);
         PartialSums sums = row_sums_of(z, e, row, target);
         const f64 u_target = capped(p, z_target);
-        const bool target_at_max = u_target[0] == sums.max;
+        bool target_at_max = u_target[0] == sums.max;
+        double gap = sums.max - u_target[0];  // m - u of the target
+        f64 e_target;
+        const f64 highest = splat<f64>(sums.max);
+        if constexpr (mode == Mode::capped) {
+            target_at_max = z_target[0] == sums.max;
+            const CappedExp<f64> of_target = SoftCap<f64>(p, highest)(z_target);
+            gap = -of_target.gap[0];
+            e_target = of_target.e;
+        } else {
+            e_target = exp_below<scaled>(p, u_target, highest);
+        }
         if (shared) {
-            add_target(sums, z, row, std::size_t(target), b, u_target[0]);
+            add_target(sums, z, row, std::size_t(target), b, gap);
         } else if (!dense) {
-            sums.weighted_gap = {b == 0.0 ? 0.0 : b * (sums.max - u_target[0])};
+            sums.weighted_gap = {b == 0.0 ? 0.0 : b * gap};
             (target_at_max ? sums.b_at_max : sums.b_below_max) = {b};
         }
-        const f64 e_target = exp_below<scaled>(p, u_target, splat<f64>(sums.max));
+        RowSums lanes = sums.lanes();
+        if constexpr (mode == Mode::capped) lanes.max = capped(p, lanes.max);
         const double entropy_grad = p.entropy_grad_output != nullptr ? p.entropy_grad_output[row] : 0.0;
         const RowResult result = row_result(
-            p, sums.lanes(),
+            p, lanes,
             {splat<f64>(weight), splat<f64>(sample_weight), splat<f64>(scale), splat<f64>(entropy_grad), e_target});
         write_values(row, result, sums);
         if (arrays.matrix != nullptr) {
@@ -145,10 +157,10 @@ class RowKernel {
         const S* const z = arrays.logits + row * p.classes;
         const double scale = p.gradient_scale * sample_weight * (p.grad_output != nullptr ? p.grad_output[row] : 1.0);
         std::copy(z, z + p.classes, masked_row);
-        const NamedClasses named = named_classes<scaled>(p, row, z, masked_row, named_scratch);
+        const NamedClasses named = named_classes<mode>(p, row, z, masked_row, named_scratch);
         T* const e = arrays.matrix == nullptr ? nullptr : scratch_row;
         const PartialSums sums = row_sums<Coefficients::single>(masked_row, e, row, 0);
-        const RemainderResult result = remainder_result<scaled>(p, named, sums, p.remainder[row]);
+        const RemainderResult result = remainder_result<mode>(p, named, sums, p.remainder[row]);
         if (arrays.matrix != nullptr) {
             const GradientScales scales{scale * result.exp_scale * p.inverse_temperature, 0.0, 0.0, sums.max, false};
             if (!(scales.exp - scales.exp == 0.0)) {
@@ -252,9 +264,10 @@ class RowKernel {
         return double(static_cast<const T*>(p.shared.of_class)[c * p.shared.step]);
     }
 
-    // Adds to the sums of a row, which are those of the shared coefficients, what the target has more, b; and finds the
-    // class of a unique maximum.
-    void add_target(PartialSums& sums, const S* z, std::size_t row, std::size_t target, double b, double u) const {
+    // Adds to the sums of a row, which are those of the shared coefficients, what the target has more, b, and its m -
+    // u; and finds the class of a unique maximum.
+    void add_target(PartialSums& sums, const S* z, std::size_t row, std::size_t target, double b,
+                    double gap_of_target) const {
         const double gap = sums.weighted_gap.total();
         if (!(gap - gap == 0.0)) {
             sums.weighted_gap = {};
@@ -262,7 +275,7 @@ class RowKernel {
                 sums.weighted_gap.add(weighted_gap_in_double(p, block, z + block.first, sums.max));
             });
         } else if (b != 0.0) {
-            sums.weighted_gap.add(b * (sums.max - u));
+            sums.weighted_gap.add(b * gap_of_target);
         }
         sums.b_below_max = {p.shared.sum, p.shared.sum_error};
         sums.b_at_max = {};
@@ -314,13 +327,13 @@ class RowKernel {
                 sums = block_sums<mode, coefficients, false, false, S, T>(p, block, z, nullptr, nullptr);
         });
         PartialSums sums = sums_of_blocks[0];
-        for (std::size_t i = 1; i < blocks; ++i) sums = joined<scaled>(p, sums, sums_of_blocks[i]);
+        for (std::size_t i = 1; i < blocks; ++i) sums = joined<mode>(p, sums, sums_of_blocks[i]);
         return sums;
     }
 
     // What turns an exponential of a block, relative to the block's maximum, into one relative to the row's.
     double decay_of(const Block<T>& block, double max) const {
-        return decay<scaled>(p, sums_of_blocks[block.first / kBlock<T>].max, max);
+        return decay<mode>(p, sums_of_blocks[block.first / kBlock<T>].max, max);
     }
 
     template <Coefficients coefficients>

@@ -7,7 +7,6 @@
 // a difference of two tanh without a cancellation, and its slope from the same exponential.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -22,6 +21,7 @@ template <class V>
 struct CappedExp {
     V e;      // exp((u - m) / temperature), u and m capped
     V slope;  // du/dz
+    V gap;    // u - m
 };
 
 // So many soft caps from zero a capped logit is the cap, to more digits than count. Its slope is given up at twice
@@ -29,6 +29,7 @@ struct CappedExp {
 template <class T>
 constexpr double kSaturated = std::is_same_v<T, float> ? 20.0 : 40.0;
 
+// Of rows whose highest logits are the lanes of h.
 template <class V>
 class SoftCap {
     using T = Element<V>;
@@ -39,35 +40,48 @@ class SoftCap {
     V most_;       // the slope of a logit above this is 0
     V least_gap_;  // D of a gap below this is 0
     ExpFactor<V> two_over_cap_;
-    V b_, b_rest_;        // B
-    V b_error_;           // of b_, relative
-    ExpFactor<V> scale_;  // 2 k B / (1 + B) / temperature
+    V b_, b_rest_, b_error_;  // B, what rounding left out, and that relative to B
+    V scale_;                 // 2 k B / (1 + B)
+    ExpFactor<V> exponent_;   // that, divided by the temperature
 
     template <class U>
     static ExpFactor<U> two_over(double cap) {
         return ExpFactor<U>(2.0 / cap, std::fma(-2.0 / cap, cap, 2.0) / cap);
     }
-    static double bounded(double cap, double highest) {
-        return double(T(std::clamp(highest, -kSaturated<T> * cap, kSaturated<T> * cap)));
+    // x, rounded to T, and what rounding left out.
+    static Exact<V> rounded(const f64 (&x)[kHalves<T>]) {
+        const V value = narrow(x);
+        f64 rest[kHalves<T>];
+        widen(value, rest);
+#pragma GCC unroll 2
+        for (int i = 0; i < kHalves<T>; ++i) rest[i] = x[i] - rest[i];
+        return {value, narrow(rest)};
     }
-    static double b_of(double cap, double bounded) {
-        const f64 e = exp(Exact<f64>{splat<f64>(-std::abs(bounded)), f64{}}, two_over<f64>(cap));
-        return bounded > 0 ? e[0] : 1.0 / e[0];
-    }
-    SoftCap(double cap, double inverse_temperature, double bounded, double b)
-        : highest_(splat<V>(bounded)),
-          most_(splat<V>(2.0 * kSaturated<T> * cap)),
-          least_gap_(splat<V>((ExpConstants<T>::lowest - kShift * 0x1.62e42fefa39efp-1) * cap / 2.0)),
-          two_over_cap_(two_over<V>(cap)),
-          b_(splat<V>(std::ldexp(b, kShift))),
-          b_rest_(splat<V>(std::ldexp(b - double(T(b)), kShift))),
-          b_error_(splat<V>((b - double(T(b))) / b)),
-          scale_(std::ldexp(2.0 * cap * inverse_temperature * (b / (1.0 + b)), kShift)) {}
 
  public:
-    SoftCap(const Problem& p, double highest)
-        : SoftCap(p.options.softcap, p.inverse_temperature, bounded(p.options.softcap, highest),
-                  b_of(p.options.softcap, bounded(p.options.softcap, highest))) {}
+    SoftCap(const Problem& p, V highest) : two_over_cap_(two_over<V>(p.options.softcap)), exponent_(1.0) {
+        const double cap = p.options.softcap;
+        const V most = splat<V>(kSaturated<T> * cap);
+        highest_ = select<V>(highest > most, most, select<V>(highest < -most, -most, highest));
+        most_ = most + most;
+        least_gap_ = splat<V>((ExpConstants<T>::lowest - kShift * 0x1.62e42fefa39efp-1) * cap / 2.0);
+        const ExpFactor<f64> factor = two_over<f64>(cap);
+        const double shift = std::ldexp(1.0, kShift);
+        f64 h[kHalves<T>], b[kHalves<T>], scale[kHalves<T>], exponent[kHalves<T>];
+        widen(highest_, h);
+#pragma GCC unroll 2
+        for (int i = 0; i < kHalves<T>; ++i) {
+            const f64 e = exp(Exact<f64>{select<f64>(h[i] > 0, -h[i], h[i]), f64{}}, factor);
+            const f64 unshifted = select<f64>(h[i] > 0, e, 1.0 / e);
+            b[i] = shift * unshifted;
+            scale[i] = 2.0 * cap * (b[i] / (1.0 + unshifted));
+            exponent[i] = scale[i] * p.inverse_temperature;
+        }
+        const Exact<V> rounded_b = rounded(b), rounded_exponent = rounded(exponent);
+        b_ = rounded_b.value, b_rest_ = rounded_b.error, b_error_ = b_rest_ / b_;
+        scale_ = narrow(scale);
+        exponent_ = ExpFactor<V>(rounded_exponent.value, rounded_exponent.error);
+    }
 
     // Of logits z, none of which is above the highest.
     CE_INLINE CappedExp<V> operator()(V z) const {
@@ -88,10 +102,12 @@ class SoftCap {
         const V quotient = d_minus_1 * inverse;
         // What rounding left out: of a difference of 60, half an ULP is a digit of the exponential.
         const V rest = fma(-quotient, sum.value, d_minus_1) + fma(-quotient, sum_error, d_minus_1_error);
-        const V e = exp(Exact<V>{quotient, rest * inverse}, scale_);
+        const Exact<V> exact{quotient, rest * inverse};
         const V slope = T(4) * (d * inverse) * (b_ * inverse);
         const V slope_error = fma(sum_error * inverse, splat<V>(-2.0), b_error_);
-        return {select<V>(z == splat<V>(-kInf), V{}, e), select<V>(beyond, V{}, fma(slope, slope_error, slope))};
+        const auto none = z == splat<V>(-kInf);  // stays what it is
+        return {select<V>(none, V{}, exp(exact, exponent_)), select<V>(beyond, V{}, fma(slope, slope_error, slope)),
+                select<V>(none, z, (exact.value + exact.error) * scale_)};
     }
 };
 

@@ -61,12 +61,13 @@ struct TileScratch {
 };
 
 // A tile of logits of storage S, computed in T. Its logits are read, and what it writes is written, as type E.
-template <class S_, class T_, class E_, Mode mode>
+template <class S_, class T_, class E_, Mode mode_>
 struct Tile {
     using S = S_;
     using T = T_;
     using E = E_;
     using V = Vector<T>;
+    static constexpr Mode mode = mode_;
     static constexpr bool scaled = mode != Mode::plain, general = mode == Mode::general;
     static constexpr int kRows = kLanes<T>;
     static constexpr std::int64_t kSkipped = -1;  // the target of a row that does not count
@@ -81,7 +82,7 @@ struct Tile {
     TileView<E> matrix, diagonal;
     TileView<const S> next_logits, next_matrix;  // what the next tile will touch, fetched meanwhile
 
-    T (*const u)[kRows], (*const e)[kRows];  // (capped) logits, and exp(u - m)
+    T (*const u)[kRows], (*const e)[kRows];  // as `ordered_logit`, and what is kept of exp(u - m)
     T (*const b)[kRows];                     // coefficients, if the targets are dense
     double (*const slope)[kRows];            // du/dz, if general
 

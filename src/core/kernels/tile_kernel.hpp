@@ -110,6 +110,8 @@ inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename So
     const auto compute = [&](auto kind) {
         compute_rows<decltype(kind)::value, chunked>(p, tile, total, place, read_coefficients, finished, flush);
     };
+    if constexpr (SomeTile::mode == Mode::capped)
+        return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());
     switch (coefficients_of(p)) {
         case TileCoefficients::single:
             return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());

@@ -4,6 +4,7 @@
 #include "../problem.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
+#include "softcap.hpp"
 #include "storage.hpp"
 #include "tile.hpp"
 
@@ -19,16 +20,17 @@ CE_INLINE f64 entropy_gradient(const Problem& p, const SomeTile& tile, int at, f
     return select<f64>(e != 0, load<f64>(tile.entropy_scale + at) * e * gap, f64{});
 }
 
-// Of the rows in one vector of float64: the sums over their classes. b: the coefficient of a target apart.
+// Of the rows in one vector of float64: the sums over their classes. b, gap: the coefficient of a target apart, and its
+// m - u.
 template <TileCoefficients kind, class SomeTile>
-CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b, f64 u, f64 m, f64 ties) {
+CE_INLINE RowSums row_sums(const Problem& p, const SomeTile& tile, int at, f64 b, f64 u, f64 m, f64 gap, f64 ties) {
     RowSums sums{m, load<f64>(tile.exp_sum + at), f64{}, f64{}, f64{}, load<f64>(tile.exp_gap + at)};
     if constexpr (kind == TileCoefficients::dense) {
         sums.weighted_gap = load<f64>(tile.weighted_gap + at);
         sums.b_below_max = load<f64>(tile.b_below_max + at);
         sums.b_at_max = load<f64>(tile.b_at_max + at);
     } else {
-        sums.weighted_gap = select<f64>(b == 0, f64{}, b * (m - u));
+        sums.weighted_gap = select<f64>(b == 0, f64{}, b * gap);
         sums.b_below_max = select<f64>(u == m, f64{}, b);
         sums.b_at_max = select<f64>(u == m, b, f64{});
     }
@@ -64,15 +66,23 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     const auto counted = load_integers(tile.target + at) >= 0;
     const f64 nan = splat<f64>(kNaN);
     const f64 m = load_as<double>(tile.max + at), ties = load_as<double>(tile.ties + at);
-    const f64 weight = load<f64>(tile.weight + at), u = load_as<double>(tile.u_target + at),
-              e_target = load_as<double>(tile.e_target + at);
+    const f64 weight = load<f64>(tile.weight + at), u = load_as<double>(tile.u_target + at);
+    f64 e_target = load_as<double>(tile.e_target + at), gap = m - u, slope = splat<f64>(1.0);
+    if constexpr (SomeTile::mode == Mode::capped) {
+        const CappedExp<f64> of_target = SoftCap<f64>(p, m)(u);
+        e_target = of_target.e, gap = -of_target.gap, slope = capped_slope(p, u);
+    } else if constexpr (SomeTile::general && kind != TileCoefficients::dense) {
+        slope = load<f64>(tile.slope_target + at);
+    }
     f64 b = p.indices == nullptr && p.has_targets() ? f64{} : weight;  // of a target apart, beside what classes share
     if constexpr (kind == TileCoefficients::shared) b = splat<f64>(1.0 - p.options.label_smoothing);
     // Of plain rows the compiler leaves out what the other options would take.
     const Options options = plain ? Options{} : p.options;
     const double inverse_tau = plain && !SomeTile::scaled ? 1.0 : p.inverse_temperature;
+    RowSums sums = row_sums<kind>(p, tile, at, b, u, m, gap, ties);
+    if constexpr (SomeTile::mode == Mode::capped) sums.max = capped(p, m);
     const RowResult result =
-        row_result(options, inverse_tau, row_sums<kind>(p, tile, at, b, u, m, ties),
+        row_result(options, inverse_tau, sums,
                    {weight, load<f64>(tile.sample_weight + at), load<f64>(tile.gradient_scale + at),
                     plain ? f64{} : load<f64>(tile.entropy_grad + at), e_target},
                    {load<f64>(tile.max_probability + at), load<f64>(tile.lse_minus_max + at)});
@@ -105,7 +115,7 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
         f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
         if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
-        if constexpr (SomeTile::general) g *= load<f64>(tile.slope_target + at);
+        if constexpr (SomeTile::general || SomeTile::mode == Mode::capped) g *= slope;
         g = select<f64>(exp_scale == exp_scale, g, masked_value);
         if constexpr (SomeTile::general) store(tile.gradient_at_target + at, g);
         store_as(tile.written_at_target + at, g);

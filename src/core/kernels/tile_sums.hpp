@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "../problem.hpp"
+#include "exponential.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
 #include "storage.hpp"
@@ -34,7 +35,7 @@ CE_INLINE void read_logits(const Problem& p, SomeTile& tile) {
     for (int c = 0; c < tile.count; ++c, logits += tile.logits.stride, to += SomeTile::kRows) {
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; ++i) {
-            const V z = load_as<T>(logits + i * kWidth<T>), u = capped(p, z);
+            const V z = load_as<T>(logits + i * kWidth<T>), u = ordered_logit<SomeTile::mode>(p, z);
             if constexpr (SomeTile::general) store(tile.slope[c] + i * kWidth<T>, capped_slope(p, z));
             store(to + i * kWidth<T>, u);
             m[i] = highest(u, m[i]);
@@ -49,8 +50,9 @@ template <class SomeTile>
 inline void compute_exponentials(const Problem& p, SomeTile& tile, int lane) {
     using V = typename SomeTile::V;
     const V m = load<V>(tile.max + lane);
+    const auto factor = exponent_factor<SomeTile::mode>(p, m);
     for (int c = 0; c < tile.count; ++c)
-        store(tile.e[c] + lane, exp_below<SomeTile::scaled>(p, load<V>(tile.u[c] + lane), m));
+        store(tile.e[c] + lane, exponential(load<V>(tile.u[c] + lane), m, factor).kept);
 }
 
 // u and du/dz of the rows' targets that the tile holds.
@@ -102,7 +104,7 @@ CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
     constexpr bool dense = kind == TileCoefficients::dense, gaps = kind != TileCoefficients::single;
     const V m = load<V>(tile.max + lane);
     RunningTileSums<T> sums = running;
-    const auto factor = temperature_factor<SomeTile::scaled, V>(p);
+    const auto factor = exponent_factor<SomeTile::mode>(p, m);
     Ahead<SomeTile> ahead(tile, lane);
     // Where the next four classes lie: a store might change what the tile holds, which would be read again each time.
     const T *logits = tile.u[0] + lane, *coefficients = dense ? tile.b[0] + lane : nullptr;
@@ -117,9 +119,9 @@ CE_INLINE void add_up(const Problem& p, const SomeTile& tile, int lane,
             ahead.fetch_a_class();
             const auto is_below = u != m;
             sums.count_below = count_lanes<V>(is_below, sums.count_below);
-            const V exponential = exp_below(u, m, factor);
-            store(exponentials + at, exponential);
-            e[j] = select<V>(is_below, exponential, V{});
+            const Exponential<V> found = exponential(u, m, factor);
+            store(exponentials + at, found.kept);
+            e[j] = select<V>(is_below, found.e, V{});
             if constexpr (gaps) gap[j] = m - u;
             if constexpr (dense) {
                 const V b = load<V>(coefficients + at);
@@ -176,8 +178,9 @@ CE_INLINE void store_sums(const Problem& p, SomeTile& tile, int lane,
     f64 wide_ties[kHalves<T>];
     widen(ties, wide_ties);
     store(tile.ties + lane, ties);
-    if constexpr (kind != TileCoefficients::dense)
-        store(tile.e_target + lane, exp_below<SomeTile::scaled>(p, load<V>(tile.u_target + lane), m));
+    if constexpr (kind != TileCoefficients::dense && SomeTile::mode != Mode::capped)
+        store(tile.e_target + lane,
+              exponential(load<V>(tile.u_target + lane), m, exponent_factor<SomeTile::mode>(p, m)).e);
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves<T>; ++h) {
         const int at = lane + h * kWidth<double>;
