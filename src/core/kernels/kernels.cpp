@@ -23,12 +23,13 @@ CE_INLINE bool visit_tiles(const Problem& problem, Scratch& scratch, const Visit
         return false;
     return true;
 }
-// A soft cap is computed in float64.
+// A soft cap is computed in float64, and so is a temperature with more classes than a tile holds.
 template <class S, class T, class Visit>
 CE_INLINE bool visit_tiles(Mode mode, const Problem& problem, Scratch& scratch, const Visit& visit) {
     if (mode == Mode::plain) return visit_tiles<S, T, Mode::plain>(problem, scratch, visit);
     if constexpr (kFused)
-        if (mode == Mode::scaled) return visit_tiles<S, T, Mode::scaled>(problem, scratch, visit);
+        if (mode == Mode::scaled && problem.classes <= kMostClasses)
+            return visit_tiles<S, T, Mode::scaled>(problem, scratch, visit);
     return visit_tiles<S, double, Mode::general>(problem, scratch, visit);
 }
 

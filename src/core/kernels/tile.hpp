@@ -28,13 +28,17 @@ constexpr std::size_t kMostClasses = 32768, kClassesOfChunk = 512;
 // gives them; or one for each class, in tile.b.
 enum class TileCoefficients { single, shared, dense };
 
+// Tiles of a chunk of the classes, and those of float64 for the sake of an option, do without `shared`.
+template <bool general>
 inline TileCoefficients coefficients_of(const Problem& p) {
     if (!p.dense()) return TileCoefficients::single;
-    return p.indices != nullptr && p.class_weight == nullptr ? TileCoefficients::shared : TileCoefficients::dense;
+    const bool shared = p.indices != nullptr && p.class_weight == nullptr;
+    return shared && !general && p.classes <= kMostClasses ? TileCoefficients::shared : TileCoefficients::dense;
 }
 // Whether each row has a target of its own, whose gradient is written apart.
+template <bool general>
 inline bool has_targets_apart(const Problem& p) {
-    return p.indices != nullptr && coefficients_of(p) != TileCoefficients::dense;
+    return p.indices != nullptr && coefficients_of<general>(p) != TileCoefficients::dense;
 }
 
 // Classes x rows in memory: rows of a class next to each other, the classes `stride` apart.
@@ -56,7 +60,7 @@ struct TileScratch {
         : capacity(p.classes <= kMostClasses ? p.classes : kClassesOfChunk),
           u(scratch.take<T[kLanes<T>]>(capacity)),
           e(scratch.take<T[kLanes<T>]>(capacity)),
-          b(scratch.take<T[kLanes<T>]>(coefficients_of(p) == TileCoefficients::dense ? capacity : 0)),
+          b(scratch.take<T[kLanes<T>]>(coefficients_of<general>(p) == TileCoefficients::dense ? capacity : 0)),
           slope(scratch.take<double[kLanes<T>]>(general ? capacity : 0)) {}
 };
 

@@ -110,14 +110,13 @@ inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename So
     const auto compute = [&](auto kind) {
         compute_rows<decltype(kind)::value, chunked>(p, tile, total, place, read_coefficients, finished, flush);
     };
-    switch (coefficients_of(p)) {
-        case TileCoefficients::single:
-            return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());
-        case TileCoefficients::shared:
+    const TileCoefficients kind = coefficients_of<SomeTile::general>(p);
+    if (kind == TileCoefficients::single)
+        return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());
+    if constexpr (!chunked && !SomeTile::general)
+        if (kind == TileCoefficients::shared)
             return compute(std::integral_constant<TileCoefficients, TileCoefficients::shared>());
-        case TileCoefficients::dense:
-            return compute(std::integral_constant<TileCoefficients, TileCoefficients::dense>());
-    }
+    compute(std::integral_constant<TileCoefficients, TileCoefficients::dense>());
 }
 
 // Writes the values of `count` rows from `first` on.
