@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +28,17 @@ from run import machine
 
 import crossentropy as ce
 
-KIND = r"\(\S*::TileCoefficients\)"  # before a number: how the compiler's names spell one
+# Before a number, how the names of functions spell one.
+MODE, COEFFICIENTS, TILE = (rf"\(\S*::{name}\)" for name in ("Mode", "Coefficients", "TileCoefficients"))
 Calls = Callable[[int], Callable[[], object]]  # from a number of rows to a call
 
 
 class Kernel(NamedTuple):
-    """A kernel: the file and the names of its functions, the bytes of an element it computes, and its calls."""
+    """A kernel: its file, patterns of the functions that add up and that write, bytes of an element, and its calls."""
 
     source: str
-    pattern: str
+    adds: str
+    writes: str
     element: int
     classes: int
     calls: Calls
@@ -91,35 +94,40 @@ def other(function: Callable[..., object]) -> Calls:
     return call
 
 
+def of_rows(types: str, coefficients: int) -> tuple[str, str]:
+    """Patterns of a row kernel: of its sums and of what writes its gradient."""
+    return (
+        rf"block_sums<{MODE}0, {COEFFICIENTS}{coefficients}, true, false, {types}>",
+        rf"RowKernel<{types}, {MODE}0>::write_gradient<{COEFFICIENTS}{coefficients}>"
+        rf"|write_difference<{COEFFICIENTS}{coefficients}, {types}>",
+    )
+
+
+def of_tiles(layout: str, coefficients: int) -> tuple[str, str]:
+    """The same of rows side by side: one function does it all."""
+    pattern = rf"compute_rows<{TILE}{coefficients}, false, .*{layout}Kernel<float, float, {MODE}0>"
+    return pattern, pattern
+
+
+HALF = r"\S*Half<{}>, float"
+BFLOAT16, FLOAT16 = HALF.format("8, 7"), HALF.format("5, 10")
 KERNELS = {
-    "1000 classes, float32": Kernel(
-        "kernels", r"RowKernel<float, float.*row_sums<false>", 4, 1000, loss(np.float32, 1000)
-    ),
-    "1000 classes, bfloat16": Kernel(
-        "kernels", r"RowKernel<.*Half<8, 7>, float.*row_sums<false>", 4, 1000, loss(ml_dtypes.bfloat16, 1000)
-    ),
-    "1000 classes, float16": Kernel(
-        "kernels", r"RowKernel<.*Half<5, 10>, float.*row_sums<false>", 4, 1000, loss(np.float16, 1000)
-    ),
-    "1000 classes, float64": Kernel(
-        "kernels", r"RowKernel<double, double.*row_sums<false>", 8, 1000, loss(float, 1000)
-    ),
+    "1000 classes, float32": Kernel("kernels", *of_rows("float, float", 0), 4, 1000, loss(np.float32, 1000)),
+    "1000 classes, bfloat16": Kernel("kernels", *of_rows(BFLOAT16, 0), 4, 1000, loss(ml_dtypes.bfloat16, 1000)),
+    "1000 classes, float16": Kernel("kernels", *of_rows(FLOAT16, 0), 4, 1000, loss(np.float16, 1000)),
+    "1000 classes, float64": Kernel("kernels", *of_rows("double, double", 0), 8, 1000, loss(np.float64, 1000)),
     "1000 classes, probabilities": Kernel(
-        "kernels", r"RowKernel<float, float.*row_sums<true>", 4, 1000, loss(np.float32, 1000, dense=True)
+        "kernels", *of_rows("float, float", 2), 4, 1000, loss(np.float32, 1000, dense=True)
     ),
-    "10 classes": Kernel("kernels", rf"compute_rows<{KIND}0.*ColumnKernel<float, float", 4, 10, loss(np.float32, 10)),
+    "10 classes": Kernel("kernels", *of_tiles("Column", 0), 4, 10, loss(np.float32, 10)),
     "10 classes, label smoothing": Kernel(
-        "kernels", rf"compute_rows<{KIND}1.*ColumnKernel<float, float", 4, 10, loss(np.float32, 10, label_smoothing=0.1)
+        "kernels", *of_tiles("Column", 1), 4, 10, loss(np.float32, 10, label_smoothing=0.1)
     ),
-    "10 classes, probabilities": Kernel(
-        "kernels", rf"compute_rows<{KIND}2.*ColumnKernel<float, float", 4, 10, loss(np.float32, 10, dense=True)
-    ),
-    "21 classes strided": Kernel(
-        "kernels", rf"compute_rows<{KIND}0, false.*StridedKernel<float, float", 4, 21, loss(np.float32, 21, axis=0)
-    ),
-    "softmax, 1000 classes": Kernel("kernels", r"RowKernel<float, float.*row_sums<false>", 4, 1000, other(ce.softmax)),
-    "binary": Kernel("binary", r"float, float", 4, 1000, other(ce.binary_cross_entropy_with_grad)),
-    "divergence": Kernel("divergence", r"float, float", 4, 1000, other(ce.kl_divergence)),
+    "10 classes, probabilities": Kernel("kernels", *of_tiles("Column", 2), 4, 10, loss(np.float32, 10, dense=True)),
+    "21 classes, strided": Kernel("kernels", *of_tiles("Strided", 0), 4, 21, loss(np.float32, 21, axis=0)),
+    "softmax, 1000 classes": Kernel("kernels", *of_rows("float, float", 0), 4, 1000, other(ce.softmax)),
+    "binary": Kernel("binary", "plain_elements<true>", "", 4, 1000, other(ce.binary_cross_entropy_with_grad)),
+    "divergence": Kernel("divergence", "store_exponentials<float>", "", 4, 1000, other(ce.kl_divergence)),
 }
 
 
@@ -165,39 +173,62 @@ def innermost(code: list[tuple[int, str]]) -> Iterator[list[str]]:
             yield [line for address, line in code if begin <= address <= end]
 
 
-def exponentials(loop: list[str], element: int) -> int:
-    """How many vectors of them a loop computes."""
-    shift = r"vpslld\s+\$0x17," if element == 4 else r"vpsllq\s+\$0x34,"
-    return sum(bool(re.match(shift, line)) for line in loop)
+def matching(pattern: str, loop: list[str]) -> int:
+    return sum(bool(re.match(pattern, line)) for line in loop)
 
 
-def counted(loop: list[str], kernel: Kernel, vector: int) -> Loop:
+def counted(loop: list[str], vectors: float) -> Loop:
+    """What a loop over so many vectors of 512 bits takes for one."""
     kinds: Counter[str] = Counter()
     for line in loop:
         name, _, operands = line.partition(" ")
         memory = "(" in operands and not name.startswith(("lea", "prefetch", "nop"))
-        store = memory and operands.rstrip().endswith(")") and name.startswith(("vmov", "mov", "vextract"))
-        plain_move = bool(re.match(r"vmov(u|a|dq)", name))
+        store = memory and operands.endswith(")") and name.startswith(("vmov", "mov", "vextract", "vcvtps2ph"))
+        moves = re.match(r"vmov(u|a|dq)|vbroadcast", name)
         kinds["loads"] += memory and not store
         kinds["stores"] += store
         kinds["multiplications"] += bool(re.match(r"v(fn?m|mul|div)", name))
         kinds["additions"] += bool(re.match(r"v(add|sub)p", name))
-        kinds["vectors"] += name.startswith(("v", "k")) and not plain_move and not (memory and "broadcast" in name)
-    vectors = exponentials(loop, kernel.element) * vector / 64
+        kinds["vectors"] += name.startswith(("v", "k")) and not moves and not store
     names = ("multiplications", "additions", "vectors", "loads", "stores")
     return Loop(len(loop) / vectors, *(kinds[name] / vectors for name in names))
 
 
-def hottest(kernel: Kernel, instruction_set: str, build: Path) -> list[str]:
-    (path,) = build.rglob(f"kernels_{instruction_set}.dir/kernels/{kernel.source}.cpp.o")
-    found = subprocess.run(["objdump", "-dC", "--no-show-raw-insn", path], capture_output=True, text=True, check=True)
-    loops = [
-        loop for name, code in functions(found.stdout) if re.search(kernel.pattern, name) for loop in innermost(code)
+def passes(kernel: Kernel, cpu: Cpu, loops: dict[str, list[list[str]]]) -> Iterator[tuple[str, Loop]]:
+    """The loops over all classes: for the maximum, for the sums of exponentials, and for what is written."""
+    shift = r"vpslld\s+\$0x17," if kernel.element == 4 else r"vpsllq\s+\$0x34,"
+    store, wide = r"(vmov\w+|vcvtps2ph)\s+(\$\w+,)?%[xyz]mm\d+,.*\)$", cpu.vector / 64
+    adds = loops[kernel.adds]
+    most = max(adds, key=lambda loop: (matching(shift, loop), -len(loop)), default=[])
+    if not matching(shift, most):
+        raise SystemExit(f"no loop with exponentials in a function that matches {kernel.adds}")
+    yield "exponentials", counted(most, matching(shift, most) * wide)
+    if not kernel.writes:
+        return
+    for half, maximum in ((2, r"vpmaxsw"), (1, r"vmaxp")):  # of 16 bits twice as many at a time
+        found = [loop for loop in adds if matching(maximum, loop) and not matching(shift, loop)]
+        if found:
+            most = max(found, key=lambda loop: matching(maximum, loop))
+            yield "maximum", counted(most, matching(maximum, most) * wide * half)
+            break
+    plain = [
+        loop
+        for loop in loops[kernel.writes]
+        if matching(store, loop) and matching(r"v(fn?m|mul)", loop) >= matching(store, loop)
+        if not matching(shift, loop) and not matching(r"vmaxp|vpmaxsw|call|vdiv", loop)
     ]
-    most = max(loops, key=lambda loop: exponentials(loop, kernel.element), default=[])
-    if not exponentials(most, kernel.element):
-        raise SystemExit(f"{path}: no loop with exponentials in a function that matches {kernel.pattern}")
-    return most
+    least = min(plain, key=lambda loop: len(loop) / matching(store, loop))
+    yield "output", counted(least, matching(store, least) * wide)
+
+
+def loops_of(pattern: str, path: Path) -> list[list[str]]:
+    return [loop for name, code in disassembled(path) if re.search(pattern, name) for loop in innermost(code)]
+
+
+@cache
+def disassembled(path: Path) -> list[tuple[str, list[tuple[int, str]]]]:
+    found = subprocess.run(["objdump", "-dC", "--no-show-raw-insn", path], capture_output=True, text=True, check=True)
+    return list(functions(found.stdout))
 
 
 def clock() -> float:
@@ -237,13 +268,23 @@ def main() -> None:
     for name, kernel in KERNELS.items():
         found: dict[str, object] = {}
         for cpu_name, cpu in CPUS.items():
-            loop = counted(hottest(kernel, cpu.instruction_set, build), kernel, cpu.vector)
-            cycles, by = loop.cycles(cpu)
-            found[cpu_name] = {**loop._asdict(), "cycles": cycles, "by": by}
+            (path,) = build.rglob(f"kernels_{cpu.instruction_set}.dir/kernels/{kernel.source}.cpp.o")
+            loops = {pattern: loops_of(pattern, path) for pattern in (kernel.adds, kernel.writes) if pattern}
+            bounds = {what: (loop, *loop.cycles(cpu)) for what, loop in passes(kernel, cpu, loops)}
+            found[cpu_name] = {
+                "cycles": sum(cycles for _, cycles, _ in bounds.values()),
+                "bound by": bounds["exponentials"][2],
+                **{what: loop.instructions for what, (loop, _, _) in bounds.items()},
+                **{
+                    what: getattr(bounds["exponentials"][0], what)
+                    for what in ("multiplications", "additions", "vectors")
+                },
+            }
         found["reached"] = {"cycles": nanoseconds(kernel) * gigahertz}
         kernels[name] = found
-        print(name, {cpu: f"{at['cycles']:.1f}" for cpu, at in found.items()})
-    figures = {"kernels": kernels, "gigahertz": gigahertz, "machine": machine({"numpy": np.__version__})}
+        print(name, found)
+    cpus = {name: {key: value for key, value in cpu._asdict().items() if key != "vector"} for name, cpu in CPUS.items()}
+    figures = {"kernels": kernels, "cpus": cpus, "gigahertz": gigahertz, "machine": machine({"numpy": np.__version__})}
     print(f"wrote {write('bounds', figures)}")
 
 

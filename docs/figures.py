@@ -144,6 +144,38 @@ def largest_error() -> float:
     )
 
 
+def loops() -> str:
+    """Instructions of each kernel's loops, for each instruction set."""
+    parts = ("multiplications", "additions", "vectors")
+    rows = []
+    for name, found in RESULTS["bounds"]["kernels"].items():
+        for cpu_name, instruction_set in (("Zen 3", "AVX2"), ("Zen 4", "AVX-512")):
+            loop = found[cpu_name]
+            counts = (loop.get(part) for part in ("maximum", "exponentials", "output", *parts))
+            rows.append([name, instruction_set, *("–" if count is None else digits(count) for count in counts)])
+    header = ["", "", "maximum", "exponentials", "output", "multiplications", "additions", "vector instructions"]
+    return table(header, rows, left=2)
+
+
+def cycles() -> str:
+    """Bounds on each CPU, and what is reached."""
+    kernels = RESULTS["bounds"]["kernels"]
+    names = list(RESULTS["bounds"]["cpus"])
+    rows = []
+    for name, found in kernels.items():
+        bounds = (f"{digits(found[cpu]['cycles'])} ({found[cpu]['bound by']})" for cpu in names)
+        rows.append([name, *bounds, digits(found["reached"]["cycles"])])
+    return table(["", *names, "reached"], rows)
+
+
+def cpus() -> str:
+    """What each CPU starts in a cycle."""
+    found = RESULTS["bounds"]["cpus"]
+    what = [name for name in next(iter(found.values())) if name != "instruction_set"]
+    rows = ([name, *(digits(cpu[key]) for key in what)] for name, cpu in found.items())
+    return table(["", *what], rows)
+
+
 def _sizes(regime: str) -> tuple[int, int]:
     """Rows and classes."""
     rows, classes = map(int, regime.split(" x "))

@@ -80,7 +80,8 @@ class ColumnKernel {
                 };
                 S* const matrix = arrays.matrix + offset;
                 write(all.e, matrix);
-                if (has_targets_apart(p)) write_at_targets<false>(all, count, matrix, p.classes, 1);
+                if (has_targets_apart<mode == Mode::general>(p))
+                    write_at_targets<false>(all, count, matrix, p.classes, 1);
                 if (arrays.diagonal != nullptr) write(columns_of_diagonal, arrays.diagonal + offset);
             };
             compute_tile<false>(p, tile, total, nothing, read, finished, flush);

@@ -66,7 +66,7 @@ class StridedKernel {
             };
             const bool chunked = tile_scratch.capacity != p.classes;
             const auto flush = [&](const StridedTile& classes) {
-                if (has_targets_apart(p)) {
+                if (has_targets_apart<mode == Mode::general>(p)) {
                     const TileView<S>& to = classes.matrix;
                     chunked ? write_at_targets<true>(classes, rows, to.data, 1, to.stride)
                             : write_at_targets<false>(classes, rows, to.data, 1, to.stride);
@@ -76,8 +76,12 @@ class StridedKernel {
                 if (arrays.diagonal != nullptr) unstage(classes, first, rows, staged_diagonal, arrays.diagonal);
             };
             const auto finished = [&](const StridedTile& all) { write_values(p, arrays, all, first, rows); };
-            chunked ? compute_tile<true>(p, tile, total, place, coefficients, finished, flush)
-                    : compute_tile<false>(p, tile, total, place, coefficients, finished, flush);
+            if constexpr (mode == Mode::plain || mode == Mode::general)  // the others are for tiles of all classes
+                if (chunked) {
+                    compute_tile<true>(p, tile, total, place, coefficients, finished, flush);
+                    continue;
+                }
+            compute_tile<false>(p, tile, total, place, coefficients, finished, flush);
         }
         outcome.loss = total.fold();
     }

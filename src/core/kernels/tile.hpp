@@ -20,21 +20,21 @@
 
 CE_BEGIN
 
-// Up to so many classes a tile holds all of them, so that they are read from memory once. Of more it holds so few that
-// three looks at them cost no more (measured). A multiple of four, since four are added up together.
-constexpr std::size_t kMostClasses = 32768, kClassesOfChunk = 512;
-
 // The coefficients b of a row: of one class (or none); of one, and a number that all classes share, as label smoothing
 // gives them; or one for each class, in tile.b.
 enum class TileCoefficients { single, shared, dense };
 
+// Tiles of a chunk of the classes, and those of float64 for the sake of an option, do without `shared`.
+template <bool general>
 inline TileCoefficients coefficients_of(const Problem& p) {
     if (!p.dense()) return TileCoefficients::single;
-    return p.indices != nullptr && p.class_weight == nullptr ? TileCoefficients::shared : TileCoefficients::dense;
+    const bool shared = p.indices != nullptr && p.class_weight == nullptr;
+    return shared && !general && p.classes <= kMostClasses ? TileCoefficients::shared : TileCoefficients::dense;
 }
 // Whether each row has a target of its own, whose gradient is written apart.
+template <bool general>
 inline bool has_targets_apart(const Problem& p) {
-    return p.indices != nullptr && coefficients_of(p) != TileCoefficients::dense;
+    return p.indices != nullptr && coefficients_of<general>(p) != TileCoefficients::dense;
 }
 
 // Classes x rows in memory: rows of a class next to each other, the classes `stride` apart.
@@ -56,7 +56,7 @@ struct TileScratch {
         : capacity(p.classes <= kMostClasses ? p.classes : kClassesOfChunk),
           u(scratch.take<T[kLanes<T>]>(capacity)),
           e(scratch.take<T[kLanes<T>]>(capacity)),
-          b(scratch.take<T[kLanes<T>]>(coefficients_of(p) == TileCoefficients::dense ? capacity : 0)),
+          b(scratch.take<T[kLanes<T>]>(coefficients_of<general>(p) == TileCoefficients::dense ? capacity : 0)),
           slope(scratch.take<double[kLanes<T>]>(general ? capacity : 0)) {}
 };
 

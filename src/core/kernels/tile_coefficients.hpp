@@ -11,18 +11,19 @@
 
 CE_BEGIN
 
-// Of class indices with class weights, smoothed: each class has the coefficient that it has off the target, but for the
+// Of class indices, smoothed: each class has the coefficient that it has off the target, but for the
 // target.
 template <class SomeTile>
 inline void smoothed_targets(const Problem& p, SomeTile& tile,
                              const CoefficientFormula<typename SomeTile::T>& formula) {
     using T = typename SomeTile::T;
+    const auto weight = [&](std::size_t c) { return formula.weighted ? p.class_weight[c] : 1.0; };
     for (int c = 0; c < tile.count; ++c)
-        std::fill(tile.b[c], tile.b[c] + SomeTile::kRows, formula(T(0), p.class_weight[tile.first + std::size_t(c)]));
+        std::fill(tile.b[c], tile.b[c] + SomeTile::kRows, formula(T(0), weight(tile.first + std::size_t(c))));
     const T share = T(formula.target_share);
     for (int row = 0; row < SomeTile::kRows; ++row) {
         const std::size_t target = std::size_t(tile.some_class[row]), c = target - tile.first;
-        if (c < std::size_t(tile.count)) tile.b[c][row] = formula(share, p.class_weight[target]);
+        if (c < std::size_t(tile.count)) tile.b[c][row] = formula(share, weight(target));
     }
 }
 

@@ -110,15 +110,14 @@ inline void compute_tile(const Problem& p, SomeTile& tile, TotalLoss<typename So
     const auto compute = [&](auto kind) {
         compute_rows<decltype(kind)::value, chunked>(p, tile, total, place, read_coefficients, finished, flush);
     };
-    if constexpr (SomeTile::mode == Mode::capped)
+    const TileCoefficients kind = coefficients_of<SomeTile::general>(p);
+    if (SomeTile::mode == Mode::capped || kind == TileCoefficients::single)
         return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());
-    switch (coefficients_of(p)) {
-        case TileCoefficients::single:
-            return compute(std::integral_constant<TileCoefficients, TileCoefficients::single>());
-        case TileCoefficients::shared:
-            return compute(std::integral_constant<TileCoefficients, TileCoefficients::shared>());
-        case TileCoefficients::dense:
-            return compute(std::integral_constant<TileCoefficients, TileCoefficients::dense>());
+    if constexpr (SomeTile::mode != Mode::capped) {
+        if constexpr (!chunked && !SomeTile::general)
+            if (kind == TileCoefficients::shared)
+                return compute(std::integral_constant<TileCoefficients, TileCoefficients::shared>());
+        compute(std::integral_constant<TileCoefficients, TileCoefficients::dense>());
     }
 }
 
