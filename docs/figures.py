@@ -133,6 +133,23 @@ def errors() -> str:
     return "\n\n".join(f"**{', '.join(names)}**\n\n{lines}" for lines, names in sets.items())
 
 
+def option_errors() -> str:
+    """A table of the largest errors with options, of any instruction set."""
+    of_sets = list(RESULTS["accuracy"]["errors with options"].values())
+    rows = []
+    for option, dtypes in of_sets[0].items():
+        for dtype, layouts in dtypes.items():
+            cells = [
+                f"{max(found[option][dtype][layout][column][0] for found in of_sets):.2f}"
+                for layout, columns in layouts.items()
+                for column in columns
+            ]
+            rows.append([option, dtype, *cells])
+    layouts = next(iter(next(iter(of_sets[0].values())).values()))
+    header = [f"{layout}: {column}" for layout, columns in layouts.items() for column in columns]
+    return table(["option", "dtype", *header], rows, left=2)
+
+
 def largest_error() -> float:
     """Of every function, dtype, layout and instruction set, in ULP."""
     return max(
