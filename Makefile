@@ -111,8 +111,9 @@ test-torch: .venv/with-test-torch
 	$(BIN)/python -m pytest $(filter-out tests/conformance%,$(TORCH_TESTS))
 	$(BIN)/python -m pytest tests/conformance/test_torch.py
 
+# They take most of their time in compilers: the short run leaves LLVM's optimizations out.
 test-jax: .venv/with-test-jax
-	$(BIN)/python -m pytest $(if $(SHORT),-m 'not slow') $(JAX_TESTS)
+	$(if $(SHORT),JAX_DISABLE_MOST_OPTIMIZATIONS=1) $(BIN)/python -m pytest $(if $(SHORT),-m 'not slow') $(JAX_TESTS)
 
 test-page: .venv/with-page $(EXPLORE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest $(PAGE_TESTS)

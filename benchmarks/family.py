@@ -22,6 +22,7 @@ from typing import Any
 import family_binary
 import family_divergence
 import family_log_prob
+import family_softmax
 from quantities import resident
 from results import write
 from rich.console import Console
@@ -31,7 +32,12 @@ from run import machine
 
 SECONDS = 1.5
 FLOOR = "floor"
-QUANTITIES = {**family_log_prob.QUANTITIES, **family_divergence.QUANTITIES, **family_binary.QUANTITIES}
+QUANTITIES = {
+    **family_log_prob.QUANTITIES,
+    **family_divergence.QUANTITIES,
+    **family_binary.QUANTITIES,
+    **family_softmax.QUANTITIES,
+}
 
 
 def measure(quantity: str, peer: str) -> dict[str, object]:

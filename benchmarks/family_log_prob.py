@@ -1,8 +1,8 @@
 """Log-probabilities of chosen tokens with the entropy of the prediction, 2048 x 32000, for family.py."""
 
 import numpy as np
-from peers import REGIMES, inputs
 from quantities import Peer, Step
+from regimes import REGIMES, inputs
 
 REGIME = REGIMES["2048 x 32000"]
 

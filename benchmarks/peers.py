@@ -1,4 +1,4 @@
-"""What is timed: each peer makes, for one regime, a function of no arguments that computes loss and gradient once.
+"""Who is timed: each peer makes, for one regime, a function of no arguments that computes loss and gradient once.
 
 A peer runs in a process of its own, since thread pools that spin after use disturb the others:
 
@@ -13,73 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from regimes import Regime, inputs, regime_named, weights
 
 Step = Callable[[], object]
 
 
-class Regime(NamedTuple):
-    """What is computed."""
-
-    shape: tuple[int, ...]
-    seconds: float  # of timing
-    gradient: bool = True
-    dtype: str = "float32"
-    axis: int = -1
-    dense: bool = False  # targets are probabilities of the logits' dtype
-
-
-REGIMES = {
-    "2048 x 32000": Regime((2048, 32000), 1.5),
-    "512 x 128256": Regime((512, 128256), 1.5),
-    "4096 x 1000": Regime((4096, 1000), 1.0),
-    "65536 x 10": Regime((65536, 10), 1.0),
-    "32 x 10": Regime((32, 10), 0.3),
-    "2048 x 32000, loss only": Regime((2048, 32000), 1.0, gradient=False),
-    "512 x 128256, bfloat16": Regime((512, 128256), 1.5, dtype="bfloat16"),
-    "512 x 128256, float16": Regime((512, 128256), 1.5, dtype="float16"),
-    "8 x 21 x 256 x 256, axis 1": Regime((8, 21, 256, 256), 1.0, axis=1),
-    "4096 x 1000, probabilities": Regime((4096, 1000), 1.0, dense=True),
-    "4096 x 1000, probabilities, float64": Regime((4096, 1000), 1.0, dtype="float64", dense=True),
-    "16 x 4000003": Regime((16, 4000003), 1.5),
-}
-# What the picture shows: as many logits in more and more classes, then more and more rows.
-ELEMENTS, CLASSES_OF_ROWS = 1 << 22, 1000
-SWEEPS = {
-    "over classes": [f"{max(1, ELEMENTS // C)} x {C}" for C in (10, 100, 1000, 10_000, 100_000, 1_000_000, 4_000_000)],
-    "over rows": [f"{rows} x {CLASSES_OF_ROWS}" for rows in (1, 8, 64, 512, 4096, 32_768)],
-}
-
-
-def regime_named(name: str) -> Regime:
-    """One of the above, or any other "rows x classes"."""
-    if name in REGIMES:
-        return REGIMES[name]
-    rows, _, classes = name.partition(" x ")
-    return Regime((int(rows), int(classes)), 0.3)
-
-
 class NotMadeForThisError(Exception):
     """The peer has no such function."""
-
-
-def inputs(regime: Regime) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of a model that has learnt something, and class indices or probabilities."""
-    rng = np.random.default_rng(0)
-    dtype = np.dtype(regime.dtype) if regime.dtype != "bfloat16" else np.dtype(_bfloat16())
-    logits = (4 * rng.standard_normal(regime.shape, dtype=np.float32)).astype(dtype)
-    if regime.dense:
-        q = rng.random(regime.shape)
-        return logits, (q / q.sum(regime.axis, keepdims=True)).astype(dtype)
-    return logits, rng.integers(0, regime.shape[regime.axis], np.delete(regime.shape, regime.axis))
-
-
-def _bfloat16() -> type:
-    from ml_dtypes import bfloat16
-
-    return bfloat16
 
 
 def floor(regime: Regime) -> Step:
@@ -111,23 +54,26 @@ def ours(regime: Regime) -> Step:
     import crossentropy as ce
 
     logits, targets = inputs(regime)
+    options = {"axis": regime.axis, **regime.options, **weights(regime)}
     if regime.gradient:
-        return lambda: ce.cross_entropy_with_grad(logits, targets, axis=regime.axis)
-    return lambda: ce.cross_entropy(logits, targets, axis=regime.axis)
+        return lambda: ce.cross_entropy_with_grad(logits, targets, **options)
+    return lambda: ce.cross_entropy(logits, targets, **options)
 
 
 def ours_out(regime: Regime) -> Step:
     import crossentropy as ce
 
     logits, targets = inputs(regime)
-    out = np.zeros_like(logits)
-    return lambda: ce.cross_entropy_with_grad(logits, targets, axis=regime.axis, out=out)
+    options = {"axis": regime.axis, "out": np.zeros_like(logits), **regime.options, **weights(regime)}
+    return lambda: ce.cross_entropy_with_grad(logits, targets, **options)
 
 
 def textbook(regime: Regime) -> Step:
     logits, targets = inputs(regime)
     if logits.itemsize == 2:
         raise NotMadeForThisError("NumPy computes half precision one number at a time")
+    if not regime.plain:
+        raise NotMadeForThisError("without options")
     axis = regime.axis
     one_hot = np.expand_dims(targets, axis) if not regime.dense else None
     rows = targets.size if not regime.dense else targets.size // regime.shape[axis]
@@ -157,6 +103,8 @@ def scikit_learn(regime: Regime) -> Step:
 
     if regime.dense or len(regime.shape) > 2 or regime.dtype not in ("float32", "float64"):
         raise NotMadeForThisError("class indices of rows in float32 or float64 only")
+    if not regime.plain:
+        raise NotMadeForThisError("without options")
     logits, targets = inputs(regime)
     loss = HalfMultinomialLoss(n_classes=regime.shape[1])
     labels = targets.astype(logits.dtype)
@@ -168,11 +116,6 @@ def scikit_learn(regime: Regime) -> Step:
 def torch_eager(regime: Regime, compiled: bool = False, ours: bool = False) -> Step:
     import torch
 
-    if ours:
-        from crossentropy.torch import cross_entropy
-    else:
-        from torch.nn.functional import cross_entropy
-
     def tensor(array: np.ndarray) -> torch.Tensor:
         if array.dtype.name == "bfloat16":
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -180,40 +123,101 @@ def torch_eager(regime: Regime, compiled: bool = False, ours: bool = False) -> S
 
     logits, targets = map(tensor, inputs(regime))
     logits.requires_grad_(regime.gradient)
+    given = {name: tensor(array) for name, array in weights(regime).items()}
+    if "class_weight" in given:  # as torch names them
+        given["weight"] = given.pop("class_weight")
+    if ours:
+        from crossentropy.torch import cross_entropy
+
+        options = {**regime.options, **given}
+    else:
+        cross_entropy, options = _of_torch(regime, given), {}
     function = torch.compile(cross_entropy) if compiled else cross_entropy
 
     def step() -> object:
         if not regime.gradient:
             with torch.no_grad():
-                return function(logits, targets)
-        loss = function(logits, targets)
+                return function(logits, targets, **options)
+        loss = function(logits, targets, **options)
         return loss, torch.autograd.grad(loss, logits)
 
     return step
+
+
+def _of_torch(regime: Regime, weights: dict[str, Any]) -> Callable[..., Any]:
+    """PyTorch's function, and what it lacks written out."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    options = dict(regime.options)
+    softcap, temperature = options.pop("softcap", None), options.pop("temperature", None)
+    of_rows = weights.pop("sample_weight", None)
+    if regime.plain:
+        return cross_entropy
+
+    def function(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        u = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        u = u if temperature is None else u / temperature
+        if of_rows is None:
+            return cross_entropy(u, targets, **options, **weights)
+        losses = cross_entropy(u, targets, reduction="none", **options, **weights)
+        return (of_rows * losses).sum() / of_rows.sum()
+
+    return function
 
 
 def torch_compile(regime: Regime) -> Step:
     return torch_eager(regime, compiled=True)
 
 
-def jax_optax(regime: Regime, ours: bool = False) -> Step:
+def jax_optax(regime: Regime, ours: bool = False, donated: bool = False) -> Step:
+    """Of donated logits the gradient takes the place; it is the logits of the next step."""
     import jax
-    import optax
 
     from crossentropy.jax import cross_entropy
 
+    if donated and not (regime.gradient and regime.dtype in ("float32", "float64")):
+        raise NotMadeForThisError("for gradients in float32 and float64")
     jax.config.update("jax_enable_x64", regime.dtype == "float64")
-    logits, targets = (jax.numpy.asarray(array) for array in inputs(regime))
+    logits, targets = (jax.numpy.array(array) for array in inputs(regime))
+    given = {name: jax.numpy.array(array) for name, array in weights(regime).items()}
 
-    def mean(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        if ours:
-            return cross_entropy(logits, targets, axis=regime.axis)
-        if regime.dense:
-            return optax.softmax_cross_entropy(logits, targets, axis=regime.axis).mean()
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets, axis=regime.axis).mean()
+    def mean(logits: jax.Array, targets: jax.Array, given: dict[str, jax.Array]) -> jax.Array:
+        if not ours:
+            return _of_optax(regime, logits, targets, **given)
+        options = {"axis": regime.axis, "overwrite_logits": donated, **regime.options, **given}
+        return cross_entropy(logits, targets, **options)
 
-    function = jax.jit(jax.value_and_grad(mean) if regime.gradient else mean)
-    return lambda: jax.block_until_ready(function(logits, targets))
+    function = jax.jit(jax.value_and_grad(mean) if regime.gradient else mean, donate_argnums=0 if donated else ())
+
+    def step() -> object:
+        nonlocal logits
+        found = jax.block_until_ready(function(logits, targets, given))
+        if donated:
+            logits = found[1]
+        return found
+
+    return step
+
+
+def _of_optax(regime: Regime, logits: Any, targets: Any, class_weight: Any = 1.0, sample_weight: Any = 1.0) -> Any:
+    """The mean of optax's losses, and what it lacks written out."""
+    import jax
+    import optax
+
+    axis, options = regime.axis, regime.options
+    u = logits
+    if "softcap" in options:
+        u = options["softcap"] * jax.numpy.tanh(u / options["softcap"])
+    u = u / options.get("temperature", 1.0)
+    if regime.dense:
+        return optax.softmax_cross_entropy(u, targets, axis=axis).mean()
+    if "label_smoothing" in options:
+        q = jax.nn.one_hot(targets, logits.shape[axis], axis=axis)
+        losses = optax.softmax_cross_entropy(u, class_weight * optax.smooth_labels(q, options["label_smoothing"]))
+        return losses.mean() if "class_weight" not in regime.weights else losses.sum() / class_weight[targets].sum()
+    losses = optax.softmax_cross_entropy_with_integer_labels(u, targets, axis=axis)
+    return losses.mean() if not regime.weights else (sample_weight * losses).sum() / sample_weight.sum()
 
 
 # The name shown, and the packages whose versions belong to it; the peer is missing where one is not installed.
@@ -227,8 +231,9 @@ PEERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
     "torch.compile": (torch_compile, ("torch",)),
     "jax + optax": (jax_optax, ("jax", "optax")),
 }
-# The adapters, each beside what it stands in for.
+# The adapters, each beside what it stands in for, and what they are made of.
 ADAPTERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
+    "crossentropy, out=": PEERS["crossentropy, out="],
     "torch": PEERS["torch"],
     "crossentropy.torch": (lambda regime: torch_eager(regime, ours=True), ("crossentropy", "torch")),
     "torch.compile": PEERS["torch.compile"],
@@ -238,6 +243,10 @@ ADAPTERS: dict[str, tuple[Callable[[Regime], Step], tuple[str, ...]]] = {
     ),
     "jax + optax": PEERS["jax + optax"],
     "crossentropy.jax": (lambda regime: jax_optax(regime, ours=True), ("crossentropy", "jax")),
+    "crossentropy.jax, donated": (
+        lambda regime: jax_optax(regime, ours=True, donated=True),
+        ("crossentropy", "jax"),
+    ),
 }
 
 

@@ -40,6 +40,7 @@ def cross_entropy(
     softcap: float | None = None,
     temperature: float = 1.0,
     reduction: Reduction = "mean",
+    overwrite_logits: bool = False,
 ) -> Array:
     r"""Compute the softmax cross-entropy between logits and targets, in nats.
 
@@ -60,6 +61,11 @@ def cross_entropy(
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum by the total weight of the rows that count, which may be negative. Where no row counts
         the loss is 0; where weights of both signs add up to 0 it is NaN.
+    overwrite_logits : bool
+        The gradient takes the memory of the logits: of an argument that is donated, as by
+        ``jax.jit(..., donate_argnums=0)``, or of logits that the compiled function makes itself. Logits that are still
+        needed are copied before: the values are the same, but it takes longer. Those of half precision are read twice
+        and not overwritten.
 
     Returns
     -------
@@ -107,10 +113,10 @@ def cross_entropy(
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
     if where is not None:
         z, t, s = _restricted(jnp.asarray(where), z, t, s, axis)
-    return _loss(options, axis, z, t, w, s)
+    return _loss(options, axis, z, t, w, s, overwrite=overwrite_logits)
 
 
-_loss = jax.jit(_rules.loss, static_argnums=(0, 1))
+_loss = jax.jit(_rules.loss, static_argnums=(0, 1), static_argnames="overwrite")
 
 
 def softmax_cross_entropy(

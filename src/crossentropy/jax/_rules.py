@@ -35,9 +35,13 @@ _TARGET = "crossentropy_loss"
 jax.ffi.register_ffi_target(_TARGET, _core.xla_loss, platform="cpu")
 
 
-def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array) -> Array:
-    """The reduced loss; the classes are on `axis`, which is not negative."""
-    return loss_p.bind(z, t, w, s, options=options, axis=axis, batch=0)[0]
+def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array, *, overwrite: bool = False) -> Array:
+    """The reduced loss; the classes are on `axis`, which is not negative.
+
+    With `overwrite` the gradient takes the memory of the logits, where they are read once. XLA copies them before,
+    should anyone still need them.
+    """
+    return loss_p.bind(z, t, w, s, options=options, axis=axis, batch=0, overwrite=overwrite and _one_pass(z))[0]
 
 
 # Values: of problems along the first `batch` axes, one a problem.
@@ -49,7 +53,13 @@ def _shape_of_losses(options: LossOptions, axis: int, batch: int, z: Any) -> tup
 
 
 def _from_core(
-    options: LossOptions, axis: int, batch: int, *arrays: Array, loss: bool = False, gradient: bool = False
+    options: LossOptions,
+    axis: int,
+    batch: int,
+    overwrite: bool,
+    *arrays: Array,
+    loss: bool = False,
+    gradient: bool = False,
 ) -> list[Array]:
     z, t, w, s, g = arrays if len(arrays) == 5 else (*arrays, NONE)
     results = [jax.ShapeDtypeStruct(_shape_of_losses(options, axis, batch, z), row_dtype(z))]
@@ -60,7 +70,8 @@ def _from_core(
         "axis": np.int64(axis),
         "num_threads": np.int64(resolve_threads(None)),
     }
-    values = jax.ffi.ffi_call(_TARGET, results)(z, t, w, s, g, **attributes)
+    aliases = {0: 1} if gradient and overwrite else {}
+    values = jax.ffi.ffi_call(_TARGET, results, input_output_aliases=aliases)(z, t, w, s, g, **attributes)
     return list(values) if loss else list(values[1:])
 
 
@@ -91,10 +102,12 @@ def _composed_tangent(options: LossOptions, axis: int, z: Array, *rest: Array) -
     return [jax.jvp(lambda z: _composed.loss(options, axis, z, *others), (z,), (v,))[1]]
 
 
-def _tangent_from_core(options: LossOptions, axis: int, batch: int, z: Array, *rest: Array) -> list[Array]:
+def _tangent_from_core(
+    options: LossOptions, axis: int, batch: int, overwrite: bool, z: Array, *rest: Array
+) -> list[Array]:
     *others, v = rest
     wide = z.astype(row_dtype(z))
-    gradient = _from_core(options, axis, batch, wide, *others, gradient=True)[0]
+    gradient = _from_core(options, axis, batch, overwrite, wide, *others, gradient=True)[0]
     over = batch + axis if options.reduction == "none" else tuple(range(batch, z.ndim))
     return [(gradient * v.astype(wide.dtype)).sum(over)]
 
@@ -182,8 +195,9 @@ def _transpose(transposed: Primitive, cotangents: Any, *arrays: Any, **parameter
 
 
 def _mapped(
-    composed: Callable[..., list[Array]], *, options: LossOptions, axis: int, batch: int
+    composed: Callable[..., list[Array]], *, options: LossOptions, axis: int, batch: int, overwrite: bool
 ) -> Callable[..., list[Array]]:
+    """A composed function, of batches. Whose memory its results take is XLA's to say."""
     function: Callable[..., list[Array]] = partial(composed, options, axis)
     for _ in range(batch):
         function = jax.vmap(function)
@@ -203,11 +217,11 @@ def _primitive(
     primitive = Primitive(f"crossentropy_{name}")
     primitive.multiple_results = True
 
-    def function(*arrays: Array, options: LossOptions, axis: int, batch: int) -> list[Array]:
-        mapped = _mapped(composed, options=options, axis=axis, batch=batch)
-        return lax.platform_dependent(*arrays, cpu=partial(core, options, axis, batch), default=mapped)
+    def function(*arrays: Array, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Array]:
+        mapped = _mapped(composed, options=options, axis=axis, batch=batch, overwrite=overwrite)
+        return lax.platform_dependent(*arrays, cpu=partial(core, options, axis, batch, overwrite), default=mapped)
 
-    def avals(z: Any, *_: Any, options: LossOptions, axis: int, batch: int) -> list[Any]:
+    def avals(z: Any, *_: Any, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Any]:
         of_loss = jax.core.ShapedArray(_shape_of_losses(options, axis, batch, z), row_dtype(z))
         return [of_loss] * loss + [jax.core.ShapedArray(z.shape, z.dtype)] * gradient
 
@@ -216,7 +230,7 @@ def _primitive(
         front = (batching.bdim_at_front(array, d, size) for array, d in zip(arrays, axes, strict=True))
         return primitive.bind(*front, batch=batch + 1, **parameters), [0] * (loss + gradient)
 
-    primitive.def_impl(jax.jit(function, static_argnames=("options", "axis", "batch")))
+    primitive.def_impl(jax.jit(function, static_argnames=("options", "axis", "batch", "overwrite")))
     primitive.def_abstract_eval(avals)
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
     ad.primitive_jvps[primitive] = jvp or partial(_linear_jvp, primitive, composed)
