@@ -41,6 +41,7 @@ def test_head_equals_whole_logits(rows_a_chunk, probabilities, options):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-13), actual, expected)
 
 
+@pytest.mark.slow
 def test_head_second_derivatives():
     rng = np.random.default_rng(0)
     h, W, t = rng.standard_normal((5, 2)), rng.standard_normal((4, 2)), np.array([0, 1, 3, -100, 2])
