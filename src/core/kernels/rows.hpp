@@ -100,14 +100,17 @@ class RowKernel {
         bool target_at_max = u_target[0] == sums.max;
         double gap = sums.max - u_target[0];  // m - u of the target
         f64 e_target;
+        double slope = 1.0;  // du/dz of the target
         const f64 highest = splat<f64>(sums.max);
         if constexpr (mode == Mode::capped) {
             target_at_max = z_target[0] == sums.max;
             const CappedExp<f64> of_target = SoftCap<f64>(p, highest)(z_target);
             gap = -of_target.gap[0];
             e_target = of_target.e;
+            slope = of_target.slope[0];
         } else {
             e_target = exp_below<scaled>(p, u_target, highest);
+            if constexpr (mode == Mode::general) slope = capped_slope(p, z_target)[0];
         }
         if (shared) {
             add_target(sums, z, row, std::size_t(target), b, gap);
@@ -134,7 +137,7 @@ class RowKernel {
                                {result.max_probability[0], result.z_curvature[0] * p.inverse_temperature,
                                 sums.exp_sum_without_max.total()});
             double at_max = scales.at_max - scales.entropy * scales.mean_gap;
-            if (dense && has_slopes)  // before the logits may be overwritten
+            if (dense && mode == Mode::general)  // before the logits may be overwritten
                 at_max *= capped_slope(p, splat<f64>(double(z[sums.class_of_max])))[0];
             write_gradient_of(e, row, target, scales);
             if (dense && scales.unique) gradient[sums.class_of_max] = S(at_max);
@@ -143,7 +146,7 @@ class RowKernel {
                 if (target_at_max && scales.unique) g = scales.at_max;
                 if (scales.entropy != 0.0 && e_target[0] != 0.0)
                     g += e_target[0] * entropy_scale(p, scales, u_target)[0];
-                gradient[target] = S(has_slopes ? g * capped_slope(p, z_target)[0] : g);
+                gradient[target] = S(has_slopes ? g * slope : g);
             }
         }
         return result.loss[0];

@@ -49,13 +49,19 @@ class SoftCap {
         return ExpFactor<U>(2.0 / cap, std::fma(-2.0 / cap, cap, 2.0) / cap);
     }
     // x, rounded to T, and what rounding left out.
-    static Exact<V> rounded(const f64 (&x)[kHalves<T>]) {
-        const V value = narrow(x);
+    static Exact<V> rounded(const Exact<f64> (&x)[kHalves<T>]) {
         f64 rest[kHalves<T>];
+#pragma GCC unroll 2
+        for (int i = 0; i < kHalves<T>; ++i) rest[i] = x[i].value;
+        const V value = narrow(rest);
         widen(value, rest);
 #pragma GCC unroll 2
-        for (int i = 0; i < kHalves<T>; ++i) rest[i] = x[i] - rest[i];
+        for (int i = 0; i < kHalves<T>; ++i) rest[i] = x[i].value - rest[i] + x[i].error;
         return {value, narrow(rest)};
+    }
+    static Exact<f64> product(Exact<f64> a, Exact<f64> b) {
+        const f64 value = a.value * b.value;
+        return {value, fma(a.value, b.value, -value) + fma(a.value, b.error, a.error * b.value)};
     }
 
  public:
@@ -67,15 +73,22 @@ class SoftCap {
         least_gap_ = splat<V>((ExpConstants<T>::lowest - kShift * 0x1.62e42fefa39efp-1) * cap / 2.0);
         const ExpFactor<f64> factor = two_over<f64>(cap);
         const double shift = std::ldexp(1.0, kShift);
-        f64 h[kHalves<T>], b[kHalves<T>], scale[kHalves<T>], exponent[kHalves<T>];
+        const Exact<f64> two_caps{splat<f64>(2.0 * shift * cap), f64{}},
+            inverse_temperature{splat<f64>(p.inverse_temperature), splat<f64>(p.inverse_temperature_error)};
+        f64 h[kHalves<T>], scale[kHalves<T>];
+        Exact<f64> b[kHalves<T>], exponent[kHalves<T>];
         widen(highest_, h);
 #pragma GCC unroll 2
         for (int i = 0; i < kHalves<T>; ++i) {
             const f64 e = exp(Exact<f64>{select<f64>(h[i] > 0, -h[i], h[i]), f64{}}, factor);
             const f64 unshifted = select<f64>(h[i] > 0, e, 1.0 / e);
-            b[i] = shift * unshifted;
-            scale[i] = 2.0 * cap * (b[i] / (1.0 + unshifted));
-            exponent[i] = scale[i] * p.inverse_temperature;
+            const Exact<f64> one_more = two_sum(unshifted, splat<f64>(1.0));
+            const f64 share = unshifted / one_more.value;
+            const f64 rest = fma(-share, one_more.value, unshifted) - share * one_more.error;
+            const Exact<f64> of_caps = product(two_caps, {share, rest / one_more.value});
+            b[i] = {shift * unshifted, f64{}};
+            scale[i] = of_caps.value;
+            exponent[i] = product(of_caps, inverse_temperature);
         }
         const Exact<V> rounded_b = rounded(b), rounded_exponent = rounded(exponent);
         b_ = rounded_b.value, b_rest_ = rounded_b.error, b_error_ = b_rest_ / b_;
