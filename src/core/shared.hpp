@@ -47,7 +47,7 @@ class SharedSums {
  public:
     explicit SharedSums(Problem& p) {
         if (p.indices == nullptr || p.options.label_smoothing == 0.0 || p.class_stride > 1 || p.extreme_weights ||
-            p.diagonal != nullptr || p.has_entropy())
+            p.has_entropy())
             return;
         if (p.type == ElementType::float64)
             compute(p, double_);

@@ -8,6 +8,7 @@
 
 #include "../problem.hpp"
 #include "block.hpp"
+#include "exponential.hpp"
 #include "loss.hpp"
 #include "mode.hpp"
 #include "storage.hpp"
@@ -134,6 +135,8 @@ inline void write_block_gradient(const Problem& p, const Block<T>& block, const 
 template <Mode mode, class S, class T>
 inline void write_block_diagonal(const Problem& p, const Block<T>& block, const S* z, const T* e, S* out,
                                  const GradientScales& scales, const DiagonalFactors& factors) {
+    constexpr bool has_slopes = mode == Mode::general || mode == Mode::capped;
+    const auto factor = exponent_factor<mode>(p, splat<f64>(scales.max));
     for (int first = 0; first < block.count; first += kGroup<T>) {
         const int count = std::min(kGroup<T>, block.count - first);
         alignas(64) S group[kGroup<T>];
@@ -141,22 +144,28 @@ inline void write_block_diagonal(const Problem& p, const Block<T>& block, const 
         alignas(64) double b[kGroup<T>];
         pad(z + first, count, kGroup<T>, group);
         std::copy(e + first, e + first + count, group_e);
-        if constexpr (mode == Mode::general)
+        if constexpr (has_slopes)
             target_coefficients(p, block.row, block.target, block.first + std::size_t(first), count, kGroup<T>, b);
         for (int i = 0; i < kGroup<T>; i += kWidth<double>) {
-            const f64 logit = load_as<double>(group + i), u = capped(p, logit);
-            const f64 exponential = load_as<double>(group_e + i);
+            const f64 logit = load_as<double>(group + i), u = ordered_logit<mode>(p, logit);
+            f64 exponential = load_as<double>(group_e + i), slope = splat<f64>(1.0), curvature{};
+            if constexpr (mode == Mode::capped) {
+                const CappedExp<f64> found = factor(logit);
+                exponential = found.e, slope = found.slope, curvature = capped_curvature(p, capped(p, logit));
+            } else if constexpr (mode == Mode::general) {
+                slope = capped_slope(p, logit), curvature = capped_curvature(p, u);
+            }
             const f64 probability = exponential * factors.max_probability;
             const auto at_max = (u == scales.max) & (i64{} - scales.unique);
             const f64 complement = select<f64>(  // 1 - p, which is r / (1 + r) at a unique maximum
                 at_max, splat<f64>(factors.exp_sum_without_max / (1.0 + factors.exp_sum_without_max)),
                 1.0 - probability);
             f64 d = exponential * (scales.exp * complement + factors.z_curvature * probability);
-            if constexpr (mode == Mode::general) {
+            if constexpr (mode != Mode::plain) d *= p.inverse_temperature * slope * slope;
+            if constexpr (has_slopes) {
                 const f64 g = select<f64>(at_max, splat<f64>(scales.at_max),
                                           exponential * scales.exp - scales.target * load<f64>(b + i));
-                const f64 slope = capped_slope(p, logit);
-                d = d * p.inverse_temperature * slope * slope + g * slope * capped_curvature(p, u);
+                d += g * slope * curvature;
             }
             store_as(group + i, d);
         }

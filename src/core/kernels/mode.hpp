@@ -32,7 +32,7 @@ inline Mode mode_of(const Problem& p) {
     const bool capped = p.options.softcap < kInf, scaled = p.options.temperature != 1.0;
     if (p.extreme_weights) return Mode::general;
     if (!capped && !scaled) return Mode::plain;
-    const bool special = p.diagonal != nullptr || p.remainder != nullptr || !fits(p.options.temperature) ||
+    const bool special = p.remainder != nullptr || !fits(p.options.temperature) ||
                          (p.class_stride > 1 && p.classes > kMostClasses) || !CE_FUSED;
     if (special) return Mode::general;
     if (!capped) return Mode::scaled;

@@ -23,7 +23,6 @@ CE_BEGIN
 template <class S, class T, Mode mode>
 class RowKernel {
     static constexpr bool scaled = mode != Mode::plain;
-    static constexpr bool has_slopes = mode == Mode::capped || mode == Mode::general;
 
     const Problem& p;
     const Arrays<S> arrays;
@@ -146,7 +145,7 @@ class RowKernel {
                 if (target_at_max && scales.unique) g = scales.at_max;
                 if (scales.entropy != 0.0 && e_target[0] != 0.0)
                     g += e_target[0] * entropy_scale(p, scales, u_target)[0];
-                gradient[target] = S(has_slopes ? g * slope : g);
+                gradient[target] = S(g * slope);
             }
         }
         return result.loss[0];
@@ -356,7 +355,8 @@ class RowKernel {
         for_blocks(row, target, [&](const Block<T>& block, std::size_t at) {
             GradientScales of_block = scales;
             DiagonalFactors factors_of_block = factors;
-            const double scale = decay_of(block, scales.max);
+            const double scale =
+                mode == Mode::capped ? 1.0 : decay_of(block, scales.max);  // which has its own exponentials
             of_block.exp *= scale;
             factors_of_block.max_probability *= scale;
             factors_of_block.z_curvature *= scale;

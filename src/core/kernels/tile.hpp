@@ -68,7 +68,8 @@ struct Tile {
     using E = E_;
     using V = Vector<T>;
     static constexpr Mode mode = mode_;
-    static constexpr bool scaled = mode != Mode::plain, general = mode == Mode::general;
+    static constexpr bool scaled = mode != Mode::plain, general = mode == Mode::general,
+                          has_slopes = general || mode == Mode::capped;
     static constexpr int kRows = kLanes<T>;
     static constexpr std::int64_t kSkipped = -1;  // the target of a row that does not count
 
@@ -107,7 +108,7 @@ struct Tile {
     // Of a target apart: its u, exponential, du/dz if general, and what is written there.
     alignas(64) T u_target[kRows], e_target[kRows];
     alignas(64) double slope_target[general ? kRows : 1];
-    alignas(64) double gradient_at_target[general ? kRows : 1];
+    alignas(64) double gradient_at_target[has_slopes ? kRows : 1];
     alignas(64) S written_at_target[kRows];
 
     Tile(const Problem& p, const TileScratch<T, general>& scratch)

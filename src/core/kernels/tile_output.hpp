@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "../problem.hpp"
+#include "exponential.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
 #include "storage.hpp"
@@ -169,23 +170,31 @@ inline void write_diagonal(const Problem& p, SomeTile& tile, int lane) {
         f64 d[kHalves<T>];
         for (int h = 0; h < kHalves<T>; ++h) {
             const int at = lane + h * kWidth<double>;
-            const f64 u = load_as<double>(tile.u[c] + at), e = load_as<double>(tile.e[c] + at);
+            const f64 u = load_as<double>(tile.u[c] + at), m = load_as<double>(tile.max + at);
             const f64 scale = load<f64>(tile.exp_scale + at),
                       complement_at_max = load<f64>(tile.complement_at_max + at);
+            f64 e = load_as<double>(tile.e[c] + at), slope = splat<f64>(1.0), curvature{};
+            if constexpr (SomeTile::mode == Mode::capped) {
+                const CappedExp<f64> found = SoftCap<f64>(p, m)(u);
+                e = found.e, slope = found.slope, curvature = capped_curvature(p, capped(p, u));
+            } else if constexpr (SomeTile::general) {
+                slope = load<f64>(tile.slope[c] + at), curvature = capped_curvature(p, u);
+            }
             const f64 probability = e * load<f64>(tile.max_probability + at);
-            const auto is_max = (u == load_as<double>(tile.max + at)) & (complement_at_max == complement_at_max);
+            const auto is_max = (u == m) & (complement_at_max == complement_at_max);
             const f64 complement = select<f64>(is_max, complement_at_max, 1.0 - probability);
             d[h] = e * (scale * complement + load<f64>(tile.z_curvature + at) * probability);
-            if constexpr (SomeTile::general) {
-                const f64 target_term = load<f64>(tile.target_term + at), slope = load<f64>(tile.slope[c] + at);
+            if constexpr (SomeTile::scaled) d[h] *= p.inverse_temperature * slope * slope;
+            if constexpr (SomeTile::has_slopes) {
                 f64 g = e * scale;
-                if constexpr (kind == TileCoefficients::dense) g -= target_term * load<f64>(tile.b[c] + at);
-                if constexpr (kind == TileCoefficients::shared) g -= target_term;
+                if constexpr (kind == TileCoefficients::dense)
+                    g -= load<f64>(tile.target_term + at) * load<f64>(tile.b[c] + at);
+                if constexpr (kind == TileCoefficients::shared) g -= load<f64>(tile.target_term + at);
                 g = select<f64>(is_max, load<f64>(tile.gradient_at_max + at), g) * slope;
                 if constexpr (kind != TileCoefficients::dense)
                     g = select<f64>(load_integers(tile.target + at) == std::int64_t(tile.first) + c,
                                     load<f64>(tile.gradient_at_target + at), g);
-                d[h] = d[h] * p.inverse_temperature * slope * slope + g * capped_curvature(p, u);
+                d[h] += g * curvature;
             }
             d[h] = select<f64>(scale == scale, d[h], load<f64>(tile.masked_value + at));
         }

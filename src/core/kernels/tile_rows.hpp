@@ -115,9 +115,9 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
         f64 g = exp_scale * e_target - target_scale * b;
         g = select<f64>((u == m) & (ties == 1.0), gradient_at_max, g);
         if (!plain && p.has_entropy()) g += entropy_gradient(p, tile, at, u, e_target);
-        if constexpr (SomeTile::general || SomeTile::mode == Mode::capped) g *= slope;
+        if constexpr (SomeTile::has_slopes) g *= slope;
         g = select<f64>(exp_scale == exp_scale, g, masked_value);
-        if constexpr (SomeTile::general) store(tile.gradient_at_target + at, g);
+        if constexpr (SomeTile::has_slopes) store(tile.gradient_at_target + at, g);
         store_as(tile.written_at_target + at, g);
     }
     return select<f64>(counted, p.has_targets() ? result.loss : result.lse, f64{});
