@@ -198,6 +198,7 @@ class RowKernel {
 
     // Entropy and log-probabilities of a row, where wanted.
     void write_values(std::size_t row, const RowResult& result, const PartialSums& sums) const {
+        if (arrays.entropies == nullptr && arrays.log_probabilities == nullptr) return;
         const S* const z = arrays.logits + row * p.classes;
         arrays.write_row(p, row, result.entropy[0], sums.max, log1p(splat<f64>(sums.exp_sum_without_max.total()))[0],
                          [&](std::size_t c) { return capped(p, splat<f64>(double(z[c])))[0]; });
