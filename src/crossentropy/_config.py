@@ -8,8 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _core
-from ._core import available_instruction_sets, instruction_set, version
+from ._core import (
+    available_instruction_sets,
+    instruction_set,
+    kept_memory,
+    limit_kept_memory,
+    no_limit,
+    version,
+)
 from ._keywords import teaches_keywords
 from ._options import as_integer
 
@@ -85,7 +91,7 @@ def _default_kept_memory() -> int | None:
 
 
 def _limit_kept_memory(max_bytes: int | None) -> None:
-    _core.limit_kept_memory(_core.no_limit if max_bytes is None else max_bytes)
+    limit_kept_memory(no_limit if max_bytes is None else max_bytes)
 
 
 _kept_memory = _default_kept_memory()
@@ -164,7 +170,7 @@ def show_config() -> None:
     print(f"CPU: {cpu_name()}")
     print(f"instruction set: {instruction_set} (available: {available}; CROSSENTROPY_ISA chooses)")
     print(f"threads: {_threads} (CROSSENTROPY_NUM_THREADS, set_num_threads)")
-    live, kept = (f"{bytes_ / 2**20:.0f} MiB" for bytes_ in _core.kept_memory())
+    live, kept = (f"{bytes_ / 2**20:.0f} MiB" for bytes_ in kept_memory())
     most = "as much as was in use at once" if _kept_memory is None else f"{_kept_memory} bytes"
     print(
         f"memory of large results: {live} in use, {kept} kept, at most {most} "
