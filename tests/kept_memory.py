@@ -14,7 +14,7 @@ from crossentropy import _core
 SHAPE = (9, 1 << 20)
 BLOCK = 36 << 20  # bytes of float32 of this shape
 LIBC = ctypes.CDLL(None, use_errno=True)
-MADV_PAGEOUT = 21
+MADV_PAGEOUT, MADV_DONTDUMP = 21, 16
 
 
 def logits(seed=0, shape=SHAPE):
@@ -46,7 +46,9 @@ def is_supported():
 
 
 def mapping(data):
-    """What the system tells of the mapping that holds an address: kB by name, and its flags."""
+    """What the system tells of a block: kB by name, and the flags of its mapping."""
+    # Its neighbours would be of the same mapping.
+    LIBC.madvise(ctypes.c_void_p(data), ctypes.c_size_t(BLOCK), MADV_DONTDUMP)
     found, inside = {}, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         name, _, rest = line.partition(" ")

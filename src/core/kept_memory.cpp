@@ -100,8 +100,8 @@ struct Blocks {
     std::size_t needed = 0, most = 0;  // by results now, and at most at once
     std::uint64_t forks = 0;
 
-    Place find_live(void* data) {
-        return std::find_if(blocks.begin(), blocks.end(), [&](const Block& b) { return b.data == data && b.live(); });
+    Place find(void* data) {
+        return std::find_if(blocks.begin(), blocks.end(), [&](const Block& b) { return b.data == data; });
     }
 
     Place unmap(Place block) {
@@ -203,7 +203,7 @@ void* resize_result(void* data, std::size_t bytes) noexcept {
     std::size_t size = 0;
     {
         const Lock lock(all().mutex);
-        if (const auto block = all().find_live(data); block != all().blocks.end()) size = block->size;
+        if (const auto block = all().find(data); block != all().blocks.end()) size = block->size;
     }
     if (size == 0) return std::realloc(data, bytes);
     void* const moved = allocate_result(bytes);
@@ -216,7 +216,7 @@ void* resize_result(void* data, std::size_t bytes) noexcept {
 void free_result(void* data) noexcept {
     Blocks& a = all();
     const Lock lock(a.mutex);
-    auto block = a.find_live(data);
+    auto block = a.find(data);
     if (block == a.blocks.end()) return std::free(data);
     const std::size_t size = block->size;
     a.live -= size;
