@@ -185,6 +185,27 @@ print(reused)
         reused = int(run(script))
         assert reused > 300 or not is_supported()
 
+    @linux
+    @pytest.mark.usefixtures("keeps")
+    @pytest.mark.parametrize("sizes", [(9,), (9, 30), (30, 9, 16)], ids=str)
+    def test_several_results_a_step_take_no_fresh_memory(self, sizes):
+        """From the third step on, each held until the next of its kind is there."""
+        script = f"""
+import resource
+from kept_memory import *
+given = [logits(shape=(rows, 1 << 20)) for rows in {sizes}]
+expected = [gradient(z, np.empty_like(z)) for z in given]
+held, faults = [None] * len(given), []
+for step in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for i, z in enumerate(given):
+        held[i] = gradient(z)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert all(map(np.array_equal, held, expected))
+print(max(faults[2:]))
+"""
+        assert int(run(script)) < 12  # 16 huge pages are the smallest result's
+
     @pytest.mark.usefixtures("keeps")
     def test_limit(self):
         a, b = gradient(logits()), gradient(logits(shape=(10, 1 << 20)))
