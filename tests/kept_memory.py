@@ -40,9 +40,13 @@ def kept():
 
 def is_supported():
     """Whether this system lets anything be kept. It does not under a limit of the address space."""
-    before = kept()
-    _core.empty((1 << 30,), np.dtype(np.uint8))  # never written
-    return kept() > before
+    ce.set_kept_memory(0)
+    ce.set_kept_memory(None)
+    _core.empty((BLOCK,), np.dtype(np.uint8))
+    supported = kept() == BLOCK
+    ce.set_kept_memory(0)
+    ce.set_kept_memory(None)
+    return supported
 
 
 def mapping(data):
