@@ -431,7 +431,11 @@ class TestHelp:
     @pytest.mark.parametrize("command", [(COMMAND,), MODULE], ids=["command", "module"])
     @pytest.mark.parametrize(
         ("variable", "expected"),
-        [("CROSSENTROPY_NUM_THREADS", "a positive integer"), ("CROSSENTROPY_ISA", "one of baseline")],
+        [
+            ("CROSSENTROPY_NUM_THREADS", "a positive integer"),
+            ("CROSSENTROPY_KEPT_MEMORY", "bytes, 0 or more"),
+            ("CROSSENTROPY_ISA", "one of baseline"),
+        ],
     )
     def test_wrong_environment(self, tmp_path, command, variable, expected):
         done = run("info", cwd=tmp_path, command=command, env={**os.environ, variable: "x"})

@@ -122,6 +122,18 @@ def test_threads():
         ce.set_num_threads(before)
 
 
+def test_kept_memory():
+    script = "import crossentropy; crossentropy.show_config()"
+    assert "kept, at most as much as was in use at once (CROSSENTROPY_KEPT_MEMORY" in run(script).stdout
+    assert "at most 5000 bytes (" in run(script, CROSSENTROPY_KEPT_MEMORY="5000").stdout
+    done = run("import crossentropy", CROSSENTROPY_KEPT_MEMORY="-1")
+    assert "CROSSENTROPY_KEPT_MEMORY: expected bytes, 0 or more, got '-1'" in done.stderr
+    with pytest.raises(ValueError, match="max_bytes: expected at least 0, got -1"):
+        ce.set_kept_memory(-1)
+    with pytest.raises(TypeError, match="max_bytes: expected an integer or None"):
+        ce.set_kept_memory(1.5)
+
+
 def test_rounding_mode_of_the_caller_does_not_matter(rng):
     """A caller may have set flush-to-zero or another rounding; the core sets its own and gives the caller's back."""
     script = """

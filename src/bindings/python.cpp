@@ -23,7 +23,8 @@ using namespace crossentropy::python;
 
 namespace crossentropy::python {
 void define_divergence(nanobind::module_& m);  // divergence.cpp
-}
+void define_memory(nanobind::module_& m);      // memory.cpp
+}  // namespace crossentropy::python
 
 namespace {
 
@@ -182,6 +183,7 @@ NB_MODULE(_core, m) {
           "Writes log-sum-exp, and softmax (output 1) or log-softmax (output 2), where given.");
     define_binary(m);
     define_divergence(m);
+    define_memory(m);
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")
         .def(nb::init<>())

@@ -7,7 +7,7 @@
 """
 
 try:
-    from ._config import get_num_threads, set_num_threads, show_config
+    from ._config import get_num_threads, set_kept_memory, set_num_threads, show_config
     from ._core import version as __version__
 except ModuleNotFoundError as error:
     if error.name != "crossentropy._core":
@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
         "crossentropy's compiled module is missing: the package has not been built. Install it with "
         "'pip install .' in the folder that holds pyproject.toml (this needs a C++ compiler), or run 'make' there."
     ) from error
-except (ImportError, ValueError) as error:  # the environment names what there is not: CROSSENTROPY_ISA, _NUM_THREADS
+except (ImportError, ValueError) as error:  # CROSSENTROPY_ISA, _NUM_THREADS or _KEPT_MEMORY names what there is not
     import sys as _sys
 
     # What Python was started with: a script of this name, or -m and this name.
@@ -95,6 +95,7 @@ __all__ = [
     "logsumexp",
     "looks_like_probabilities",
     "reference",
+    "set_kept_memory",
     "set_num_threads",
     "show_config",
     "softmax",

@@ -21,6 +21,7 @@ from ._arrays import (
     as_reals,
     check_out,
     element_type,
+    empty,
     logits_as_read,
     row_type,
 )
@@ -194,7 +195,7 @@ def binary_loss(call: BinaryCall) -> float | Array:
     """The reduced loss, or one loss an element."""
     if call.reduction != "none":
         return _core.binary(call)
-    losses = np.empty(call.given.shape, row_type(call.logits.dtype))
+    losses = empty(call.given.shape, row_type(call.logits.dtype))
     _core.binary(call, losses=losses)
     return losses[()]
 
@@ -207,12 +208,12 @@ def binary_loss_and_gradient(
     per_element = call.reduction == "none"
     scale, scales = as_grad_output(grad_output, z.shape, per_element)
     if out is None:
-        dlogits = written = np.empty(z.shape, z.data.dtype)
+        dlogits = written = empty(z.shape, z.data.dtype)
     else:
         dlogits = written = check_out(out, z, (*call.inputs, grad_output))
         if not out.flags.carray:
-            written = np.empty(z.shape, z.data.dtype)
-    losses = np.empty(z.shape, row_type(z.data.dtype)) if per_element else None
+            written = empty(z.shape, z.data.dtype)
+    losses = empty(z.shape, row_type(z.data.dtype)) if per_element else None
     value = _core.binary(call, gradient_scale=scale, grad_output=scales, losses=losses, dlogits=written)
     if written is not dlogits:
         np.copyto(dlogits, written)

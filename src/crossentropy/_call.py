@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from . import _advice, _core
 from ._arrays import (
+    LARGE,
     Array,
     Layout,
     Logits,
@@ -16,6 +17,7 @@ from ._arrays import (
     as_weights,
     check_out,
     classes_last,
+    empty,
     new_tuple,
     row_type,
 )
@@ -142,7 +144,7 @@ def losses_and_sum(call: Call, gradient_scale: float | None) -> tuple[Array, flo
     losses = np.empty(z.row_shape, row_type(z.data.dtype))
     if gradient_scale is None:
         return losses, _core.loss(call, losses=losses), None
-    dlogits = np.empty(z.data.shape, z.data.dtype)
+    dlogits = empty(z.data.shape, z.data.dtype)
     total = _core.loss(call, gradient_scale=gradient_scale, losses=losses, dlogits=dlogits)
     return losses, total, np.moveaxis(dlogits, -1, z.axis) if z.moved else dlogits
 
@@ -163,7 +165,7 @@ def loss_and_gradient(
     else:
         scale, row_scale = as_grad_output(grad_output, z.row_shape, per_row)
     dlogits, matrix = gradient_arrays(call, out, (grad_output,))
-    second = np.empty(data.shape, data.dtype) if z.moved and diagonal is not None else diagonal
+    second = empty(data.shape, data.dtype) if z.moved and diagonal is not None else diagonal
     losses = np.empty(z.row_shape, row_type(data.dtype)) if per_row else None
     try:
         value = _core.loss(
@@ -182,11 +184,11 @@ def gradient_arrays(call: Call, out: Array | None, inputs: tuple[object, ...]) -
     z = call.logits
     data = z.data
     if out is None:
-        dlogits = matrix = np.empty(z.shape, data.dtype)
+        dlogits = matrix = np.empty(z.shape, data.dtype) if data.nbytes < LARGE else empty(z.shape, data.dtype)
     else:
         dlogits = matrix = check_out(out, z, (*call.targets.given, *call.weights_given, *inputs))
     if z.moved or not (out is None or out.flags.carray):
-        matrix = np.empty(data.shape, data.dtype)
+        matrix = empty(data.shape, data.dtype)
     return dlogits, matrix
 
 

@@ -1,4 +1,4 @@
-"""Threads, and what the library runs on."""
+"""Threads, kept memory, and what the library runs on."""
 
 import contextlib
 import os
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ._core import available_instruction_sets, instruction_set, version
+from ._core import (
+    available_instruction_sets,
+    instruction_set,
+    kept_memory,
+    limit_kept_memory,
+    no_limit,
+    version,
+)
 from ._keywords import teaches_keywords
 from ._options import as_integer
 
@@ -74,6 +81,58 @@ def resolve_threads(num_threads: int | None) -> int:
     return _threads if num_threads is None else _checked_threads(num_threads, "num_threads")
 
 
+def _default_kept_memory() -> int | None:
+    given = os.environ.get("CROSSENTROPY_KEPT_MEMORY", "")
+    if not given:
+        return None
+    if not given.isdecimal() or len(given) > 18:
+        raise ValueError(f"CROSSENTROPY_KEPT_MEMORY: expected bytes, 0 or more, got {reprlib.repr(given)}")
+    return int(given)
+
+
+def _limit_kept_memory(max_bytes: int | None) -> None:
+    limit_kept_memory(no_limit if max_bytes is None else max_bytes)
+
+
+_kept_memory = _default_kept_memory()
+_limit_kept_memory(_kept_memory)
+
+
+@teaches_keywords()
+def set_kept_memory(max_bytes: int | None) -> None:
+    """Set how much memory of results that are gone may be kept for the next ones.
+
+    Results of 32 MiB or more, of NumPy and of `crossentropy.torch`, take over the memory of earlier ones, since fresh
+    memory costs more than the loss and its gradient. Until it is written again the system may take what is kept, at
+    any time. Tools that show what a process holds count it still; what they show as available counts it too.
+
+    Parameters
+    ----------
+    max_bytes : int or None
+        At least 0. None stands for as much as results have ever held at once, of which those that are alive hold a
+        part: more is never kept. 0 keeps nothing, and leaves all results to NumPy's and PyTorch's own allocators. The
+        default is the environment variable ``CROSSENTROPY_KEPT_MEMORY`` or else None.
+
+    Notes
+    -----
+    Nothing is kept where it would count like memory in use: under a limit of the address space (``ulimit -v``) or of
+    data (``ulimit -d``), and where the system does not overcommit. A child of ``fork`` begins with nothing kept.
+
+    Examples
+    --------
+    >>> import crossentropy as ce
+    >>> ce.set_kept_memory(0)  # gives back what is kept
+    >>> ce.set_kept_memory(None)
+    """
+    global _kept_memory
+    if max_bytes is not None:
+        max_bytes = as_integer("max_bytes", max_bytes, "an integer or None")
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes: expected at least 0, got {max_bytes}")
+    _limit_kept_memory(max_bytes)
+    _kept_memory = max_bytes
+
+
 def cpu_name() -> str:
     """Return the model of the CPU, or what the system tells instead."""
     with contextlib.suppress(OSError):  # Linux has it
@@ -84,7 +143,7 @@ def cpu_name() -> str:
 
 
 def show_config() -> None:
-    """Print what a bug report needs: versions, system, instruction sets and threads.
+    """Print what a bug report needs: versions, system, instruction sets, threads and memory of large results.
 
     Examples
     --------
@@ -96,6 +155,7 @@ def show_config() -> None:
     CPU: ...
     instruction set: ... (available: ...; CROSSENTROPY_ISA chooses)
     threads: ... (CROSSENTROPY_NUM_THREADS, set_num_threads)
+    memory of large results: ... MiB in use, ... MiB kept, at most ... (CROSSENTROPY_KEPT_MEMORY, set_kept_memory)
     """
     import importlib.metadata  # takes as long as a third of NumPy
 
@@ -110,3 +170,9 @@ def show_config() -> None:
     print(f"CPU: {cpu_name()}")
     print(f"instruction set: {instruction_set} (available: {available}; CROSSENTROPY_ISA chooses)")
     print(f"threads: {_threads} (CROSSENTROPY_NUM_THREADS, set_num_threads)")
+    live, kept = (f"{bytes_ / 2**20:.0f} MiB" for bytes_ in kept_memory())
+    most = "as much as was in use at once" if _kept_memory is None else f"{_kept_memory} bytes"
+    print(
+        f"memory of large results: {live} in use, {kept} kept, at most {most} "
+        "(CROSSENTROPY_KEPT_MEMORY, set_kept_memory)"
+    )

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Never, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Logits, as_array, as_logits, rounds_to_nearest
+from ._arrays import Array, Logits, as_array, as_logits, empty, rounds_to_nearest
 from ._call import check_options, loss_and_gradient, prepare
 from ._curvature import Curvature, focal_factor
 from ._keywords import refuse_keywords, teaches_keywords
@@ -212,7 +212,7 @@ def cross_entropy_hessian_diagonal(
     call = prepare(options, logits, targets, axis=axis, class_weight=class_weight, sample_weight=sample_weight)
     if options.entropy_bonus or options.focal_gamma or call.targets.remainder is not None:
         return *loss_and_gradient(call), _diagonal(options, call.logits, targets, class_weight, sample_weight)
-    diagonal = np.empty(call.logits.shape, call.logits.data.dtype)
+    diagonal = empty(call.logits.shape, call.logits.data.dtype)
     return *loss_and_gradient(call, diagonal=diagonal), diagonal
 
 

@@ -20,6 +20,7 @@ from ._arrays import (
     as_weights,
     check_out,
     classes_last,
+    empty,
     row_type,
 )
 from ._call import require_mean
@@ -204,7 +205,7 @@ def divergence_and_gradients(
     for name, output in outputs.items():
         z: Logits = getattr(call, name)
         fits = not z.moved and output.flags.carray
-        written[name] = output if fits else np.empty(z.data.shape, z.data.dtype)
+        written[name] = output if fits else empty(z.data.shape, z.data.dtype)
     values = _values(call)
     value = evaluate(call, written, gradient_scale=scale, grad_output=row_scale, values=values)
     for name, output in outputs.items():
@@ -232,7 +233,7 @@ def _outputs(
             if given is not None:
                 raise ValueError(f"out: expected no array for {name}, whose gradient is not asked for")
         elif given is None:
-            found[name] = np.empty(z.shape, z.data.dtype)
+            found[name] = empty(z.shape, z.data.dtype)
         else:
             inputs = (other.given, call.weight_given, grad_output, *found.values())
             found[name] = check_out(given, z, inputs, f"out.{name}")

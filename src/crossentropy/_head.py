@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_floating
+from ._arrays import Array, as_floating, empty
 from ._options import as_integer
 
 # At most so many bytes of logits at a time by default: more does not make the products faster, and all that is beside
@@ -100,7 +100,7 @@ class GradientAccumulator:
         self.started = False
         classifier = gradients.classifier
         if classifier is not None and classifier.dtype != head.dtype:
-            classifier = np.empty(classifier.shape, head.dtype)
+            classifier = empty(classifier.shape, head.dtype)
         self.classifier = classifier
         self.bias = None if gradients.bias is None else np.zeros(len(head.classifier))
 

@@ -22,6 +22,7 @@ from ._arrays import (
     as_grad_output,
     as_weights,
     check_array,
+    empty,
     rounds_to_nearest,
     row_type,
 )
@@ -161,7 +162,7 @@ def _over_chunks(
         scale = scale / call.total_weight if call.total_weight else 0.0
     of_chunk = options if per_row else replace(options, reduction="sum")
     chunks = [] if mean and not call.total_weight else list(call.chunks())
-    logits = np.empty((min(call.chunk, call.count) if chunks else 0, len(head.classifier)), head.dtype)
+    logits = empty((min(call.chunk, call.count) if chunks else 0, len(head.classifier)), head.dtype)
     if gradients.hidden is not None and (call.kept is not None or not chunks):
         gradients.hidden[...] = 0  # of rows that do not count
     accumulator = GradientAccumulator(head, gradients)
@@ -211,7 +212,7 @@ def gradient_outputs(
             if given is not None:
                 raise ValueError(f"out: expected no array for {name}, whose gradient is not asked for")
         elif given is None:
-            found[name] = np.empty(array.shape, array.dtype)
+            found[name] = empty(array.shape, array.dtype)
         else:
             name_of = f"out.{name}"
             found[name] = check_array(name_of, given, array.shape, array.dtype, (*inputs, *found.values()))

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import LOGIT_TYPES, Array, Logits, Shape, as_grad_output, check_array, rounds_to_nearest, row_type
+from ._arrays import LOGIT_TYPES, Array, Logits, Shape, as_grad_output, check_array, empty, rounds_to_nearest, row_type
 from ._config import resolve_threads
 from ._divergence_call import DivergenceCall, DivergenceOptions, as_weights_of_rows, evaluate, of_teacher
 from ._head import GradientAccumulator, Head, LinearGradients, as_head, rows_of_chunk
@@ -183,7 +183,7 @@ def _over_chunks(
         of_chunk = of_chunk._replace(student=replace(of_chunk.student, reduction="sum"))
     chunks = [] if mean and not call.total_weight else list(call.chunks())
     height = min(call.chunk, call.count) if chunks else 0
-    logits = [np.empty((height, len(head.classifier)), head.dtype) for head in heads]
+    logits = [empty((height, len(head.classifier)), head.dtype) for head in heads]
     hidden = [head.hidden.reshape(rows, head.hidden.shape[-1]) for head in heads]
     parts = [LinearGradients(*gradients[:3]), LinearGradients(*gradients[3:])]
     for part in parts:
@@ -239,7 +239,7 @@ def _outputs(
             if given is not None:
                 raise ValueError(f"out: expected no array for {name}, whose gradient is not asked for")
         elif given is None:
-            found[name] = np.empty(array.shape, array.dtype)
+            found[name] = empty(array.shape, array.dtype)
         else:
             name_of = f"out.{name}"
             found[name] = check_array(name_of, given, array.shape, array.dtype, (*call.inputs, *found.values()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Layout, Shape, rounds_to_nearest, row_type
+from ._arrays import Array, Layout, Shape, empty, rounds_to_nearest, row_type
 from ._call import total_weight
 from ._config import resolve_threads
 from ._head import GradientAccumulator, Head, LinearGradients, as_head, rows_of_chunk
@@ -82,7 +82,7 @@ def over_chunks(
     log_prob = np.zeros(rows if named.empty is None else named.empty.shape, dtype)
     entropies = np.zeros(rows, dtype) if entropy else None
     count = rows if call.kept is None else len(call.kept)
-    logits = np.empty((min(call.chunk, count), len(head.classifier)), head.dtype)
+    logits = empty((min(call.chunk, count), len(head.classifier)), head.dtype)
     accumulator = None if gradients is None else GradientAccumulator(head, gradients)
     if gradients is not None and gradients.hidden is not None and (call.kept is not None or not count):
         gradients.hidden[...] = 0  # of rows that do not count

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _advice
-from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_read_by_core, as_weights
+from ._arrays import Array, Layout, Shape, as_floating, as_logits, as_read_by_core, as_weights, empty
 from ._call import has_mean, losses_and_sum, prepare, require_mean
 from ._head import as_head
 from ._options import LossOptions
@@ -77,7 +77,7 @@ class HeadLogits:
 
     def __getitem__(self, at: Index) -> Array:
         hidden = self._hidden[at].astype(self._head.dtype, copy=False)
-        logits = np.empty((*hidden.shape[:-1], self.shape[-1]), self._head.dtype)
+        logits = empty((*hidden.shape[:-1], self.shape[-1]), self._head.dtype)
         rows = math.prod(hidden.shape[:-1])
         self._head.write_logits(hidden.reshape(rows, self.width), logits.reshape(rows, self.shape[-1]))
         return logits

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Array, as_array, as_logits, rounds_to_nearest, row_type
+from ._arrays import Array, as_array, as_logits, empty, rounds_to_nearest, row_type
 from ._config import get_num_threads
 from ._keywords import teaches_keywords
 from ._options import LossOptions
@@ -24,9 +24,13 @@ _SOFTMAX, _LOG_SOFTMAX = 1, 2
 def _of_each_logit(logits: npt.ArrayLike, axis: int, output: int) -> Array:
     """The softmax or its logarithm, as `output` says."""
     z = as_logits(logits, axis)
-    matrix = np.empty(z.data.shape, z.data.dtype)
+    matrix = empty(z.data.shape, z.data.dtype)
     _core.softmax(logits=z, output=output, out=matrix, num_threads=get_num_threads())
-    return np.ascontiguousarray(np.moveaxis(matrix, -1, z.axis)) if z.moved else matrix
+    if not z.moved:
+        return matrix
+    result = empty(z.shape, matrix.dtype)
+    np.copyto(result, np.moveaxis(matrix, -1, z.axis))
+    return result
 
 
 @teaches_keywords()

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ._advice import NUMBERED
-from ._arrays import Array, Shape
+from ._arrays import Array, Shape, empty
 from ._files import COPY_BYTES, check_kind, named, write_all
 
 Index = tuple[int | slice, ...]
@@ -51,7 +51,7 @@ class Stored:
 
     def __getitem__(self, at: Index) -> Array:
         lengths, runs, shape = self._block(at)
-        block = np.empty(lengths, self.dtype)
+        block = empty(tuple(lengths), self.dtype)
         memory = block.reshape(-1).view(np.uint8).data
         with named(self.path):
             for offset, place in runs:

@@ -233,6 +233,8 @@ def test_reference() -> None:
 def test_settings() -> None:
     assert_type(ce.get_num_threads(), int)
     ce.set_num_threads(ce.get_num_threads())
+    ce.set_kept_memory(1 << 30)
+    ce.set_kept_memory(None)
     ce.show_config()
     assert_type(ce.__version__, str)
 

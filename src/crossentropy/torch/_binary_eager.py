@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from .._arrays import LARGE
 from .._binary_call import BinaryCall, BinaryOptions, ElementWeights, weights_pattern
 from .._config import resolve_threads
 from ._binary_composed import composed_losses, reduced
 from ._eager import differentiate_again, is_value, kinds
-from ._kernel import TYPES, as_weights, readable, row_dtype, scalar, under_transform
+from ._kernel import TYPES, as_weights, empty, readable, row_dtype, scalar, under_transform
 
 
 def loss_from_core(
@@ -118,7 +119,7 @@ class BinaryLoss(torch.autograd.Function):
 
 
 def empty_gradient(input: Tensor) -> Tensor:
-    return torch.empty(input.shape, dtype=input.dtype)
+    return empty(input, *input.shape) if input.nbytes >= LARGE else torch.empty(input.shape, dtype=input.dtype)
 
 
 def _check_saved(saved: Any, tensors: tuple[Tensor | None, ...]) -> None:

@@ -21,6 +21,7 @@ from ._kernel import (
     as_weights,
     check_memory,
     class_axis,
+    empty_gradient,
     readable,
     row_shape,
     scalar,
@@ -69,7 +70,7 @@ def evaluate(
 
     logits = classes_last("input", input), classes_last("teacher_input", teacher_input)
     places = (
-        logits if in_place else [torch.empty_like(z) if asked else z for z, asked in zip(logits, wanted, strict=True)]
+        logits if in_place else [empty_gradient(z) if asked else z for z, asked in zip(logits, wanted, strict=True)]
     )
     gradients = [place if asked else None for place, asked in zip(places, wanted, strict=True)]
     dtype, reduction = values_dtype(input, teacher_input), options.student.reduction

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _core
+from .._arrays import LARGE
 from .._call import Call
 from .._config import resolve_threads
 from .._options import LARGEST, RANGE, SMALLEST, LossOptions
@@ -65,16 +66,32 @@ def _classes_last(input: Tensor) -> bool:
 
 def empty_gradient(input: Tensor) -> Tensor:
     """An uninitialised gradient with the layout in which the core reads the logits."""
-    if input.is_contiguous() or _classes_last(input):
-        return torch.empty_like(input)
-    return torch.empty_like(input, memory_format=torch.contiguous_format)
+    keeps = input.is_contiguous() or _classes_last(input)
+    if type(input) in PLAIN and input.nbytes >= LARGE and input.is_cpu:  # not a tensor that is traced
+        return _large(input.shape, input.stride() if keeps else _strides(input.shape), input)
+    return torch.empty_like(input) if keeps else torch.empty_like(input, memory_format=torch.contiguous_format)
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
     """An uninitialised tensor, with huge pages where it is large. (The core advises those of its own outputs.)"""
+    if math.prod(shape) * like.element_size() >= LARGE and type(like) in PLAIN and like.is_cpu:
+        return _large(shape, _strides(shape), like)
     tensor = like.new_empty(shape)
     _core.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
     return tensor
+
+
+def _large(shape: tuple[int, ...], strides: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor in memory that is kept for the next, which `resize_` cannot change."""
+    capsule = _core.empty_dlpack(shape, strides, TYPES[like.dtype])
+    if capsule is None:  # nothing is kept
+        return torch.empty_strided(shape, strides, dtype=like.dtype)
+    return torch.utils.dlpack.from_dlpack(capsule)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of a contiguous tensor."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def targets_fit(shape: torch.Size, targets: TargetTensors) -> bool:
