@@ -40,7 +40,7 @@ def divergence(
         if torch.is_grad_enabled() and (input.requires_grad or teacher_input.requires_grad):
             return _Divergence.apply(input, teacher_input, sample_weight, options)
         return _value(evaluate(options, input, teacher_input, sample_weight), input, teacher_input)
-    if torch.compiler.is_compiling() and _operator._core_applies(input, targets):
+    if torch.compiler.is_compiling() and _operator.core_applies(input, targets):
         rows = _row_divergences(input, teacher_input, sample_weight, *_numbers(options))
     else:
         check_memory(input=input, teacher_input=teacher_input, sample_weight=sample_weight)

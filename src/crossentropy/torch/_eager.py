@@ -46,10 +46,10 @@ def loss(options: LossOptions, input: Tensor, targets: TargetTensors, num_items:
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
         return _Loss.apply(input, *targets, options, divisor)
-    return _reduced_loss(options, input, targets, divisor)
+    return reduced_loss(options, input, targets, divisor)
 
 
-def _reduced_loss(
+def reduced_loss(
     options: LossOptions,
     input: Tensor,
     targets: TargetTensors,
@@ -94,7 +94,7 @@ class _Loss(torch.autograd.Function):
         ctx.gradient = None
         if options.reduction != "none" and ctx.needs_input_grad[0]:
             ctx.gradient = empty_gradient(input)
-        return _reduced_loss(options, input, targets, divisor, ctx.gradient)
+        return reduced_loss(options, input, targets, divisor, ctx.gradient)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -113,7 +113,7 @@ class _Loss(torch.autograd.Function):
         if gradient is None or scale != 1.0:
             check_saved(saved, (input, targets.target), input, targets)
             gradient = empty_gradient(input)
-            _reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
+            reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None
 
 

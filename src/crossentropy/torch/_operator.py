@@ -18,7 +18,7 @@ from ._kernel import PLAIN, TargetTensors, check, check_memory, empty_gradient, 
 
 def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """One loss a row: from the core where it can be, else composed."""
-    if _core_applies(input, targets):
+    if core_applies(input, targets):
         target, weight, sample_weight = targets
         alone = input.dim() == 1  # an operator's rows can be mapped over where they have a batch to join
         if alone:
@@ -30,7 +30,7 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     return _composed.row_losses(options, input, targets)
 
 
-def _core_applies(input: Tensor, targets: TargetTensors) -> bool:
+def core_applies(input: Tensor, targets: TargetTensors) -> bool:
     if forward_ad._current_level >= 0:  # operators have no rule for forward mode: torch would take a tangent of zero
         return False
     tensors = [input, *targets.tensors]
@@ -110,14 +110,14 @@ def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any
     return torch.func.vjp(lambda z: losses(z, target), input)[1](grad_output)[0], None
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     ctx.save_for_backward(*tensors)
     ctx.rest = [None if isinstance(value, Tensor) else value for value in inputs]
     ctx.places = [isinstance(value, Tensor) for value in inputs]
 
 
-def _saved(ctx: Any) -> list[Any]:
+def saved(ctx: Any) -> list[Any]:
     saved = ctx.saved_tensors
     check_memory(**{f"saved tensor {i}": tensor for i, tensor in enumerate(saved)})
     tensors = iter(saved)
@@ -125,7 +125,7 @@ def _saved(ctx: Any) -> list[Any]:
 
 
 def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    input, target, *rest = _saved(ctx)
+    input, target, *rest = saved(ctx)
     check(input, TargetTensors(target, *rest[:2]), grad_output)
     dinput = dtarget = None
     if ctx.needs_input_grad[0]:
@@ -140,21 +140,27 @@ def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]
 
 
 def _gradient_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-    input, target, grad_output, *rest = _saved(ctx)
-
-    def gradient(input: Tensor, target: Tensor, grad_output: Tensor) -> Tensor:
-        return _composed_vjp(input, target, grad_output, *rest)[0]
-
-    if target.is_floating_point():
-        derivatives = torch.func.vjp(gradient, input, target, grad_output)[1](v)
-    else:
-        dinput, dgrad = torch.func.vjp(lambda z, g: gradient(z, target, g), input, grad_output)[1](v)
-        derivatives = (dinput, None, dgrad)
+    input, target, grad_output, *rest = saved(ctx)
+    derivatives = vjp_of_gradient(_composed_vjp, v, input, target, grad_output, *rest)
     return *derivatives, *[None] * len(rest)
 
 
-_row_losses.register_autograd(_losses_backward, setup_context=_save)
-_row_gradient.register_autograd(_gradient_backward, setup_context=_save)
+def vjp_of_gradient(
+    vjp: Any, v: Tensor, input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The derivatives of the gradient that `vjp` gives with respect to logits, probabilities and grad_output."""
+
+    def gradient(input: Tensor, target: Tensor, grad_output: Tensor) -> Tensor:
+        return vjp(input, target, grad_output, *rest)[0]
+
+    if target.is_floating_point():
+        return torch.func.vjp(gradient, input, target, grad_output)[1](v)
+    dinput, dgrad = torch.func.vjp(lambda z, g: gradient(z, target, g), input, grad_output)[1](v)
+    return dinput, None, dgrad
+
+
+_row_losses.register_autograd(_losses_backward, setup_context=save)
+_row_gradient.register_autograd(_gradient_backward, setup_context=save)
 
 
 def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
@@ -199,7 +205,7 @@ class _RowLosses(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return _row_losses(*args)
 
-    setup_context = staticmethod(_save)
+    setup_context = staticmethod(save)
     backward = staticmethod(_losses_backward)
 
     @staticmethod
@@ -212,7 +218,7 @@ class _RowGradient(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return _row_gradient(*args)
 
-    setup_context = staticmethod(_save)
+    setup_context = staticmethod(save)
     backward = staticmethod(_gradient_backward)
 
     @staticmethod
