@@ -10,8 +10,8 @@ from .._options import Reduction, loss_options
 from . import _eager, _loss_operator
 from ._arguments import check_focal, check_weights, divisor_of, fits, fits_head, refuse
 from ._head_chunks import as_head
+from ._head_operator import head_loss
 from ._kernel import TargetTensors, check_memory, row_shape
-from ._linear import head_loss
 
 
 def cross_entropy(

@@ -1,192 +1,167 @@
 """The reduced loss as an operator that reads the logits once: its gradient is made with it and waits for the backward
 pass.
-
-`torch.ops.crossentropy.loss` and its derivative `loss_gradient` run on the core.
 """
 
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._options import LossOptions, row_options
+from .._options import LossOptions, Reduction, row_options
 from . import _composed
-from ._eager import reduced_loss
-from ._kernel import TYPES, TargetTensors, check, empty_gradient, row_dtype
-from ._operator import core_applies, row_losses, save, saved, vjp_of_gradient
-from ._register import operators
+from ._eager import differentiate_again, reduced_loss
+from ._kernel import TYPES, TargetTensors, check, check_memory, empty_gradient, row_dtype
+from ._operator import core_applies, row_losses
+from ._register import differentiable_operator, operator
+from ._token import fake_token, keep, take
 
 
 def loss(options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | Tensor | None) -> Tensor:
-    """The reduced loss: from the core where torch compiles for it, else composed of the losses of rows."""
-    if (
-        options.reduction != "none"
-        and torch.compiler.is_compiling()
-        and core_applies(input, targets)
-        and not (isinstance(num_items, Tensor) and (num_items.requires_grad or not num_items.is_cpu))
-    ):
-        items = None if num_items is None else torch.as_tensor(num_items, dtype=torch.float64)
-        wanted = torch.is_grad_enabled() and input.requires_grad
-        mean = options.reduction == "mean"
-        found: tuple[Tensor, Tensor] = torch.ops.crossentropy.loss(
-            input, *targets, items, mean, wanted, options.ignore_index, options.numbers
-        )
-        return found[0]
+    """The reduced loss: by the operator where torch compiles for it, else of the losses of rows."""
+    if options.reduction != "none" and compiles(input, targets) and is_known(num_items):
+        items = as_items(num_items)
+        reduced: Tensor = _loss(input, *targets, items, options.reduction, options.ignore_index, options.numbers)
+        return reduced
+    return _composed_loss(options, input, targets, num_items)
+
+
+def _composed_loss(
+    options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | Tensor | None
+) -> Tensor:
     return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
 
 
-# What waits for the backward pass. An operator may not return one of its arguments, and a compiler may write other
-# things where an argument was: the gradient itself as an output of the one and an argument of the other would have to
-# be copied. So the graph holds a token in its place, a byte that owns the gradient. Where the token is a copy, or the
-# gradient was taken before, it is computed anew.
+def compiles(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> bool:
+    """Whether torch compiles what operators can do."""
+    return torch.compiler.is_compiling() and core_applies(input, targets, *others)
 
 
-class _Token(bytearray):
-    gradient: Tensor | None
+def is_known(num_items: float | Tensor | None) -> bool:
+    """Whether the divisor is a number in the CPU's memory of which no gradient is wanted."""
+    return not isinstance(num_items, Tensor) or (num_items.is_cpu and not num_items.requires_grad)
 
 
-_tokens: WeakValueDictionary[int, _Token] = WeakValueDictionary()  # by the addresses of their bytes
+def as_items(num_items: float | Tensor | None) -> Tensor | None:
+    return None if num_items is None else torch.as_tensor(num_items, dtype=torch.float64)
 
 
-def _keep(gradient: Tensor | None) -> Tensor:
-    token = _Token(1)
-    token.gradient = gradient
-    tensor = torch.frombuffer(token, dtype=torch.uint8)
-    _tokens[tensor.data_ptr()] = token
-    return tensor
+def asks_for_composed(grad_output: Tensor) -> bool:
+    """Whether a derivative must be composed: it is to be differentiated itself, or its upstream gradient is many."""
+    return (
+        torch.is_grad_enabled()
+        or forward_ad._current_level >= 0
+        or torch._C._functorch.is_legacy_batchedtensor(grad_output)
+    )
 
 
-def _take(tensor: Tensor) -> Tensor | None:
-    token = _tokens.get(tensor.data_ptr())
-    if token is None:
-        return None
-    gradient, token.gradient = token.gradient, None
-    return gradient
-
-
-def _loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    num_items: Tensor | None,
-    mean: bool,
-    with_gradient: bool,
-    ignore_index: int | None,
-    numbers: list[float],
-) -> tuple[Tensor, Tensor]:
-    targets = TargetTensors(target, weight, sample_weight)
-    _check(input, targets, num_items)
-    gradient = empty_gradient(input) if with_gradient else None
-    options = row_options(ignore_index, numbers, "mean" if mean else "sum")
-    divisor = None if num_items is None else num_items.item()
-    return reduced_loss(options, input, targets, divisor, gradient), _keep(gradient)
-
-
-def _fake_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, num_items: Tensor | None, *_: Any
-) -> tuple[Tensor, Tensor]:
-    _check(input, TargetTensors(target, weight, sample_weight), num_items)
-    return input.new_empty((), dtype=row_dtype(input)), input.new_empty(1, dtype=torch.uint8)
-
-
-def _loss_gradient(
-    token: Tensor,
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    num_items: Tensor | None,
-    mean: bool,
-    ignore_index: int | None,
-    numbers: list[float],
-) -> Tensor:
-    targets = TargetTensors(target, weight, sample_weight)
-    _check(input, targets, num_items, grad_output)
-    scale = grad_output.item()
-    gradient = _take(token)
-    if gradient is not None and scale == 1.0:
-        return gradient
-    gradient = empty_gradient(input)
-    divisor = None if num_items is None else num_items.item()
-    options = row_options(ignore_index, numbers, "mean" if mean else "sum")
-    reduced_loss(options, input, targets, divisor, gradient, scale)
-    return gradient
-
-
-def _fake_loss_gradient(
-    token: Tensor,
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    num_items: Tensor | None,
-    *_: Any,
-) -> Tensor:
-    _check(input, TargetTensors(target, weight, sample_weight), num_items, grad_output)
-    return empty_gradient(input)
-
-
-def _check(input: Tensor, targets: TargetTensors, *numbers: Tensor | None) -> None:
-    """Raise if shapes, dtypes or devices do not fit; the divisor and the upstream gradient are numbers."""
-    check(input, targets)
+def check_numbers(like: Tensor, *numbers: Tensor | None) -> None:
     for number in numbers:
-        if number is not None and (number.shape != () or number.dtype not in TYPES or number.device != input.device):
+        if number is not None and (number.shape != () or number.dtype not in TYPES or number.device != like.device):
             raise ValueError(
-                f"expected num_items and grad_output to be floating-point numbers on {input.device}, got "
+                f"expected num_items and grad_output to be floating-point numbers on {like.device}, got "
                 f"{tuple(number.shape)} of {number.dtype} on {number.device}"
             )
 
 
-# Derivatives.
+def _loss_and_token(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    num_items: Tensor | None,
+    reduction: str,
+    ignore_index: int | None,
+    numbers: list[float],
+    wanted: bool,
+) -> tuple[Tensor, Tensor]:
+    targets = TargetTensors(target, weight, sample_weight)
+    check(input, targets)
+    check_numbers(input, num_items)
+    gradient = empty_gradient(input) if wanted else None
+    options = row_options(ignore_index, numbers, reduction)
+    divisor = None if num_items is None else num_items.item()
+    return reduced_loss(options, input, targets, divisor, gradient), keep(gradient)
 
 
-def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    """The composed loss's derivatives with respect to the logits and to probabilities, times grad_output."""
-    weight, sample_weight, num_items, mean, ignore_index, numbers = rest
-    options = row_options(ignore_index, numbers, "mean" if mean else "sum")
+def _fake_loss_and_token(
+    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, *_: Any
+) -> tuple[Tensor, Tensor]:
+    check(input, TargetTensors(target, weight, sample_weight))
+    return input.new_empty((), dtype=row_dtype(input)), fake_token(input)
 
-    def loss(input: Tensor, target: Tensor) -> Tensor:
+
+def _gradient(
+    token: Tensor,
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    num_items: Tensor | None,
+    reduction: str,
+    ignore_index: int | None,
+    numbers: list[float],
+) -> Tensor:
+    scale = grad_output.item()
+    gradient, *_ = take(token) or (None,)
+    if gradient is None or scale != 1.0:  # before it is rounded
         targets = TargetTensors(target, weight, sample_weight)
-        return _composed.reduced(options, _composed.row_losses(options, input, targets), input, targets, num_items)
-
-    if target.is_floating_point():
-        return torch.func.vjp(loss, input, target)[1](grad_output)
-    return torch.func.vjp(lambda z: loss(z, target), input)[1](grad_output)[0], None
-
-
-def _save_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    save(ctx, (output[1], *inputs[:6], *inputs[7:]))
+        check(input, targets)
+        check_numbers(input, num_items, grad_output)
+        gradient = empty_gradient(input)
+        divisor = None if num_items is None else num_items.item()
+        reduced_loss(row_options(ignore_index, numbers, reduction), input, targets, divisor, gradient, scale)
+    return gradient
 
 
-def _loss_backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    token, input, target, *rest = saved(ctx)
-    dinput = dtarget = None
-    if ctx.needs_input_grad[0]:
-        if forward_ad._current_level < 0 and not torch._C._functorch.is_legacy_batchedtensor(grad_output):
-            dinput = torch.ops.crossentropy.loss_gradient(token, grad_output, input, target, *rest)
-        else:
-            dinput = _composed_vjp(input, target, grad_output, *rest)[0]
-    if ctx.needs_input_grad[1]:
-        dtarget = _composed_vjp(input, target, grad_output, *rest)[1]
-    return dinput, dtarget, *[None] * 7
+def _fake_gradient(token: Tensor, grad_output: Tensor, input: Tensor, *_: Any) -> Tensor:
+    return empty_gradient(input)
 
 
-def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    save(ctx, inputs[1:])
+_with_token = operator("_loss_and_token", _loss_and_token, _fake_loss_and_token)
+_loss_gradient = operator("_loss_gradient", _gradient, _fake_gradient)
 
 
-def _gradient_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-    grad_output, input, target, *rest = saved(ctx)
-    dinput, dtarget, dgrad = vjp_of_gradient(_composed_vjp, v, input, target, grad_output, *rest)
-    return None, dgrad, dinput, dtarget, *[None] * 6
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        loss, token = _with_token(*args, ctx.needs_input_grad[0])
+        ctx.save_for_backward(token, *args[:5])
+        ctx.rest = args[5:]
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        token, *tensors = ctx.saved_tensors
+        if not (asks_for_composed(grad_output) or ctx.needs_input_grad[1]):
+            return _loss_gradient(token, grad_output, *tensors, *ctx.rest), *[None] * 7
+        reduction, *rest = ctx.rest
+        input, target, weight, sample_weight, num_items = tensors
+        check_memory(input=input, target=target, weight=weight, sample_weight=sample_weight)
+
+        def again() -> Tensor:
+            targets = TargetTensors(target, weight, sample_weight)
+            return _composed_loss(row_options(*rest, reduction), input, targets, num_items)
+
+        return differentiate_again(ctx, tensors, grad_output, again)
 
 
-_library = operators(
-    loss=(_loss, _fake_loss, _save_loss, _loss_backward),
-    loss_gradient=(_loss_gradient, _fake_loss_gradient, _save_gradient, _gradient_backward),
-)
+def _loss_alone(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    num_items: Tensor | None,
+    reduction: str,
+    ignore_index: int | None,
+    numbers: list[float],
+) -> Tensor:
+    loss: Tensor = _with_token(
+        input, target, weight, sample_weight, num_items, reduction, ignore_index, numbers, False
+    )[0]
+    return loss
+
+
+_loss = differentiable_operator("loss", _loss_alone, lambda *args: _fake_loss_and_token(*args)[0], _Loss)

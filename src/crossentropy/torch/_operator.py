@@ -30,10 +30,10 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     return _composed.row_losses(options, input, targets)
 
 
-def core_applies(input: Tensor, targets: TargetTensors) -> bool:
+def core_applies(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> bool:
     if forward_ad._current_level >= 0:  # operators have no rule for forward mode: torch would take a tangent of zero
         return False
-    tensors = [input, *targets.tensors]
+    tensors = [tensor for tensor in (input, *targets, *others) if tensor is not None]
     if any(not tensor.is_cpu or tensor.layout is not torch.strided for tensor in tensors):
         return False
     if any(weight is not None and weight.requires_grad for weight in targets[1:]):
@@ -110,14 +110,14 @@ def _composed_vjp(input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any
     return torch.func.vjp(lambda z: losses(z, target), input)[1](grad_output)[0], None
 
 
-def save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     ctx.save_for_backward(*tensors)
     ctx.rest = [None if isinstance(value, Tensor) else value for value in inputs]
     ctx.places = [isinstance(value, Tensor) for value in inputs]
 
 
-def saved(ctx: Any) -> list[Any]:
+def _saved(ctx: Any) -> list[Any]:
     saved = ctx.saved_tensors
     check_memory(**{f"saved tensor {i}": tensor for i, tensor in enumerate(saved)})
     tensors = iter(saved)
@@ -125,7 +125,7 @@ def saved(ctx: Any) -> list[Any]:
 
 
 def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    input, target, *rest = saved(ctx)
+    input, target, *rest = _saved(ctx)
     check(input, TargetTensors(target, *rest[:2]), grad_output)
     dinput = dtarget = None
     if ctx.needs_input_grad[0]:
@@ -140,27 +140,21 @@ def _losses_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]
 
 
 def _gradient_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-    input, target, grad_output, *rest = saved(ctx)
-    derivatives = vjp_of_gradient(_composed_vjp, v, input, target, grad_output, *rest)
+    input, target, grad_output, *rest = _saved(ctx)
+
+    def gradient(input: Tensor, target: Tensor, grad_output: Tensor) -> Tensor:
+        return _composed_vjp(input, target, grad_output, *rest)[0]
+
+    if target.is_floating_point():
+        derivatives = torch.func.vjp(gradient, input, target, grad_output)[1](v)
+    else:
+        dinput, dgrad = torch.func.vjp(lambda z, g: gradient(z, target, g), input, grad_output)[1](v)
+        derivatives = (dinput, None, dgrad)
     return *derivatives, *[None] * len(rest)
 
 
-def vjp_of_gradient(
-    vjp: Any, v: Tensor, input: Tensor, target: Tensor, grad_output: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The derivatives of the gradient that `vjp` gives with respect to logits, probabilities and grad_output."""
-
-    def gradient(input: Tensor, target: Tensor, grad_output: Tensor) -> Tensor:
-        return vjp(input, target, grad_output, *rest)[0]
-
-    if target.is_floating_point():
-        return torch.func.vjp(gradient, input, target, grad_output)[1](v)
-    dinput, dgrad = torch.func.vjp(lambda z, g: gradient(z, target, g), input, grad_output)[1](v)
-    return dinput, None, dgrad
-
-
-_row_losses.register_autograd(_losses_backward, setup_context=save)
-_row_gradient.register_autograd(_gradient_backward, setup_context=save)
+_row_losses.register_autograd(_losses_backward, setup_context=_save)
+_row_gradient.register_autograd(_gradient_backward, setup_context=_save)
 
 
 def _vmap(apply: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
@@ -205,7 +199,7 @@ class _RowLosses(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return _row_losses(*args)
 
-    setup_context = staticmethod(save)
+    setup_context = staticmethod(_save)
     backward = staticmethod(_losses_backward)
 
     @staticmethod
@@ -218,7 +212,7 @@ class _RowGradient(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return _row_gradient(*args)
 
-    setup_context = staticmethod(save)
+    setup_context = staticmethod(_save)
     backward = staticmethod(_gradient_backward)
 
     @staticmethod
