@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from . import _core
 
@@ -114,15 +114,13 @@ class GivenOptions(TypedDict, total=False):
 _DEFAULT = LossOptions()
 
 
-def row_options(
-    ignore_index: int | None, numbers: Sequence[float], reduction: Reduction = "none"
-) -> LossOptions:
+def row_options(ignore_index: int | None, numbers: Sequence[float], reduction: str = "none") -> LossOptions:
     """Options from the values of NUMBERS, for one loss a row unless another reduction is given."""
     return _options_of(ignore_index, tuple(numbers), reduction)
 
 
 @lru_cache(maxsize=64)  # making them costs more than a small loss
-def _options_of(ignore_index: int | None, numbers: tuple[float, ...], reduction: Reduction) -> LossOptions:
+def _options_of(ignore_index: int | None, numbers: tuple[float, ...], reduction: Any) -> LossOptions:
     return LossOptions(ignore_index, reduction=reduction, **dict(zip(NUMBERS, numbers, strict=True)))
 
 

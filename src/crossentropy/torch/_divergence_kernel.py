@@ -1,5 +1,6 @@
 """Divergences by the core: eager calls by addresses, compiled ones by operators."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd import forward_ad
 
 from .. import _core
 from .._config import resolve_threads
-from .._options import Reduction, loss_options
+from .._options import loss_options
 from . import _operator
 from ._composed_divergence import DivergenceOptions, reduced, row_divergences, values_dtype
 from ._eager import check_kinds, is_plain, is_value, kinds
@@ -153,7 +154,7 @@ def numbers_of(options: DivergenceOptions) -> tuple[str, list[float]]:
     return kind if isinstance(kind, str) else "jensen_shannon", [*of, options.student.temperature]
 
 
-def options_of(kind: str, numbers: list[float], reduction: Reduction = "none") -> DivergenceOptions:
+def options_of(kind: str, numbers: Sequence[float], reduction: Any = "none") -> DivergenceOptions:
     beta, softcap, teacher_softcap, temperature = numbers
     return DivergenceOptions(
         beta if kind == "jensen_shannon" else kind,

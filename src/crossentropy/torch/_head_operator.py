@@ -46,7 +46,9 @@ def check_head(head: HeadTensors) -> None:
         or any(tensor.device != input.device for tensor in tensors)
     ):
         described = ", ".join(f"{tuple(tensor.shape)} of {tensor.dtype} on {tensor.device}" for tensor in tensors)
-        raise ValueError(f"expected hidden states, a classifier and a bias of a head with logits {shape}, got {described}")
+        raise ValueError(
+            f"expected hidden states, a classifier and a bias of a head with logits {shape}, got {described}"
+        )
 
 
 def gradients_or_nothing(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
@@ -58,7 +60,10 @@ def fake_gradients(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> 
     like = tensors[0]
     assert like is not None
     return gradients_or_nothing(
-        [tensor.new_empty(tensor.shape) if tensor is not None and asked else None for tensor, asked in zip(tensors, wanted, strict=True)],
+        [
+            tensor.new_empty(tensor.shape) if tensor is not None and asked else None
+            for tensor, asked in zip(tensors, wanted, strict=True)
+        ],
         like,
     )
 
@@ -163,10 +168,10 @@ class _HeadLoss(torch.autograd.Function):
             found = _head_gradients(token, grad_output, *tensors, *ctx.rest, wanted)
             return *(gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)), *[None] * 8
         input, weight, bias, *of_targets, num_items = tensors
-        shape, reduction, *rest = ctx.rest
+        shape, reduction, ignore_index, numbers = ctx.rest
         head, targets = HeadTensors(input, weight, bias, tuple(shape)), TargetTensors(*of_targets)
         check_memory(input=input, linear_weight=weight, linear_bias=bias, **targets._asdict())
-        options = row_options(*rest, reduction)
+        options = row_options(ignore_index, numbers, reduction)
         return differentiate_again(
             ctx, tensors, grad_output, lambda: composed_head_loss(options, head, targets, num_items)
         )

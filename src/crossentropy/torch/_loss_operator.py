@@ -2,14 +2,13 @@
 pass.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._options import LossOptions, Reduction, row_options
+from .._options import LossOptions, row_options
 from . import _composed
 from ._eager import differentiate_again, reduced_loss
 from ._kernel import TYPES, TargetTensors, check, check_memory, empty_gradient, row_dtype
@@ -137,13 +136,13 @@ class _Loss(torch.autograd.Function):
         token, *tensors = ctx.saved_tensors
         if not (asks_for_composed(grad_output) or ctx.needs_input_grad[1]):
             return _loss_gradient(token, grad_output, *tensors, *ctx.rest), *[None] * 7
-        reduction, *rest = ctx.rest
+        reduction, ignore_index, numbers = ctx.rest
         input, target, weight, sample_weight, num_items = tensors
         check_memory(input=input, target=target, weight=weight, sample_weight=sample_weight)
 
         def again() -> Tensor:
             targets = TargetTensors(target, weight, sample_weight)
-            return _composed_loss(row_options(*rest, reduction), input, targets, num_items)
+            return _composed_loss(row_options(ignore_index, numbers, reduction), input, targets, num_items)
 
         return differentiate_again(ctx, tensors, grad_output, again)
 
