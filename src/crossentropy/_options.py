@@ -4,9 +4,9 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from . import _core
 
@@ -114,10 +114,14 @@ class GivenOptions(TypedDict, total=False):
 _DEFAULT = LossOptions()
 
 
-def row_options(ignore_index: int | None, numbers: Sequence[float]) -> LossOptions:
-    """Options from the values of NUMBERS, for one loss a row."""
-    named = dict(zip(NUMBERS, numbers, strict=True))
-    return LossOptions(ignore_index, reduction="none", **named)
+def row_options(ignore_index: int | None, numbers: Sequence[float], reduction: str = "none") -> LossOptions:
+    """Options from the values of NUMBERS, for one loss a row unless another reduction is given."""
+    return _options_of(ignore_index, tuple(numbers), reduction)
+
+
+@lru_cache(maxsize=64)  # making them costs more than a small loss
+def _options_of(ignore_index: int | None, numbers: tuple[float, ...], reduction: Any) -> LossOptions:
+    return LossOptions(ignore_index, reduction=reduction, **dict(zip(NUMBERS, numbers, strict=True)))
 
 
 def loss_options(

@@ -27,7 +27,7 @@ def _seed():
 def composed(monkeypatch):
     """The path of other devices, on the CPU."""
     monkeypatch.setattr(_eager, "under_transform", lambda: True)
-    monkeypatch.setattr(_operator, "_core_applies", lambda *_: False)
+    monkeypatch.setattr(_operator, "core_applies", lambda *_: False)
 
 
 @pytest.fixture(params=["core", "composed"])

@@ -1,5 +1,6 @@
 """Divergences by the core: eager calls by addresses, compiled ones by operators."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd import forward_ad
 
 from .. import _core
 from .._config import resolve_threads
-from .._options import Reduction, loss_options
+from .._options import loss_options
 from . import _operator
 from ._composed_divergence import DivergenceOptions, reduced, row_divergences, values_dtype
 from ._eager import check_kinds, is_plain, is_value, kinds
@@ -41,8 +42,8 @@ def divergence(
         if torch.is_grad_enabled() and (input.requires_grad or teacher_input.requires_grad):
             return _Divergence.apply(input, teacher_input, sample_weight, options)
         return _value(evaluate(options, input, teacher_input, sample_weight), input, teacher_input)
-    if torch.compiler.is_compiling() and _operator._core_applies(input, targets):
-        rows = _row_divergences(input, teacher_input, sample_weight, *_numbers(options))
+    if torch.compiler.is_compiling() and _operator.core_applies(input, targets):
+        rows = _row_divergences(input, teacher_input, sample_weight, *numbers_of(options))
     else:
         check_memory(input=input, teacher_input=teacher_input, sample_weight=sample_weight)
         rows = row_divergences(options, input, teacher_input, sample_weight)
@@ -148,13 +149,13 @@ class _Divergence(torch.autograd.Function):
 # As operators, for compilation.
 
 
-def _numbers(options: DivergenceOptions) -> tuple[str, list[float]]:
+def numbers_of(options: DivergenceOptions) -> tuple[str, list[float]]:
     kind = options.kind
     of = [0.0 if isinstance(kind, str) else kind, options.student.softcap, options.teacher.softcap]
     return kind if isinstance(kind, str) else "jensen_shannon", [*of, options.student.temperature]
 
 
-def _options(kind: str, numbers: list[float], reduction: Reduction = "none") -> DivergenceOptions:
+def options_of(kind: str, numbers: Sequence[float], reduction: Any = "none") -> DivergenceOptions:
     beta, softcap, teacher_softcap, temperature = numbers
     return DivergenceOptions(
         beta if kind == "jensen_shannon" else kind,
@@ -189,7 +190,7 @@ def _row_divergences(
     input: Tensor, teacher_input: Tensor, sample_weight: Tensor | None, kind: str, numbers: list[float]
 ) -> Tensor:
     _check(input, teacher_input, sample_weight)
-    return _value(evaluate(_options(kind, numbers), input, teacher_input, sample_weight), input, teacher_input)
+    return _value(evaluate(options_of(kind, numbers), input, teacher_input, sample_weight), input, teacher_input)
 
 
 @_row_divergences.register_fake
@@ -212,7 +213,7 @@ def _divergence_gradients(
     """The gradients wanted, those of one class at the end of memory; no elements where none is wanted."""
     _check(input, teacher_input, sample_weight, grad_output)
     found = evaluate(
-        _options(kind, numbers), input, teacher_input, sample_weight, (student, teacher), row_scale=grad_output
+        options_of(kind, numbers), input, teacher_input, sample_weight, (student, teacher), row_scale=grad_output
     )[2]
     a, b = (
         z.new_empty(0) if dz is None else dz.contiguous() for z, dz in zip((input, teacher_input), found, strict=True)
@@ -256,7 +257,7 @@ def _composed_vjp(
     kind: str,
     numbers: list[float],
 ) -> tuple[Tensor, Tensor]:
-    options = _options(kind, numbers)
+    options = options_of(kind, numbers)
     vjp = torch.func.vjp(lambda z, w: row_divergences(options, z, w, sample_weight), input, teacher_input)[1]
     return vjp(grad_output)
 

@@ -32,24 +32,27 @@ def is_plain(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> b
     """Whether the tensors are memory that the core may read, now and when their loss is differentiated."""
     if under_transform():
         return False
-    for tensor in (input, *targets, *others):
-        if tensor is not None and not is_memory(tensor):
+    target, *weights = targets
+    for weight in weights:
+        if weight is not None and (weight.requires_grad or not is_memory(weight)):
             return False
-    return not (
-        (targets.weight is not None and targets.weight.requires_grad)
-        or (targets.sample_weight is not None and targets.sample_weight.requires_grad)
-    )
+    for other in others:
+        if other is not None and not is_memory(other):
+            return False
+    return is_memory(input) and is_memory(target)
 
 
 def loss(options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | None) -> Tensor:
     """The reduced loss of plain tensors."""
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
-        return _Loss.apply(input, *targets, options, divisor)
-    return _reduced_loss(options, input, targets, divisor)
+        unwrapped = torch._C._functorch.unwrap_if_dead  # what a transform that has ended left wrapped
+        tensors = [None if tensor is None else unwrapped(tensor) for tensor in (input, *targets)]
+        return _apply(*tensors, options, divisor)
+    return reduced_loss(options, input, targets, divisor)
 
 
-def _reduced_loss(
+def reduced_loss(
     options: LossOptions,
     input: Tensor,
     targets: TargetTensors,
@@ -88,33 +91,38 @@ class _Loss(torch.autograd.Function):
         options: LossOptions,
         divisor: float | None,
     ) -> Tensor:
-        targets = TargetTensors(target, weight, sample_weight)
         ctx.save_for_backward(input, target, weight, sample_weight)
         ctx.rest = options, divisor, kinds(input, target)
-        ctx.gradient = None
-        if options.reduction != "none" and ctx.needs_input_grad[0]:
-            ctx.gradient = empty_gradient(input)
-        return _reduced_loss(options, input, targets, divisor, ctx.gradient)
+        wanted = options.reduction != "none" and ctx.needs_input_grad[0]
+        ctx.gradient = gradient = empty_gradient(input) if wanted else None
+        return reduced_loss(options, input, TargetTensors(target, weight, sample_weight), divisor, gradient)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, *rest = tensors = ctx.saved_tensors
-        targets, (options, divisor, saved) = TargetTensors(*rest), ctx.rest
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or under_transform() or not is_value(grad_output):
-
-            def again() -> Tensor:
-                return _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor)
-
-            check_saved(saved, (input, targets.target), input, targets)
-            return differentiate_again(ctx, tensors, grad_output, again)
+        tensors = ctx.saved_tensors  # raises where one was changed in place
+        options, divisor, saved = ctx.rest
         gradient, ctx.gradient = ctx.gradient, None
         per_row = options.reduction == "none"
-        scale = 1.0 if per_row else grad_output.item()
-        if gradient is None or scale != 1.0:
+        composed = torch.is_grad_enabled() or ctx.needs_input_grad[1] or under_transform() or not is_value(grad_output)
+        scale = 1.0 if per_row or composed else grad_output.item()
+        if gradient is None or scale != 1.0 or composed:
+            input, *rest = tensors
+            targets = TargetTensors(*rest)
             check_saved(saved, (input, targets.target), input, targets)
+            if composed:
+                return differentiate_again(
+                    ctx,
+                    tensors,
+                    grad_output,
+                    lambda: _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor),
+                )
             gradient = empty_gradient(input)
-            _reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
+            reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
         return gradient, None, None, None, None, None
+
+
+# torch.autograd.Function.apply without its questions for transforms, which have been asked: they cost 3 µs.
+_apply: Any = super(torch.autograd.Function, _Loss).apply
 
 
 def kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype]]:

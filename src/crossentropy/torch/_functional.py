@@ -7,12 +7,11 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from .._options import Reduction, loss_options
-from . import _composed, _eager
+from . import _eager, _loss_operator
 from ._arguments import check_focal, check_weights, divisor_of, fits, fits_head, refuse
 from ._head_chunks import as_head
+from ._head_operator import head_loss
 from ._kernel import TargetTensors, check_memory, row_shape
-from ._linear import head_loss
-from ._operator import row_losses
 
 
 def cross_entropy(
@@ -135,7 +134,7 @@ def cross_entropy(
     if (num_items is None or not isinstance(num_items, Tensor)) and _eager.is_plain(input, targets):
         return _eager.loss(options, input, targets, num_items)
     check_memory(input=input, **targets._asdict())
-    return _composed.reduced(options, row_losses(options, input, targets), input, targets, num_items)
+    return _loss_operator.loss(options, input, targets, num_items)
 
 
 def linear_cross_entropy(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _core
-from .._arrays import LARGE
+from .._arrays import LARGE, new_tuple
 from .._call import Call
 from .._config import resolve_threads
 from .._options import LARGEST, RANGE, SMALLEST, LossOptions
@@ -239,14 +239,9 @@ def loss_from_core(
     if row_scale is not None:
         row_scale = readable("grad_output", row_scale).to(torch.float64).contiguous()
     record: Any = z
-    call = Call(
-        options,
-        record,
-        Targets(None, target.data_ptr(), TYPES[target.dtype]) if probabilities else Targets(target.data_ptr()),
-        address(weight),
-        address(sample_weight),
-        min(resolve_threads(None), torch.get_num_threads()),
-    )
+    threads = min(resolve_threads(None), torch.get_num_threads())
+    of_targets = Targets(None, target.data_ptr(), TYPES[target.dtype]) if probabilities else Targets(target.data_ptr())
+    call = new_tuple(Call, (options, record, of_targets, address(weight), address(sample_weight), threads, ()))
     loss = _core.loss(
         call,
         gradient_scale=scale,
@@ -266,7 +261,8 @@ def logits_in_memory(input: Tensor) -> tuple[LogitsInMemory, Tensor]:
     logits = input if contiguous or last else input.contiguous()
     rows = input.numel() // shape[axis]
     class_stride = 1 if last or axis == 0 or rows == 0 else rows // shape[0]
-    return LogitsInMemory(rows, shape[axis], class_stride, logits.data_ptr(), TYPES[logits.dtype]), logits
+    fields = rows, shape[axis], class_stride, logits.data_ptr(), TYPES[logits.dtype]
+    return new_tuple(LogitsInMemory, fields), logits
 
 
 def address(tensor: Tensor | None) -> Any:

@@ -2,23 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from .._head import BLOCK_BYTES, rows_of_chunk
+from .._head import BLOCK_BYTES
 from .._options import LossOptions
 from . import _composed
 from ._eager import check_saved, differentiate_again, is_plain, is_value, kinds, reciprocal
+from ._head_chunks import HeadTensors, composed_head_loss, rows_of
 from ._kernel import (
     TargetTensors,
     autocasts,
@@ -32,29 +31,6 @@ from ._kernel import (
     scalar,
     under_transform,
 )
-from ._operator import row_losses
-
-
-class HeadTensors(NamedTuple):
-    """Hidden states (N, D), and a classifier and its bias with a row for each of the C K logits of a hidden state."""
-
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    shape: tuple[int, ...]  # of a hidden state's logits: C, and the K dimensions of its losses
-
-    @property
-    def logits(self) -> Tensor:
-        """A stand-in for the logits: their shape, dtype and device without their memory."""
-        return self.input.new_empty(()).expand(self.input.shape[0], *self.shape)
-
-    def rows_of_chunk(self, rows: int) -> int:
-        """How many rows of logits are held at a time: 64 MiB, in half precision at least half of them.
-
-        There each chunk rounds what it adds to the classifier's gradient.
-        """
-        step = rows_of_chunk(None, max(1, self.weight.shape[0]) * self.input.element_size())
-        return max(step, (rows + 1) // 2) if self.input.element_size() == 2 else step
 
 
 def head_loss(
@@ -64,15 +40,19 @@ def head_loss(
     plain = not isinstance(num_items, Tensor) and is_plain(head.input, targets, head.weight, head.bias)
     if not plain or targets.target.requires_grad:
         check_memory(input=head.input, linear_weight=head.weight, linear_bias=head.bias, **targets._asdict())
-        return _chunks_of_losses(options, head, targets, num_items)
-    divisor = mean_divisor(options, head.logits.shape, targets)  # a class index out of range raises
-    if options.reduction != "mean":
-        divisor = 1.0
-    elif num_items is not None:
-        divisor = float(num_items)
+        return composed_head_loss(options, head, targets, num_items)
+    assert not isinstance(num_items, Tensor)
+    divisor = head_divisor(options, head, targets, num_items)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in head[:3]):
         return _HeadLoss.apply(*head[:3], *targets, head.shape, options, divisor)
-    return _loss_and_gradients(options, head, targets, divisor)[0]
+    return loss_and_gradients(options, head, targets, divisor)[0]
+
+
+def head_divisor(options: LossOptions, head: HeadTensors, targets: TargetTensors, num_items: float | None) -> float:
+    divisor = mean_divisor(options, head.logits.shape, targets)  # a class index out of range raises
+    if options.reduction != "mean":
+        return 1.0
+    return divisor if num_items is None else float(num_items)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -89,7 +69,7 @@ class _HeadLoss(torch.autograd.Function):
         ctx.saved = kinds(*(tensor for tensor in (input, weight, bias, target) if tensor is not None))
         wanted = (False,) * 3 if options.reduction == "none" else ctx.needs_input_grad[:3]
         head, targets = HeadTensors(input, weight, bias, shape), TargetTensors(target, class_weight, sample_weight)
-        loss, ctx.gradients = _loss_and_gradients(options, head, targets, divisor, wanted)
+        loss, ctx.gradients = loss_and_gradients(options, head, targets, divisor, wanted)
         return loss
 
     @staticmethod
@@ -100,21 +80,36 @@ class _HeadLoss(torch.autograd.Function):
         check_saved(ctx.saved, [tensor for tensor in tensors[:4] if tensor is not None], head.logits, targets)
         if torch.is_grad_enabled() or under_transform() or not is_value(grad_output):
             return differentiate_again(
-                ctx, tensors, grad_output, lambda: _chunks_of_losses(options, head, targets, divisor)
+                ctx, tensors, grad_output, lambda: composed_head_loss(options, head, targets, divisor)
             )
-        gradients, ctx.gradients = ctx.gradients, None
-        per_row = options.reduction == "none"
-        scale = 1.0 if per_row else grad_output.item()
-        rounded = head.input.element_size() == 2 or not math.isfinite(scale)
-        if per_row or gradients is None or (rounded and scale != 1.0):
-            wanted, row_scale = ctx.needs_input_grad[:3], grad_output if per_row else None
-            gradients = _loss_and_gradients(options, head, targets, divisor, wanted, scale, row_scale)[1]
-        elif scale != 1.0:
-            gradients = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
+        made, ctx.gradients = ctx.gradients, None
+        gradients = upstream_gradients(
+            grad_output,
+            made,
+            options.reduction == "none",
+            head.input.element_size() == 2,
+            lambda *scales: loss_and_gradients(options, head, targets, divisor, ctx.needs_input_grad[:3], *scales)[1],
+        )
         return *gradients, *[None] * 6
 
 
-def _loss_and_gradients(
+def upstream_gradients(
+    grad_output: Tensor,
+    made: Sequence[Tensor | None] | None,
+    per_row: bool,
+    half: bool,
+    again: Callable[[float, Tensor | None], Sequence[Tensor | None]],
+) -> Sequence[Tensor | None]:
+    """Gradients times the upstream one: those made for 1, or others where a product would round in half precision."""
+    if per_row:
+        return again(1.0, grad_output)
+    scale = grad_output.item()
+    if made is None or (scale != 1.0 and (half or not math.isfinite(scale))):
+        return again(scale, None)
+    return made if scale == 1.0 else [None if gradient is None else gradient.mul_(scale) for gradient in made]
+
+
+def loss_and_gradients(
     options: LossOptions,
     head: HeadTensors,
     targets: TargetTensors,
@@ -150,7 +145,7 @@ def _loss_and_gradients(
             _multiply(hidden, head.weight.t(), z)
             if head.bias is not None:
                 z += head.bias
-            chunk = TargetTensors(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
+            chunk = TargetTensors(targets.target[rows], targets.weight, rows_of(targets.sample_weight, rows))
             logits = z.unflatten(1, head.shape)
             chunk_losses = losses.new_empty(row_shape(logits)) if per_row else None
             sums.append(
@@ -161,7 +156,7 @@ def _loss_and_gradients(
                     chunk_losses,
                     z if any(wanted) else None,
                     scale * factor,
-                    _rows(row_scale, rows),
+                    rows_of(row_scale, rows),
                 )
             )
             if chunk_losses is not None:
@@ -171,10 +166,6 @@ def _loss_and_gradients(
         total = math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)
         losses = scalar(total * factor if factor else 0.0, losses.dtype)
     return losses, gradients.result()
-
-
-def _rows(array: Tensor | None, rows: slice | Tensor) -> Tensor | None:
-    return None if array is None else array[rows]
 
 
 def _kept(options: LossOptions, head: HeadTensors, targets: TargetTensors) -> Tensor | None:
@@ -190,7 +181,7 @@ class GradientAccumulator:
 
     def __init__(self, head: HeadTensors, wanted: tuple[bool, ...]) -> None:
         self.head = head
-        self.input = torch.zeros_like(head.input) if wanted[0] else None
+        self.input = empty(head.input, *head.input.shape).zero_() if wanted[0] else None
         self.weight = empty(head.weight, *head.weight.shape) if wanted[1] else None
         self.bias = torch.zeros(head.weight.shape[:1], dtype=torch.float64) if wanted[2] else None
         self.started = False
@@ -266,32 +257,3 @@ def _numpy_multiplies(dtype: torch.dtype) -> bool:
     theirs = min(seconds(lambda: torch.mm(matrix, matrix, out=out)) for _ in range(10))
     ours = min(seconds(lambda: np.matmul(array, array, out=out.numpy())) for _ in range(10))
     return 1.5 * ours < theirs
-
-
-def _chunks_of_losses(
-    options: LossOptions, head: HeadTensors, targets: TargetTensors, num_items: float | Tensor | None
-) -> Tensor:
-    """The loss composed of torch's operators, in chunks. Where autograd permits, backward makes the logits again."""
-
-    def losses_of(input: Tensor, weight: Tensor, bias: Tensor | None, *tensors: Tensor | None) -> Tensor:
-        targets = TargetTensors(*tensors)
-        logits = HeadTensors(input, weight, bias, head.shape).logits
-        counted = _composed.counted_rows(options, logits, targets)[1]
-        if counted is not None:  # rows that do not count may hold NaN, which must not reach the gradients
-            counted = counted.flatten(1).any(1) if counted.dim() > 1 else counted
-            input = torch.where(counted.unsqueeze(1), input, 0.0)
-        return row_losses(options, F.linear(input, weight, bias).unflatten(1, head.shape), targets)
-
-    count = head.input.shape[0]
-    step = head.rows_of_chunk(count)
-    again = torch.is_grad_enabled() and step < count and not under_transform()
-    losses = []
-    device = head.input.device.type
-    with torch.autocast(device, enabled=False) if autocasts(head.input) else nullcontext():
-        for begin in range(0, max(count, 1), step):
-            rows = slice(begin, begin + step)
-            chunk = TargetTensors(targets.target[rows], targets.weight, _rows(targets.sample_weight, rows))
-            args = (head.input[rows], head.weight, head.bias, *chunk)
-            losses.append(checkpoint(losses_of, *args, use_reentrant=False) if again else losses_of(*args))
-        all_losses = torch.cat(losses) if len(losses) > 1 else losses[0]
-        return _composed.reduced(options, all_losses, head.logits, targets, num_items)

@@ -8,7 +8,7 @@ from ._composed_divergence import DivergenceOptions
 from ._divergence import Direction
 from ._head_chunks import as_head
 from ._kernel import row_shape
-from ._linear_divergence_kernel import head_divergence
+from ._linear_divergence_operator import head_divergence
 
 
 def linear_kl_divergence(

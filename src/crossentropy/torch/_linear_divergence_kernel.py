@@ -11,9 +11,9 @@ from . import _composed
 from ._composed_divergence import DivergenceOptions, reduced, row_divergences, values_dtype
 from ._divergence_kernel import evaluate
 from ._eager import check_kinds, is_plain, is_value, kinds, reciprocal
-from ._head_chunks import in_chunks, kept_rows, logits_of
+from ._head_chunks import HeadTensors, in_chunks, kept_rows, logits_of, rows_of
 from ._kernel import TargetTensors, autocasts, check_memory, empty, readable, row_shape, scalar, under_transform
-from ._linear import GradientAccumulator, HeadTensors, _multiply, _rows
+from ._linear import GradientAccumulator, _multiply, upstream_gradients
 
 _NAMES = ("input", "linear_weight", "linear_bias")
 
@@ -26,10 +26,10 @@ def head_divergence(
     if not is_plain(student.input, TargetTensors(teacher.input, None, sample_weight), *tensors):
         check_memory(**dict(zip(_NAMES, student[:3], strict=True)), sample_weight=sample_weight)
         check_memory(**{f"teacher_{name}": tensor for name, tensor in zip(_NAMES, teacher[:3], strict=True)})
-        return _composed_divergence(options, student, teacher, sample_weight)
+        return composed_head_divergence(options, student, teacher, sample_weight)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return _HeadDivergence.apply(*tensors, sample_weight, student.shape, options)
-    return _over_chunks(options, (student, teacher), sample_weight)[0]
+    return over_chunks(options, (student, teacher), sample_weight)[0]
 
 
 class _HeadDivergence(torch.autograd.Function):
@@ -45,7 +45,7 @@ class _HeadDivergence(torch.autograd.Function):
         ctx.rest = shape, options
         ctx.saved = kinds(*(tensor for tensor in tensors if tensor is not None))
         wanted = (False,) * 6 if options.student.reduction == "none" else ctx.needs_input_grad[:6]
-        value, ctx.gradients = _over_chunks(options, _heads(tensors, shape), sample_weight, wanted)
+        value, ctx.gradients = over_chunks(options, heads_of(tensors, shape), sample_weight, wanted)
         return value
 
     @staticmethod
@@ -53,26 +53,25 @@ class _HeadDivergence(torch.autograd.Function):
         *tensors, sample_weight = ctx.saved_tensors
         shape, options = ctx.rest
         check_kinds(ctx.saved, [tensor for tensor in tensors if tensor is not None])
-        heads, wanted = _heads(tensors, shape), ctx.needs_input_grad[:6]
+        heads, wanted = heads_of(tensors, shape), ctx.needs_input_grad[:6]
         if torch.is_grad_enabled() or under_transform() or not is_value(grad_output):
             with torch.enable_grad():
-                value = _composed_divergence(options, *heads, sample_weight)
+                value = composed_head_divergence(options, *heads, sample_weight)
             inputs = [tensor for tensor, asked in zip(tensors, wanted, strict=True) if asked]
             found = iter(torch.autograd.grad(value, inputs, grad_output, create_graph=torch.is_grad_enabled()))
             return *(next(found) if asked else None for asked in wanted), None, None, None
-        gradients, ctx.gradients = ctx.gradients, None
-        per_row = options.student.reduction == "none"
-        scale = 1.0 if per_row else grad_output.item()
-        rounded = any(head.input.element_size() == 2 for head in heads) or not math.isfinite(scale)
-        if per_row or gradients is None or (rounded and scale != 1.0):
-            row_scale = grad_output if per_row else None
-            gradients = _over_chunks(options, heads, sample_weight, wanted, scale, row_scale)[1]
-        elif scale != 1.0:
-            gradients = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
+        made, ctx.gradients = ctx.gradients, None
+        gradients = upstream_gradients(
+            grad_output,
+            made,
+            options.student.reduction == "none",
+            any(head.input.element_size() == 2 for head in heads),
+            lambda *scales: over_chunks(options, heads, sample_weight, wanted, *scales)[1],
+        )
         return *gradients, None, None, None
 
 
-def _heads(tensors: Any, shape: tuple[int, ...]) -> tuple[HeadTensors, HeadTensors]:
+def heads_of(tensors: Any, shape: tuple[int, ...]) -> tuple[HeadTensors, HeadTensors]:
     a, b, c, d, e, f = tensors
     return HeadTensors(a, b, c, shape), HeadTensors(d, e, f, shape)
 
@@ -90,7 +89,7 @@ def _rows_of_chunk(heads: tuple[HeadTensors, HeadTensors], count: int) -> int:
     return min(head.rows_of_chunk(count) for head in heads)
 
 
-def _over_chunks(
+def over_chunks(
     options: DivergenceOptions,
     heads: tuple[HeadTensors, HeadTensors],
     sample_weight: Tensor | None,
@@ -126,7 +125,7 @@ def _over_chunks(
                 if head.bias is not None:
                     z += head.bias
             student, teacher = (z.unflatten(1, head.shape) for z, head in zip(logits, heads, strict=True))
-            s, upstream = _rows(sample_weight, rows), _rows(row_scale, rows)
+            s, upstream = rows_of(sample_weight, rows), rows_of(row_scale, rows)
             value, of_rows, gradients = evaluate(
                 of_chunk, student, teacher, s, (asked[0], asked[1]), scale * factor, upstream, in_place=True
             )
@@ -143,7 +142,7 @@ def _over_chunks(
     return scalar(total * factor if factor else 0.0, dtype), found
 
 
-def _composed_divergence(
+def composed_head_divergence(
     options: DivergenceOptions, student: HeadTensors, teacher: HeadTensors, sample_weight: Tensor | None
 ) -> Tensor:
     def chunk(
@@ -160,7 +159,9 @@ def _composed_divergence(
         of_teacher = logits_of(teacher_input, teacher_weight, teacher_bias, student.shape, counted)
         return (row_divergences(options, logits, of_teacher, s),)
 
-    step = _rows_of_chunk((student, teacher), student.input.shape[0])
+    def rows_of_chunk(count: int) -> int:
+        return _rows_of_chunk((student, teacher), count)
+
     of_rows = (student.input, teacher.input, sample_weight)
-    (rows,) = in_chunks(chunk, step, of_rows, (student.weight, student.bias, teacher.weight, teacher.bias))
+    (rows,) = in_chunks(chunk, rows_of_chunk, of_rows, (student.weight, student.bias, teacher.weight, teacher.bias))
     return reduced(options, rows, sample_weight)

@@ -5,7 +5,7 @@ from torch import Tensor
 from .._options import loss_options
 from ._arguments import check_head, check_indices
 from ._head_chunks import as_head
-from ._linear_log_prob_kernel import head_log_prob
+from ._linear_log_prob_operator import head_log_prob
 
 
 def linear_log_prob(

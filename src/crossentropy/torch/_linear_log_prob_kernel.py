@@ -10,9 +10,9 @@ from .._options import LossOptions
 from . import _composed_log_prob
 from ._arguments import check_range
 from ._eager import check_kinds, is_plain, is_value, kinds
-from ._head_chunks import in_chunks, kept_rows, logits_of
+from ._head_chunks import HeadTensors, in_chunks, kept_rows, logits_of
 from ._kernel import TargetTensors, autocasts, check_memory, empty, readable, row_dtype, row_shape, under_transform
-from ._linear import GradientAccumulator, HeadTensors, _multiply
+from ._linear import GradientAccumulator, _multiply
 from ._log_prob_kernel import Results, evaluate
 
 Gradients = list[Tensor | None]  # of hidden states, classifier and bias
@@ -23,11 +23,11 @@ def head_log_prob(options: LossOptions, head: HeadTensors, target: Tensor, entro
     check_range(head.logits.shape, target, options.ignore_index)
     if not is_plain(head.input, TargetTensors(target), head.weight, head.bias):
         check_memory(input=head.input, linear_weight=head.weight, linear_bias=head.bias, target=target)
-        return _composed(options, head, target, entropy)
+        return composed(options, head, target, entropy)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in head[:3]):
         results = _HeadLogProb.apply(*head[:3], target, head.shape, options, entropy)
         return results if entropy else (results, None)
-    return _over_chunks(options, head, target, entropy)[0]
+    return over_chunks(options, head, target, entropy)[0]
 
 
 class _HeadLogProb(torch.autograd.Function):
@@ -40,7 +40,7 @@ class _HeadLogProb(torch.autograd.Function):
         ctx.rest = shape, options, entropy
         ctx.saved = kinds(*(tensor for tensor in (input, weight, bias, target) if tensor is not None))
         ctx.set_materialize_grads(False)
-        results = _over_chunks(options, HeadTensors(input, weight, bias, shape), target, entropy)[0]
+        results = over_chunks(options, HeadTensors(input, weight, bias, shape), target, entropy)[0]
         return results if entropy else results[0]
 
     @staticmethod
@@ -53,17 +53,17 @@ class _HeadLogProb(torch.autograd.Function):
         gradients: Gradients = [None] * 3
         if given and (torch.is_grad_enabled() or under_transform() or not all(map(is_value, given))):
             with torch.enable_grad():
-                results = _composed(options, head, target, entropy)
+                results = composed(options, head, target, entropy)
             of = [r for r, g in zip(results, upstream, strict=False) if g is not None and r is not None]
             inputs = [tensor for tensor, asked in zip(head[:3], wanted, strict=True) if asked]
             found = iter(torch.autograd.grad(of, inputs, given, create_graph=torch.is_grad_enabled()))
             gradients = [next(found) if asked else None for asked in wanted]
         elif given:
-            gradients = _over_chunks(options, head, target, False, wanted, *upstream)[1]
+            gradients = over_chunks(options, head, target, False, wanted, *upstream)[1]
         return *gradients, *[None] * 4
 
 
-def _over_chunks(
+def over_chunks(
     options: LossOptions,
     head: HeadTensors,
     target: Tensor,
@@ -110,13 +110,12 @@ def _over_chunks(
     return (log_probs, entropies), gradients.result()
 
 
-def _composed(options: LossOptions, head: HeadTensors, target: Tensor, entropy: bool) -> Results:
+def composed(options: LossOptions, head: HeadTensors, target: Tensor, entropy: bool) -> Results:
     def chunk(input: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
         counted = target == target if options.ignore_index is None else target != options.ignore_index
         logits = logits_of(input, weight, bias, head.shape, counted)
         log_probs, entropies = _composed_log_prob.log_prob_and_entropy(options, logits, target, entropy)
         return (log_probs,) if entropies is None else (log_probs, entropies)
 
-    step = head.rows_of_chunk(head.input.shape[0])
-    log_probs, *rest = in_chunks(chunk, step, (head.input, target), (head.weight, head.bias))
+    log_probs, *rest = in_chunks(chunk, head.rows_of_chunk, (head.input, target), (head.weight, head.bias))
     return log_probs, rest[0] if rest else None

@@ -39,7 +39,7 @@ def log_prob_and_entropy(options: LossOptions, input: Tensor, target: Tensor, en
             return evaluate(options, input, target, entropy)
         results = _LogProb.apply(input, target, options, entropy)
         return results if entropy else (results, None)
-    if torch.compiler.is_compiling() and _operator._core_applies(input, targets):
+    if torch.compiler.is_compiling() and _operator.core_applies(input, targets):
         log_probs, entropies = _log_prob(input, target, entropy, options.ignore_index, options.numbers)
         return log_probs, entropies if entropy else None
     check_range(input.shape, target, options.ignore_index)

@@ -18,7 +18,7 @@ from ._kernel import PLAIN, TargetTensors, check, check_memory, empty_gradient, 
 
 def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """One loss a row: from the core where it can be, else composed."""
-    if _core_applies(input, targets):
+    if core_applies(input, targets):
         target, weight, sample_weight = targets
         alone = input.dim() == 1  # an operator's rows can be mapped over where they have a batch to join
         if alone:
@@ -30,10 +30,10 @@ def row_losses(options: LossOptions, input: Tensor, targets: TargetTensors) -> T
     return _composed.row_losses(options, input, targets)
 
 
-def _core_applies(input: Tensor, targets: TargetTensors) -> bool:
+def core_applies(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> bool:
     if forward_ad._current_level >= 0:  # operators have no rule for forward mode: torch would take a tangent of zero
         return False
-    tensors = [input, *targets.tensors]
+    tensors = [tensor for tensor in (input, *targets, *others) if tensor is not None]
     if any(not tensor.is_cpu or tensor.layout is not torch.strided for tensor in tensors):
         return False
     if any(weight is not None and weight.requires_grad for weight in targets[1:]):
