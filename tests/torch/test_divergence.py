@@ -290,7 +290,7 @@ def test_compiled_by_inductor():
 def test_operators_are_registered_right(shape, kind):
     z, w = torch.randn(shape).double(), torch.randn(shape).double()
     s = torch.rand(shape[0], *shape[2:]).double()
-    rest = _divergence_kernel._numbers(DivergenceOptions(kind, LossOptions(softcap=3.0), LossOptions()))
+    rest = _divergence_kernel.numbers_of(DivergenceOptions(kind, LossOptions(softcap=3.0), LossOptions()))
     opcheck(torch.ops.crossentropy.row_divergences, (z.requires_grad_(), w.requires_grad_(), s, *rest))
     z, w = z.detach(), w.detach()
     opcheck(torch.ops.crossentropy.divergence_gradients, (z, w, None, s, kind == "forward", True, *rest))

@@ -200,8 +200,9 @@ def linear_cross_entropy(
     rounds them.
 
     float32 and float64 are multiplied by NumPy's BLAS where it is much faster than torch's (measured once in a
-    process). Where the gradient itself is to be differentiated, in forward mode, compiled, under `torch.func` and on
-    other devices, the same is composed of torch's operators, in row chunks.
+    process). A compiled program is one for all numbers of rows. Where the gradient itself is to be differentiated, in
+    forward mode, under `torch.func` and on other devices, the same is composed of torch's operators, in row chunks
+    (compiled, of all rows at once).
 
     Examples
     --------

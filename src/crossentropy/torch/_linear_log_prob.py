@@ -50,9 +50,9 @@ def linear_log_prob(
     Notes
     -----
     Exact to float32 for the logits as the product rounds them. Without gradients it takes one product; with them three
-    more, since the logits are made again when the upstream gradients are known. Where the gradient itself is to be
-    differentiated, in forward mode, compiled, under `torch.func` and on other devices, the same is composed of torch's
-    operators, in row chunks.
+    more, since the logits are made again when the upstream gradients are known. A compiled program is one for all
+    numbers of rows. Where the gradient itself is to be differentiated, in forward mode, under `torch.func` and on other
+    devices, the same is composed of torch's operators, in row chunks (compiled, of all rows at once).
 
     Examples
     --------
