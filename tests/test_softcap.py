@@ -100,3 +100,13 @@ def test_in_place(options, dtype, rng):
             own = z.copy()
             assert ce.cross_entropy_with_grad(own, t, out=own, **given)[0] == loss
             np.testing.assert_array_equal(own, dz)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_loss_of_one_class_is_0(dtype):
+    for logit in (-1.0, -0.03, 0.0, 0.03, 1.0):
+        for cap in (1e-3, 1e3):
+            z = np.full((2, 1), logit, dtype)
+            loss, dz = ce.cross_entropy_with_grad(z, [0, 0], softcap=cap, temperature=0.7)
+            assert loss == 0.0
+            assert not dz.any()

@@ -16,14 +16,14 @@ namespace {
 
 // The names of the fields of crossentropy._binary.BinaryCall that no other record has.
 struct BinaryNames {
-    PyObject* const size = Names::made("size");
-    PyObject* const targets_type = Names::made("targets_type");
-    PyObject* const pos_weight = Names::made("pos_weight");
-    PyObject* const label_smoothing = Names::made("label_smoothing");
-    PyObject* const focal_gamma = Names::made("focal_gamma");
-    PyObject* const reduction = Names::made("reduction");
-    PyObject* const repeat = Names::made("repeat");
-    PyObject* const period = Names::made("period");
+    const Field size{"size"};
+    const Field targets_type{"targets_type"};
+    const Field pos_weight{"pos_weight"};
+    const Field label_smoothing{"label_smoothing"};
+    const Field focal_gamma{"focal_gamma"};
+    const Field reduction{"reduction"};
+    const Field repeat{"repeat"};
+    const Field period{"period"};
 };
 
 const BinaryNames& binary_names() {

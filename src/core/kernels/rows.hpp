@@ -104,7 +104,7 @@ class RowKernel {
         if constexpr (mode == Mode::capped) {
             target_at_max = z_target[0] == sums.max;
             const CappedExp<f64> of_target = SoftCap<f64>(p, highest)(z_target);
-            gap = -of_target.gap[0];
+            gap = target_at_max ? 0.0 : -of_target.gap[0];
             e_target = of_target.e;
             slope = of_target.slope[0];
         } else {

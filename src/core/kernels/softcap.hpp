@@ -21,7 +21,7 @@ template <class V>
 struct CappedExp {
     V e;      // exp((u - m) / temperature), u and m capped
     V slope;  // du/dz
-    V gap;    // u - m
+    V gap;    // u - m, as good as 0 where both are as good as the cap
 };
 
 // So many soft caps from zero a capped logit is the cap, to more digits than count. Its slope is given up at twice
@@ -120,7 +120,7 @@ class SoftCap {
         const V slope_error = fma(sum_error * inverse, splat<V>(-2.0), b_error_);
         const auto none = z == splat<V>(-kInf);  // stays what it is
         return {select<V>(none, V{}, exp(exact, exponent_)), select<V>(beyond, V{}, fma(slope, slope_error, slope)),
-                select<V>(none, z, (exact.value + exact.error) * scale_)};
+                select<V>(none, z, select<V>(exact.value > 0, V{}, (exact.value + exact.error) * scale_))};
     }
 };
 

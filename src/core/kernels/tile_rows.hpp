@@ -70,7 +70,7 @@ CE_INLINE f64 finish_rows(const Problem& p, SomeTile& tile, int at) {
     f64 e_target = load_as<double>(tile.e_target + at), gap = m - u, slope = splat<f64>(1.0);
     if constexpr (SomeTile::mode == Mode::capped) {
         const CappedExp<f64> of_target = SoftCap<f64>(p, m)(u);
-        e_target = of_target.e, gap = -of_target.gap, slope = of_target.slope;
+        e_target = of_target.e, gap = select<f64>(u == m, f64{}, -of_target.gap), slope = of_target.slope;
     } else if constexpr (SomeTile::general && kind != TileCoefficients::dense) {
         slope = load<f64>(tile.slope_target + at);
     }
