@@ -94,14 +94,29 @@ struct ExpFactor {
           lowest(splat<V>(ExpConstants<Element<V>>::lowest) / factor) {}
 };
 
-// exp(f * gap), as `scaled_exp` and `exp` above. The product is never rounded: it is subtracted from a multiple of ln 2
-// as it is. That needs a fused multiply-add.
+// a b - c, rounded once for a c that is nearly the product.
+template <class V>
+CE_INLINE V product_minus(V a, V b, V c) {
+#if CE_FUSED
+    return fma(a, b, -c);
+#else
+    // Dekker's product of halves; where those overflow, the rounding error is left out.
+    constexpr double half = sizeof(Element<V>) == 8 ? 0x1p27 + 1 : 0x1p12 + 1;
+    const V product = a * b, large_a = Element<V>(half) * a, large_b = Element<V>(half) * b;
+    const V a1 = large_a - (large_a - a), b1 = large_b - (large_b - b), a2 = a - a1, b2 = b - b1;
+    const V error = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2);
+    return (product - c) + select<V>(error == error, error, V{});
+#endif
+}
+
+// exp(f * gap), as `scaled_exp` and `exp` above. The product is never rounded: a multiple of ln 2 is taken from it as
+// it is.
 template <class V>
 CE_INLINE ScaledExp<V> scaled_exp(const Exact<V>& gap, const ExpFactor<V>& f) {
     using C = ExpConstants<Element<V>>;
     const V shifted = fma(gap.value, f.in_bits, splat<V>(C::round));
     const V n = shifted - splat<V>(C::round);
-    const V t = fma(n, splat<V>(-C::ln2_low), fma(gap.value, f.high, n * splat<V>(-C::ln2_high)));
+    const V t = fma(n, splat<V>(-C::ln2_low), product_minus(gap.value, f.high, n * splat<V>(C::ln2_high)));
     return power_and_expm1(shifted, t + fma(gap.value, f.low, gap.error * f.high));
 }
 template <class V>

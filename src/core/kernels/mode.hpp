@@ -6,13 +6,6 @@
 #include "../problem.hpp"
 #include "target.hpp"
 
-// Whether fma rounds once: else a temperature needs float64.
-#if defined(CE_AVX512) || defined(CE_AVX2) || defined(CE_NEON)
-#define CE_FUSED 1
-#else
-#define CE_FUSED 0
-#endif
-
 CE_BEGIN
 
 enum class Mode {

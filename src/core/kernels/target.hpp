@@ -23,6 +23,13 @@
 #include <arm_neon.h>
 #endif
 
+// Whether fma rounds once.
+#if defined(CE_AVX512) || defined(CE_AVX2) || defined(CE_NEON)
+#define CE_FUSED 1
+#else
+#define CE_FUSED 0
+#endif
+
 #define CE_PRAGMA(x) _Pragma(#x)
 #if defined(CE_TARGET) && defined(__clang__)
 #define CE_PUSH(names) CE_PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
