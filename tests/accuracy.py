@@ -289,7 +289,7 @@ def main(path: Path) -> None:
                 largest = ", ".join(f"{column} {found.largest:.2f}" for column, found in columns.items())
                 print(f"{instruction_set}, {dtype}, {layout}: {largest}")
     for instruction_set, dtypes in measured.items():
-        for found in (*beyond(dtypes), *option_accuracy.beyond(with_options[instruction_set])):
+        for found in (*beyond(dtypes), *option_accuracy.beyond(with_options[instruction_set], instruction_set)):
             raise SystemExit(f"{instruction_set}: {found}")
     print(f"figures in {path}")
 

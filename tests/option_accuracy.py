@@ -151,6 +151,14 @@ def measure(instruction_set: str) -> dict[str, Measured]:
     }
 
 
-def beyond(options: dict[str, Measured]) -> list[str]:
-    """What misses its goal, in words."""
-    return [found for option, dtypes in options.items() for found in accuracy.beyond(dtypes, f"{option}, ")]
+def beyond(options: dict[str, Measured], instruction_set: str) -> list[str]:
+    """What misses its goal, in words.
+
+    Without fused multiply-adds a soft cap takes differences of two tanh, which cancel: float64 has no goal there.
+    """
+    found = []
+    for option, dtypes in options.items():
+        without = {"float64"} if instruction_set == "baseline" and "soft cap" in option else set()
+        with_goal = {dtype: layouts for dtype, layouts in dtypes.items() if dtype not in without}
+        found += accuracy.beyond(with_goal, f"{option}, ")
+    return found

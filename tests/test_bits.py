@@ -142,3 +142,16 @@ def test_threads_that_share_a_long_row(rows, dtype):
         assert [f(z, axis=-1).tobytes() for f in (ce.softmax, ce.log_softmax, ce.logsumexp)] == shared
     finally:
         ce.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_that_do_not_count_change_no_bit(weighted, rng):
+    for rows in (1, 16, 33, 100):
+        z, t, s = rng.standard_normal((rows, 3)), rng.integers(0, 3, rows), rng.random(rows)
+        w = rng.random(3) if weighted else None
+        alone = ce.cross_entropy_with_grad(z, t, class_weight=w, sample_weight=s)
+        padded = ce.cross_entropy_with_grad(
+            np.r_[z, [[9.0] * 3]], np.r_[t, -100], class_weight=w, sample_weight=np.r_[s, 1.0]
+        )
+        assert padded[0] == alone[0]
+        np.testing.assert_array_equal(padded[1][:-1], alone[1])

@@ -70,7 +70,8 @@ nb::object empty_dlpack(std::vector<std::int64_t> shape, std::vector<std::int64_
     const auto code =
         ElementType(type) == ElementType::bfloat16 ? nb::dlpack::dtype_code::Bfloat : nb::dlpack::dtype_code::Float;
     std::size_t bytes = kLogitSize[type];
-    for (const std::int64_t n : shape) bytes *= std::size_t(n);
+    for (const std::int64_t n : shape)
+        if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) throw std::bad_alloc();
     auto* const managed = new ManagedTensor;
     // Whoever takes the tensor gives the capsule another name.
     const nb::object capsule = nb::steal(PyCapsule_New(managed, "dltensor", [](PyObject* self) {

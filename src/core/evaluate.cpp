@@ -1,6 +1,7 @@
 #include "evaluate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -90,14 +91,14 @@ Evaluation check_targets(const Problem& p) {
         result.total_weight = double(p.rows);
         if (p.sample_weight == nullptr) return result;
     }
-    if (!bad && p.class_weight == nullptr &&
-        result.total_weight == double(p.rows)) {  // every row counts: no row's test
-        const double total = kernels().binary->sum_weights({p.sample_weight}, 0, p.rows);
-        const bool nothing = std::all_of(p.sample_weight, p.sample_weight + p.rows, [](double s) { return s == 0.0; });
-        result.total_weight = total == 0.0 && !nothing ? kNaN : total;
+    if (!bad && p.class_weight == nullptr && result.total_weight == double(p.rows)) {  // every row counts
+        result.total_weight = kernels().binary->sum_weights({p.sample_weight}, 0, p.rows);
+        const bool counts = std::any_of(p.sample_weight, p.sample_weight + p.rows, [](double s) { return s != 0.0; });
+        if (counts && result.total_weight == 0.0) result.total_weight = kNaN;
         return result;
     }
-    CompensatedSum total;
+    // In as many sums, and folded, as `sum_weights` does it: a row that does not count changes no bit.
+    std::array<CompensatedSum, 16> sums;
     bool counts = false;
     for (std::size_t row = 0; row < p.rows; ++row) {
         double weight = 1.0;
@@ -112,9 +113,13 @@ Evaluation check_targets(const Problem& p) {
         }
         if (p.sample_weight != nullptr) weight *= p.sample_weight[row];
         counts |= weight != 0.0;
-        total.add(weight);
+        sums[row % sums.size()].add(weight);
     }
-    result.total_weight = counts && total.total() == 0.0 ? kNaN : total.total();
+    std::array<double, sums.size()> totals;
+    std::transform(sums.begin(), sums.end(), totals.begin(), [](const CompensatedSum& sum) { return sum.total(); });
+    for (std::size_t half = totals.size() / 2; half > 0; half /= 2)
+        for (std::size_t i = 0; i < half; ++i) totals[i] += totals[i + half];
+    result.total_weight = counts && totals[0] == 0.0 ? kNaN : totals[0];
     return result;
 }
 

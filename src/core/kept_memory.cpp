@@ -31,15 +31,13 @@ struct Block {
 std::size_t rounded_up(std::size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
 
 // Fresh memory, in huge pages where the system has them; null where there is none.
-std::byte* map(std::size_t size, std::byte* at = nullptr) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (at == nullptr ? 0 : MAP_FIXED);
-    const std::size_t spare = at == nullptr ? kHugePage : 0;
-    void* const found = mmap(at, size + spare, PROT_READ | PROT_WRITE, flags, -1, 0);
+std::byte* map(std::size_t size) {
+    void* const found = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (found == MAP_FAILED) return nullptr;
     std::byte* const begin = static_cast<std::byte*>(found);
     const std::size_t before = rounded_up(std::uintptr_t(begin)) - std::uintptr_t(begin);
     if (before != 0) munmap(begin, before);
-    if (before != spare) munmap(begin + before + size, spare - before);
+    if (before != kHugePage) munmap(begin + before + size, kHugePage - before);
 #if defined(__linux__)
     madvise(begin + before, size, MADV_HUGEPAGE);
 #endif
@@ -173,17 +171,21 @@ using Lock = std::lock_guard<std::mutex>;
 // Fresh memory into which the pages of kept blocks are moved, as far as they go.
 std::byte* assemble(Blocks& a, std::size_t size) {
     std::byte* const data = map(size);
-    bool moved = false, whole = data != nullptr;
-    for (std::size_t done = 0; whole && done < size && a.kept != 0;) {
+    if (data == nullptr) return nullptr;
+    bool moved = false;
+    for (std::size_t done = 0; done < size && a.kept != 0;) {
         const Block piece = a.cut(a.best(size - done), size - done);
-        const bool there = has_its_pages(piece), came = there && move(piece.data, data + done, piece.size);
-        if (!came) munmap(piece.data, piece.size);
-        if (there && !came) whole = map(piece.size, data + done) != nullptr;  // it may have left a hole
-        moved |= came;
+        if (!has_its_pages(piece)) {
+            munmap(piece.data, piece.size);
+        } else if (move(piece.data, data + done, piece.size)) {
+            moved = true;
+        } else {
+            return nullptr;  // both are given up: a hole that some pages left may be another thread's by now
+        }
         done += piece.size;
     }
-    if (whole && (!moved || mark_free({data, size, true, 0}, false))) return data;
-    if (data != nullptr) munmap(data, size);
+    if (!moved || mark_free({data, size, true, 0}, false)) return data;
+    munmap(data, size);
     return nullptr;
 }
 
