@@ -117,7 +117,8 @@ class SoftCap {
         const V rest = fma(-quotient, sum.value, d_minus_1) + fma(-quotient, sum_error, d_minus_1_error);
         const Exact<V> exact{quotient, rest * inverse};
         const V slope = T(4) * (d * inverse) * (b_ * inverse);
-        const V slope_error = fma(sum_error * inverse, splat<V>(-2.0), b_error_);
+        const V inverse_error = fma(-inverse, sum.value, splat<V>(1.0)) - sum_error * inverse;
+        const V slope_error = fma(inverse_error, splat<V>(2.0), b_error_);
         const auto none = z == splat<V>(-kInf);  // stays what it is
         return {select<V>(none, V{}, exp(exact, exponent_)), select<V>(beyond, V{}, fma(slope, slope_error, slope)),
                 select<V>(none, z, select<V>(exact.value > 0, V{}, (exact.value + exact.error) * scale_))};
