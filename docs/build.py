@@ -25,6 +25,7 @@ import crossentropy as ce
 from crossentropy._explain import Explanation, _formulas
 from crossentropy._explain._notation import number
 from crossentropy._explain._tree import Formula
+from crossentropy._arrays import LARGE
 from crossentropy._head import MAX_LOGITS_BYTES
 
 HERE = Path(__file__).parent
@@ -80,7 +81,8 @@ def build(root: Path) -> list[Path]:
     pages = []
     names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
     names |= {"f": _formulas, "m": lambda formula: f"${formula.tex()}$", "M": block_formula}
-    names |= {"figures": figures, "results": figures.RESULTS, "default_mebibytes": MAX_LOGITS_BYTES >> 20}
+    names |= {"figures": figures, "results": figures.RESULTS}
+    names |= {"default_mebibytes": MAX_LOGITS_BYTES >> 20, "kept_mebibytes": LARGE >> 20}
     figures.draw_speed(folder / "speed.png")
     for template in sorted(HERE.glob("*.md.j2")):
         page = (root if template.stem == "README.md" else folder) / template.stem
