@@ -22,10 +22,10 @@ import jinja2
 import numpy as np
 
 import crossentropy as ce
+from crossentropy._arrays import LARGE
 from crossentropy._explain import Explanation, _formulas
 from crossentropy._explain._notation import number
 from crossentropy._explain._tree import Formula
-from crossentropy._arrays import LARGE
 from crossentropy._head import MAX_LOGITS_BYTES
 
 HERE = Path(__file__).parent
