@@ -155,3 +155,16 @@ def test_rows_that_do_not_count_change_no_bit(weighted, rng):
         )
         assert padded[0] == alone[0]
         np.testing.assert_array_equal(padded[1][:-1], alone[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 30.0}, {"temperature": 0.7}, {"softcap": 9.0, "temperature": 0.7}])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_an_entropy_beside_changes_no_bit_of_a_loss(options, dtype, rng):
+    for classes in (5, 193, 5000):
+        z, t = (20 * rng.standard_normal((4, classes))).astype(dtype), rng.integers(0, classes, 4)
+        for axis in (1, 0):
+            logits = np.moveaxis(z, 1, axis)
+            log_prob = ce.log_prob_and_entropy(logits, t, axis=axis, **options)[0]
+            np.testing.assert_array_equal(log_prob, ce.log_prob(logits, t, axis=axis, **options))
+            losses = ce.cross_entropy(logits, t, axis=axis, reduction="none", **options)
+            np.testing.assert_array_equal(log_prob, -losses)

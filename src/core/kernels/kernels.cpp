@@ -1,4 +1,5 @@
 // The kernels, compiled once for each instruction set: CMake defines CE_AVX512, CE_AVX2, CE_NEON or CE_BASELINE.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -8,8 +9,8 @@
 
 CE_BEGIN
 
-static void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* scratch,
-                Outcome& outcome) {
+static void run_mode(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel,
+                     void* scratch, Outcome& outcome) {
     switch (mode_of(problem)) {
         case Mode::plain:
             return run<Mode::plain>(problem, begin, end, parallel, scratch, outcome);
@@ -22,7 +23,7 @@ static void run(const Problem& problem, std::size_t begin, std::size_t end, cons
     }
 }
 
-static std::size_t scratch_bytes(const Problem& problem) {
+static std::size_t scratch_of_mode(const Problem& problem) {
     switch (mode_of(problem)) {
         case Mode::plain:
             return scratch_bytes<Mode::plain>(problem);
@@ -34,6 +35,35 @@ static std::size_t scratch_bytes(const Problem& problem) {
             return scratch_bytes<Mode::general>(problem);
     }
     return 0;
+}
+
+// The losses of a problem alone, without the entropies that it asks for beside.
+static Problem losses_of(Problem problem) {
+    problem.entropies = nullptr;
+    problem.entropy_grad_output = nullptr;
+    problem.matrix = problem.diagonal = nullptr;
+    return problem;
+}
+
+// Whether losses are computed apart: entropies under a soft cap need another mode, and a loss has the same bits whether
+// its entropy is asked for or not.
+static bool has_losses_apart(const Problem& problem) {
+    return mode_of(problem) == Mode::general && mode_of(losses_of(problem)) == Mode::capped;
+}
+
+static void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* scratch,
+                Outcome& outcome) {
+    if (!has_losses_apart(problem)) return run_mode(problem, begin, end, parallel, scratch, outcome);
+    run_mode(losses_of(problem), begin, end, parallel, scratch, outcome);
+    Problem others = problem;
+    others.row_values = nullptr;
+    Outcome of_losses;  // known by now
+    run_mode(others, begin, end, parallel, scratch, of_losses);
+}
+
+static std::size_t scratch_bytes(const Problem& problem) {
+    return has_losses_apart(problem) ? std::max(scratch_of_mode(problem), scratch_of_mode(losses_of(problem)))
+                                     : scratch_of_mode(problem);
 }
 
 // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
