@@ -33,7 +33,8 @@ CONTENTS = {
     ],
     "Trust": [
         "docs/accuracy",
-        "Performance <docs/speed>",
+        "Speed <docs/speed>",
+        "What bounds it <docs/performance>",
         "benchmarks/README",
         "How the core works <docs/architecture>",
     ],

@@ -102,7 +102,7 @@ _limit_kept_memory(_kept_memory)
 def set_kept_memory(max_bytes: int | None) -> None:
     """Set how much memory of results that are gone may be kept for the next ones.
 
-    Results of 32 MiB or more, of NumPy and of `crossentropy.torch`, take over the memory of earlier ones, since fresh
+    Results of 32 MiB or more, of NumPy and of ``crossentropy.torch``, take over the memory of earlier ones, since fresh
     memory costs more than the loss and its gradient. Until it is written again the system may take what is kept, at
     any time. Tools that show what a process holds count it still; what they show as available counts it too.
 

@@ -15,7 +15,7 @@ _library = torch.library.Library("crossentropy", "FRAGMENT")  # operators end wi
 
 def operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """An operator on the CPU, without derivatives."""
-    _library.define(name + torch.library.infer_schema(function, mutates_args=()))
+    _library.define(f"{name}{torch.library.infer_schema(function, mutates_args=())}")
     _library.impl(name, function, "CPU")
     torch.library.register_fake(f"crossentropy::{name}", fake, lib=_library)
     return getattr(torch.ops.crossentropy, name).default
@@ -26,5 +26,5 @@ def differentiable_operator(
 ) -> Any:
     """An operator on the CPU whose derivative is that of an autograd.Function."""
     made = operator(name, function, fake)
-    _library.impl(name, derivative.apply, "Autograd")
+    _library.impl(name, lambda *arguments: derivative.apply(*arguments), "Autograd")
     return made
