@@ -132,8 +132,10 @@ def explain(
 
     def call(sample_weight: Array | None = s, **changed: Any) -> Call:
         given = q if indices is None else indices
+        # Without weights of classes, not with weights of 1: the last bit may be another.
+        weighted = None if class_weight is None else w
         return prepare(
-            replace(options, **changed), A, given, class_weight=w, sample_weight=sample_weight, num_threads=1
+            replace(options, **changed), A, given, class_weight=weighted, sample_weight=sample_weight, num_threads=1
         )
 
     cross = loss(call(None, z_loss=0.0, reduction="none"))
