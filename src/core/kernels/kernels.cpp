@@ -9,32 +9,26 @@
 
 CE_BEGIN
 
+// Without fused multiply-adds there are no others than Mode::plain and Mode::general.
 static void run_mode(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel,
                      void* scratch, Outcome& outcome) {
-    switch (mode_of(problem)) {
-        case Mode::plain:
-            return run<Mode::plain>(problem, begin, end, parallel, scratch, outcome);
-        case Mode::scaled:
-            return run<Mode::scaled>(problem, begin, end, parallel, scratch, outcome);
-        case Mode::capped:
-            return run<Mode::capped>(problem, begin, end, parallel, scratch, outcome);
-        case Mode::general:
-            return run<Mode::general>(problem, begin, end, parallel, scratch, outcome);
-    }
+    [[maybe_unused]] const Mode mode = mode_of(problem);
+    if (mode == Mode::plain) return run<Mode::plain>(problem, begin, end, parallel, scratch, outcome);
+#if CE_FUSED
+    if (mode == Mode::scaled) return run<Mode::scaled>(problem, begin, end, parallel, scratch, outcome);
+    if (mode == Mode::capped) return run<Mode::capped>(problem, begin, end, parallel, scratch, outcome);
+#endif
+    run<Mode::general>(problem, begin, end, parallel, scratch, outcome);
 }
 
 static std::size_t scratch_of_mode(const Problem& problem) {
-    switch (mode_of(problem)) {
-        case Mode::plain:
-            return scratch_bytes<Mode::plain>(problem);
-        case Mode::scaled:
-            return scratch_bytes<Mode::scaled>(problem);
-        case Mode::capped:
-            return scratch_bytes<Mode::capped>(problem);
-        case Mode::general:
-            return scratch_bytes<Mode::general>(problem);
-    }
-    return 0;
+    [[maybe_unused]] const Mode mode = mode_of(problem);
+    if (mode == Mode::plain) return scratch_bytes<Mode::plain>(problem);
+#if CE_FUSED
+    if (mode == Mode::scaled) return scratch_bytes<Mode::scaled>(problem);
+    if (mode == Mode::capped) return scratch_bytes<Mode::capped>(problem);
+#endif
+    return scratch_bytes<Mode::general>(problem);
 }
 
 // The losses of a problem alone, without the entropies that it asks for beside.
