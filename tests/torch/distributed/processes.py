@@ -35,7 +35,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PR_SET_PDEATHSIG = 1
 
@@ -44,11 +44,11 @@ class RankError(AssertionError):
     """What a rank raised that should not."""
 
 
-class ProcessDied(Exception):
+class ProcessDiedError(Exception):
     """In the place of a result: the process has ended."""
 
 
-class NoAnswer(Exception):
+class NoAnswerError(Exception):
     """In the place of a result: none came in time."""
 
 
@@ -73,7 +73,7 @@ class Processes:
             self.close()
             raise RuntimeError("the ranks have not joined")
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,11 +98,11 @@ class Processes:
                     found[rank] = pickle.loads(connection.recv_bytes())
                 except (EOFError, ConnectionResetError):
                     self._processes[rank].join(5)
-                    found[rank] = ProcessDied(f"exit code {self._processes[rank].exitcode}")
+                    found[rank] = ProcessDiedError(f"exit code {self._processes[rank].exitcode}")
         for rank in waiting.values():
-            found[rank] = NoAnswer(f"within {within} s")
+            found[rank] = NoAnswerError(f"within {within} s")
         raised = [isinstance(each, Exception) for each in found]
-        gone = any(isinstance(each, ProcessDied | NoAnswer) for each in found)
+        gone = any(isinstance(each, ProcessDiedError | NoAnswerError) for each in found)
         self.spoiled |= gone or any(raised) != all(raised)
         return found
 
@@ -115,9 +115,7 @@ class Processes:
         """What each rank returns; RankError where one raises."""
         found = self.outcomes(function, *arguments, within=within)
         if any(isinstance(each, Exception) for each in found):
-            told = (
-                "".join([f"rank {rank}: {each!r}", *getattr(each, "__notes__", ())]) for rank, each in enumerate(found)
-            )
+            told = ("".join([f"rank {rank}: {x!r}", *getattr(x, "__notes__", ())]) for rank, x in enumerate(found))
             raise RankError("\n".join(told))
         return found
 

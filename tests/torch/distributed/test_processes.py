@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from processes import NoAnswer, ProcessDied, Processes, RankError
+from processes import NoAnswerError, ProcessDiedError, Processes, RankError
 
 
 def summed(x):
@@ -56,9 +56,9 @@ def test_a_rank_that_is_killed_or_late():
         ranks.start(waits, 30)
         ranks.kill(0)
         killed, late = ranks.collect(within=1)
-        assert isinstance(killed, ProcessDied)
+        assert isinstance(killed, ProcessDiedError)
         assert f"exit code -{signal.SIGKILL.value}" in str(killed)
-        assert isinstance(late, NoAnswer)
+        assert isinstance(late, NoAnswerError)
         assert ranks.spoiled
 
 
@@ -76,6 +76,11 @@ if __name__ == "__main__":
 """
 
 
+def runs(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "(zombie)" not in status.read_text()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_no_rank_outlives_the_tests(tmp_path):
     """Neither one that works nor one that is stopped."""
@@ -86,8 +91,6 @@ def test_no_rank_outlives_the_tests(tmp_path):
     pids = done.stdout.split()
     assert len(pids) == 3
     end = time.monotonic() + 10
-    while any(
-        Path(f"/proc/{pid}").exists() and "(zombie)" not in Path(f"/proc/{pid}/status").read_text() for pid in pids
-    ):
+    while any(map(runs, pids)):
         assert time.monotonic() < end
         time.sleep(0.05)
