@@ -134,14 +134,15 @@ def split(
 
     Every rank comes to the exchange, one with an error too: those with other classes of its rows raise it with it.
     """
-    (over,), (shape, first) = layout.class_dims, layout.part
-    shard = Shard(ranks_of(layout.mesh.get_group(over)), first[layout.axis], shape[layout.axis], layout.shape[layout.axis])
+    (over,), (shape, first), axis = layout.class_dims, layout.part, layout.axis
+    ranks_of_row, classes = ranks_of(layout.mesh.get_group(over)), layout.shape[axis]
+    shard = Shard(ranks_of_row, first[axis], shape[axis], classes, largest=-(-classes // ranks_of_row.count))
     rows = ranks.do(lambda: split_rows(options, *parts()))
     error, ranks.error = ranks.error, None
     if error is not None:
-        count = math.prod(shape[: layout.axis] + shape[layout.axis + 1 :])
+        count = math.prod(shape[:axis] + shape[axis + 1 :])
         stand_in = TargetTensors(torch.empty(count, dtype=target_dtype))
-        rows = SplitRows(torch.empty(count, shape[layout.axis]), stand_in, torch.Size())
+        rows = SplitRows(torch.empty(count, shape[axis]), stand_in, torch.Size())
     whole = ranks.do(lambda: _loss.joined(options, rows.logits, rows.targets, shard, entropy, error))
     return _SplitRows(rows.logits, rows.targets, whole, shard, rows.shape)
 
