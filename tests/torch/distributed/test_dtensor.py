@@ -110,7 +110,9 @@ def means():
             assert loss.to_local().item() == pytest.approx(alone.item(), rel=2e-7)
             found.append(loss.to_local().item())
         counted = (target != -100).sum()  # a sum whose parts are still to be added, where the rows are split
-        assert ct.cross_entropy(input, target, num_items=counted).to_local() == ct.cross_entropy(input, target).to_local()
+        assert (
+            ct.cross_entropy(input, target, num_items=counted).to_local() == ct.cross_entropy(input, target).to_local()
+        )
         # Weights that add up to 0 on one rank; on both; nothing that counts.
         for weights, expected in [([1, -1, 0, 1, 0, 2], None), ([1, -1, 0, 1, 0, -1], "nan"), ([0] * 6, 0.0)]:
             s = torch.tensor(weights, dtype=torch.float32)
@@ -229,44 +231,60 @@ def test_logits_under_way(world):
 # The family.
 
 
-def family():
+def compare_family(placements, shape, calls, *leaves, **others):
+    """Calls yield results of tensors, in one process and over ranks; so are the gradients of their leaves."""
     mesh = mesh_of((2,))
-    torch.manual_seed(0)
-    for shape, dim in [((5, 7), 0), ((3, 5, 4), 2)]:
-        z, w, s = torch.randn(shape), torch.randn(shape), torch.rand(shape[:1] + shape[2:])
-        t = torch.randint(0, shape[1], shape[:1] + shape[2:])
-        t[0] = -100
-        several = torch.randint(0, shape[1], (shape[0], 2, *shape[2:]))
-        placements = (Shard(dim),)
-        rows = of_rows(placements)
 
-        def calls(z, w, t, several, s):
-            yield ct.log_prob(z, t)
+    def of(tensor):
+        return placements if tensor.dim() == len(shape) else of_rows(placements)
+
+    alone = [leaf.clone().requires_grad_() for leaf in leaves]
+    over_ranks = [spread(leaf, mesh, of(leaf)).requires_grad_() for leaf in leaves]
+    other = {name: spread(tensor, mesh, of(tensor)) for name, tensor in others.items()}
+    for expected, found in zip(calls(*alone, **others), calls(*over_ranks, **other), strict=True):
+        torch.testing.assert_close(found.full_tensor(), expected, rtol=1e-6, atol=1e-7)
+        for each in (expected, found):
+            each.sum().backward(retain_graph=True)
+    for expected, found in zip(alone, over_ranks, strict=True):
+        assert found.grad.placements == found.placements
+        torch.testing.assert_close(found.grad.full_tensor(), expected.grad, rtol=1e-5, atol=1e-7)
+
+
+def log_probs():
+    def calls(z, t, several=None):
+        yield ct.log_prob(z, t)
+        yield from ct.log_prob(z, t, entropy=True, temperature=2.0)
+        if several is not None:
             yield from ct.log_prob(z, several, entropy=True)
-            for reduction in REDUCTIONS:
-                yield ct.kl_divergence(z, w, reduction=reduction, sample_weight=s)
-                yield ct.kl_divergence(z, w, direction="reverse", reduction=reduction, temperature=2.0)
-                yield ct.jensen_shannon(z, w, beta=0.3, reduction=reduction, sample_weight=s)
 
-        alone = z.requires_grad_(), w.requires_grad_(), t, several, s.requires_grad_()
-        over_ranks = (
-            *(spread(x.detach(), mesh, placements).requires_grad_() for x in (z, w)),
-            spread(t, mesh, rows),
-            spread(several, mesh, placements),
-            spread(s.detach(), mesh, rows).requires_grad_(),
-        )
-        for expected, found in zip(calls(*alone), calls(*over_ranks), strict=True):
-            torch.testing.assert_close(found.full_tensor(), expected, rtol=1e-6, atol=1e-7)
-            expected.sum().backward(retain_graph=True)
-            found.sum().backward(retain_graph=True)
-        for expected, found in zip(alone, over_ranks, strict=True):
-            if expected.grad is not None:
-                assert found.grad.placements == found.placements
-                torch.testing.assert_close(found.grad.full_tensor(), expected.grad, rtol=1e-5, atol=1e-7)
+    torch.manual_seed(0)
+    for shape, placement in [((5, 7), ROWS), ((3, 5, 4), Shard(2)), ((5, 7), CLASSES), ((3, 5, 4), CLASSES)]:
+        rows = shape[:1] + shape[2:]
+        t, several = torch.randint(0, shape[1], rows), torch.randint(0, shape[1], (shape[0], 2, *shape[2:]))
+        t.view(-1)[0] = -100
+        others = {"t": t} if placement == CLASSES else {"t": t, "several": several}
+        compare_family((placement,), shape, calls, torch.randn(shape), **others)
 
 
-def test_family_of_split_rows(world):
-    world(2).run(family)
+def test_log_prob(world):
+    world(2).run(log_probs)
+
+
+def divergences():
+    def calls(z, w, s):
+        for reduction in REDUCTIONS:
+            yield ct.kl_divergence(z, w, reduction=reduction, sample_weight=s)
+            yield ct.kl_divergence(z, w, direction="reverse", reduction=reduction, temperature=2.0)
+            yield ct.jensen_shannon(z, w, beta=0.3, reduction=reduction, sample_weight=s)
+
+    torch.manual_seed(0)
+    for shape, placement in [((5, 7), ROWS), ((3, 5, 4), Shard(2))]:
+        leaves = torch.randn(shape), torch.randn(shape), torch.rand(shape[:1] + shape[2:])
+        compare_family((placement,), shape, calls, *leaves)
+
+
+def test_divergences_of_split_rows(world):
+    world(2).run(divergences)
 
 
 # Errors.
@@ -296,8 +314,9 @@ def refused():
         input = spread(z, mesh, placements)
         for reduction in REDUCTIONS:
             bad = spread(torch.tensor([0, 1, 2, 6]), mesh, of_rows(placements))
-            with pytest.raises(IndexError, match="target: .*6"):
+            with pytest.raises(IndexError, match="targets?: .*6") as caught:
                 ct.cross_entropy(input, bad, reduction=reduction)
+            assert getattr(caught.value, "__notes__", None) == (["on rank 1"] if placements == (ROWS,) else None)
         with pytest.raises(ValueError, match="sample_weight: expected finite"):
             ct.cross_entropy(input, t, sample_weight=torch.tensor([1.0, 1.0, 1.0, torch.inf]))
         uneven = spread(z, mesh, placements).to_local()[: 1 + (rank == 0), : 2 + (rank == 0)]
@@ -305,8 +324,13 @@ def refused():
         for reduction in REDUCTIONS:
             with pytest.raises(ValueError, match="input: expected a part of shape"):
                 ct.cross_entropy(input, t, reduction=reduction)
-    with pytest.raises(IndexError, match=r"target: .*6"):
-        ct.log_prob(rows, spread(torch.tensor([0, 1, 2, 6]), mesh, (ROWS,)))
+        with pytest.raises(IndexError, match="target: .*6"):
+            ct.log_prob(spread(z, mesh, placements), bad)
+    classes = spread(z, mesh, (CLASSES,))
+    with pytest.raises(ValueError, match=r"target: expected one index a row.*, got shape \(4, 2\)"):
+        ct.log_prob(classes, torch.zeros(4, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="input: expected a DTensor whose classes are not split"):
+        ct.kl_divergence(classes, classes)
 
 
 def test_refused(world):
@@ -320,7 +344,7 @@ def refused_on_two_dimensions():
     # An index that one of four ranks sees.
     z, t = torch.zeros(4, 8), torch.tensor([0, 1, 2, 8])
     for placements in [(ROWS, ROWS), (ROWS, CLASSES), (CLASSES, ROWS)]:
-        with pytest.raises(IndexError, match="target: .*8"):
+        with pytest.raises(IndexError, match="targets?: .*8"):
             ct.cross_entropy(spread(z, mesh, placements), spread(t, mesh, of_rows(placements)))
 
 

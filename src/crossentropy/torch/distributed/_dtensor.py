@@ -32,8 +32,7 @@ def loss(options: LossOptions, input: DTensor, targets: TargetTensors, num_items
     ranks = RowRanks(layout.row_groups, input.device)
     part = (_joined if layout.class_dims else _own)(options, layout, input, targets, ranks)
     if options.reduction == "none":
-        rows = ranks.do(lambda: part.losses(options, None))
-        ranks.agree()
+        rows = ranks.all(lambda: part.losses(options, None))
         return placed(rows.to(row_dtype(input)), layout, layout.of_rows, row_shape(input))
     divisor = None
     if num_items is not None:
@@ -109,9 +108,7 @@ def _known(divisor: float) -> Tensor:
     return torch.tensor([0.0 if divisor != divisor else divisor, divisor != 0.0], dtype=torch.float64)
 
 
-def _own(
-    options: LossOptions, layout: Layout, input: DTensor, targets: TargetTensors, ranks: RowRanks
-) -> _WholeRows:
+def _own(options: LossOptions, layout: Layout, input: DTensor, targets: TargetTensors, ranks: RowRanks) -> _WholeRows:
     rows: _WholeRows = ranks.do(lambda: _WholeRows(*_parts(layout, input, targets)))
     return rows
 

@@ -9,26 +9,45 @@ from torch.distributed.tensor import DTensor
 from ..._options import LossOptions
 from .. import _composed, _divergence_kernel, _log_prob_kernel
 from .._composed_divergence import DivergenceOptions, values_dtype
-from .._kernel import row_shape
-from ._layout import Layout, layout_of, local, placed
+from .._kernel import TargetTensors, row_dtype, row_shape
+from ._dtensor import split
+from ._layout import layout_of, local, placed
+from ._log_prob import log_probs
 from ._row_ranks import RowRanks
 
 
-def log_prob_and_entropy(options: LossOptions, input: DTensor, target: Tensor, entropy: bool) -> _log_prob_kernel.Results:
+def log_prob_and_entropy(
+    options: LossOptions, input: DTensor, target: Tensor, entropy: bool
+) -> _log_prob_kernel.Results:
     """Log-probabilities of the indices, and where asked for the entropy of each row."""
-    layout = _whole_rows("log_prob", input)
-    of_target = layout.placements if target.dim() == input.dim() else layout.of_rows
-    ranks = RowRanks(layout.row_groups, input.device)
+    layout = layout_of(input)
+    several = target.dim() == input.dim()
+    if several and layout.class_dims:
+        raise ValueError(
+            "target: expected one index a row, where the classes of a DTensor are split, got shape "
+            f"{tuple(target.shape)}"
+        )
+    of_target = layout.placements if several else layout.of_rows
+    ranks, dtype = RowRanks(layout.row_groups, input.device), row_dtype(input)
 
-    def results() -> _log_prob_kernel.Results:
-        parts = local("input", input, layout, layout.placements), local("target", target, layout, of_target)
-        return _log_prob_kernel.log_prob_and_entropy(options, *parts, entropy)
+    def parts() -> tuple[Tensor, TargetTensors]:
+        index = local("target", target, layout, of_target)
+        return local("input", input, layout, layout.placements), TargetTensors(index)
 
-    found = ranks.do(results)
-    ranks.agree()
-    log_probs, entropies = found
+    def of_whole_rows() -> _log_prob_kernel.Results:
+        logits, targets = parts()
+        return _log_prob_kernel.log_prob_and_entropy(options, logits, targets.target, entropy)
+
+    def of_split_rows() -> _log_prob_kernel.Results:
+        values, entropies = log_probs(options, rows.logits, rows.targets.target, rows.whole, rows.shard, entropy)
+        values = values.to(dtype).reshape(rows.shape)
+        return values, None if entropies is None else entropies.to(dtype).reshape(rows.shape)
+
+    if layout.class_dims:
+        rows = split(options, layout, parts, target.dtype, ranks, entropy)
+    values, entropies = ranks.all(of_split_rows if layout.class_dims else of_whole_rows)
     return (
-        placed(log_probs, layout, of_target, target.shape),
+        placed(values, layout, of_target, target.shape),
         None if entropies is None else placed(entropies, layout, layout.of_rows, row_shape(input)),
     )
 
@@ -37,7 +56,9 @@ def divergence(
     options: DivergenceOptions, input: DTensor, teacher_input: Tensor, sample_weight: Tensor | None
 ) -> Tensor:
     """The reduced divergence."""
-    layout = _whole_rows("divergence", input)
+    layout = layout_of(input)
+    if layout.class_dims:
+        raise ValueError(f"input: expected a DTensor whose classes are not split, got {layout.placements}")
     ranks = RowRanks(layout.row_groups, input.device)
     each = options._replace(student=replace(options.student, reduction="none"))
 
@@ -51,19 +72,11 @@ def divergence(
         weights = torch.ones_like(rows) if weights is None else weights
         return torch.stack([part.sum(dtype=_composed.sum_dtype(rows)) for part in (rows, weights, weights != 0)])
 
-    found = ranks.do(rows_and_weights)
     if options.student.reduction == "none":
-        ranks.agree()
-        return placed(found[0], layout, layout.of_rows, row_shape(input))
+        rows, _ = ranks.all(rows_and_weights)
+        return placed(rows, layout, layout.of_rows, row_shape(input))
+    found = ranks.do(rows_and_weights)
     value, total, counts = ranks.add(ranks.do(lambda: sums(*found)), 3)
     if options.student.reduction == "mean":
         value = _composed.quotient(value, _composed.divisor_of(total, counts))
     return placed(value.to(values_dtype(input, teacher_input)), layout, layout.whole, torch.Size())
-
-
-def _whole_rows(function: str, input: DTensor) -> Layout:
-    """The layout of logits of which each rank has all classes."""
-    layout = layout_of(input)
-    if layout.class_dims:
-        raise ValueError(f"{function}: expected a DTensor whose classes are not split, got {input.placements}")
-    return layout

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ._group import attempt, error_of
+
 
 class RowRanks:
     """The ranks of some groups: each works on a part of its own, then they add what came of it.
@@ -24,12 +26,10 @@ class RowRanks:
         """The result of this rank's work; None after an error."""
         if self.device.type != "cpu":
             return work()
-        if self.error is None:
-            try:
-                return work()
-            except Exception as error:
-                self.error = error
-        return None
+        if self.error is not None:
+            return None
+        result, self.error = attempt(work)
+        return result
 
     def add(self, part: Tensor | None, count: int = 1) -> Tensor:
         """The sums of `count` numbers over the ranks of each group, one group after the other: alike on all ranks."""
@@ -38,9 +38,11 @@ class RowRanks:
         total: Tensor = _Sum.apply(part.reshape(count), self)
         return total
 
-    def agree(self) -> None:
-        """Raise the error of any rank."""
+    def all(self, work: Callable[[], Any]) -> Any:
+        """The result of this rank's work, once no rank has an error."""
+        result = self.do(work)
         self.add(None, 0)
+        return result
 
 
 class _Sum(torch.autograd.Function):
@@ -67,11 +69,17 @@ class _Sum(torch.autograd.Function):
 
 
 def _first_error(ranks: RowRanks) -> Exception:
-    """That of the first rank that has one."""
-    first = ranks.error
+    """That of the first rank that has one, with a note that tells which it is."""
+    error = ranks.error
+    if error is not None and not ranks.groups:
+        return error
+    first = None if error is None else (type(error).__name__, str(error), dist.get_rank())
     for group in ranks.groups:
-        errors: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(errors, first, group=group)
-        first = next((error for error in errors if error is not None), None)
+        told: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(told, first, group=group)
+        first = next((each for each in told if each is not None), None)
     assert first is not None
-    return first
+    name, message, rank = first
+    found = error_of(name, message)
+    found.add_note(f"on rank {rank}")
+    return found
