@@ -72,7 +72,7 @@ def counted():
     assert num_items(targets, weight=torch.tensor([1.0, 1, -0.5, 0, 0, 0, 0, -1])).isnan()
     own = torch.distributed.new_group([rank], use_local_synchronization=True)
     assert num_items(targets, own).item() == [2, 3][rank]
-    with pytest.raises(IndexError, match="target: expected class indices in .*, got 7"):
+    with pytest.raises(IndexError, match=r"target: expected class indices in .*, got 7"):
         num_items(targets, weight=torch.ones(5))  # which rank 1 alone sees
     with pytest.raises(ValueError, match="sample_weight: expected finite"):
         num_items(targets, sample_weight=torch.tensor([1.0, torch.inf if rank else 1.0, 1.0]))

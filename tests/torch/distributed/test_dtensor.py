@@ -5,7 +5,6 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -99,7 +98,7 @@ def test_rows_and_classes_split(world):
 
 
 def means():
-    mesh, rank = mesh_of((2,)), torch.distributed.get_rank()
+    mesh = mesh_of((2,))
     torch.manual_seed(0)
     z, t, found = torch.randn(6, 5), torch.tensor([0, 4, -100, 2, -100, 3]), []
     for placements in [(ROWS,), (CLASSES,)]:
@@ -314,7 +313,7 @@ def refused():
         input = spread(z, mesh, placements)
         for reduction in REDUCTIONS:
             bad = spread(torch.tensor([0, 1, 2, 6]), mesh, of_rows(placements))
-            with pytest.raises(IndexError, match="targets?: .*6") as caught:
+            with pytest.raises(IndexError, match=r"targets?: .*6") as caught:
                 ct.cross_entropy(input, bad, reduction=reduction)
             assert getattr(caught.value, "__notes__", None) == (["on rank 1"] if placements == (ROWS,) else None)
         with pytest.raises(ValueError, match="sample_weight: expected finite"):
@@ -324,7 +323,7 @@ def refused():
         for reduction in REDUCTIONS:
             with pytest.raises(ValueError, match="input: expected a part of shape"):
                 ct.cross_entropy(input, t, reduction=reduction)
-        with pytest.raises(IndexError, match="target: .*6"):
+        with pytest.raises(IndexError, match=r"target: .*6"):
             ct.log_prob(spread(z, mesh, placements), bad)
     classes = spread(z, mesh, (CLASSES,))
     with pytest.raises(ValueError, match=r"target: expected one index a row.*, got shape \(4, 2\)"):
@@ -344,7 +343,7 @@ def refused_on_two_dimensions():
     # An index that one of four ranks sees.
     z, t = torch.zeros(4, 8), torch.tensor([0, 1, 2, 8])
     for placements in [(ROWS, ROWS), (ROWS, CLASSES), (CLASSES, ROWS)]:
-        with pytest.raises(IndexError, match="targets?: .*8"):
+        with pytest.raises(IndexError, match=r"targets?: .*8"):
             ct.cross_entropy(spread(z, mesh, placements), spread(t, mesh, of_rows(placements)))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_dtensor import CLASSES, ROWS, WHOLE, mesh_of, of_rows, spread
+from test_dtensor import CLASSES, ROWS, WHOLE, mesh_of, spread
 from torch.distributed.tensor import Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch_oracle import close, reference
@@ -34,7 +34,7 @@ def caught():
                 (gradient,) = torch.autograd.grad(loss, input)  # after the context
                 assert gradient.placements == placements
                 close(gradient.full_tensor(), expected[1], torch.float64)
-        with pytest.raises(IndexError, match="targets?: .*6"), loss_parallel():
+        with pytest.raises(IndexError, match=r"targets?: .*6"), loss_parallel():
             F.cross_entropy(input, torch.tensor([0, 1, 2, 6]))
     with pytest.raises(ValueError, match="break"), loss_parallel():
         raise ValueError("break")

@@ -145,7 +145,7 @@ def split(
 
 
 def _parts(layout: Layout, input: DTensor, targets: TargetTensors) -> tuple[Tensor, TargetTensors]:
-    """This rank's part of the logits and of what belongs to them."""
+    """What this rank has of the logits and of what belongs to them."""
     target, weight, sample_weight = targets
     dense, of_weight = target.shape == input.shape, None if layout.class_dims else layout.summands
     return local("input", input, layout, layout.placements), TargetTensors(

@@ -84,7 +84,7 @@ def layout_of(input: DTensor) -> Layout:
 def local(
     name: str, tensor: Tensor, layout: Layout, placements: Placements, grad_placements: Placements | None = None
 ) -> Tensor:
-    """This rank's part of a tensor that is to lie so; a plain one is taken for the whole, which every rank holds."""
+    """What this rank has of a tensor that is to lie so; a plain one is taken for the whole, which every rank holds."""
     if isinstance(tensor, DTensor):
         _check(name, tensor)
         if tensor.device_mesh != layout.mesh:
