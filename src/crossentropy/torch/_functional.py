@@ -97,6 +97,9 @@ def cross_entropy(
     forward mode, on other devices and for subclasses of Tensor they are composed of torch's operators. At most
     `torch.get_num_threads()` threads are used.
 
+    Of a DTensor each rank computes on its part, rows or classes; the loss is a DTensor, and the gradient lies as the
+    logits do. Targets and weights are DTensors, or plain tensors of the whole shape that every rank holds.
+
     Examples
     --------
     >>> import torch

@@ -1,5 +1,9 @@
 """Data-parallel training: the average of the ranks' gradients is that of one process with all the rows."""
 
+import contextlib
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -58,6 +62,28 @@ def trained(parts, weighted):
 def test_the_gradient_is_that_of_one_process(world, parts, weighted):
     first, second = world(2).run(trained, parts, weighted)
     assert first == second
+
+
+def example():
+    """The page's own code, for two parts of a batch on each rank."""
+    page = Path(__file__).parents[3] / "docs" / "torch.md"
+    (block,) = re.findall(
+        r"```py\n(from crossentropy.torch.distributed import num_items.*?)```", page.read_text(), re.S
+    )
+    rank = torch.distributed.get_rank()
+    of_ranks = [
+        [batch(rows, 10 * i + r)[:2] for i, rows in enumerate(sizes)] for r, sizes in enumerate([(3, 1), (1, 4)])
+    ]
+    model, alone = DistributedDataParallel(model_of()), model_of()
+    exec(block, {"contextlib": contextlib, "ct": ct, "model": model, "parts": of_ranks[rank]})
+    x, t = (torch.cat(tensors) for tensors in zip(*of_ranks[0], *of_ranks[1], strict=True))
+    ct.cross_entropy(alone(x), t).backward()
+    for found, expected in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_the_example_of_the_page(world):
+    world(2).run(example)
 
 
 def counted():

@@ -21,6 +21,7 @@ from ._layout import Layout, layout_of, local, placed
 from ._row_ranks import RowRanks
 
 
+@torch._disable_dynamo
 def loss(options: LossOptions, input: DTensor, targets: TargetTensors, num_items: float | Tensor | None) -> Tensor:
     """The reduced loss. The arguments fit, but perhaps for where they lie."""
     if input.dim() == 1:

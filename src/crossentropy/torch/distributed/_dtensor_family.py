@@ -16,6 +16,7 @@ from ._log_prob import log_probs
 from ._row_ranks import RowRanks
 
 
+@torch._disable_dynamo
 def log_prob_and_entropy(
     options: LossOptions, input: DTensor, target: Tensor, entropy: bool
 ) -> _log_prob_kernel.Results:
@@ -52,6 +53,7 @@ def log_prob_and_entropy(
     )
 
 
+@torch._disable_dynamo
 def divergence(
     options: DivergenceOptions, input: DTensor, teacher_input: Tensor, sample_weight: Tensor | None
 ) -> Tensor:

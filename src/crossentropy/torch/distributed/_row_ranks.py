@@ -18,7 +18,7 @@ class RowRanks:
     """
 
     def __init__(self, groups: Sequence[Any], device: torch.device) -> None:
-        self.groups = groups
+        self.groups = [group for group in groups if dist.get_world_size(group) > 1]
         self.device = device
         self.error: Exception | None = None
 
