@@ -49,6 +49,7 @@ def compare(mesh, placements, shape, probabilities, dtype, reduction, options):
     )
     assert loss.placements == (rows if reduction == "none" else (WHOLE,) * len(placements))
     assert loss.shape == expected[0].shape
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     loss.backward(spread(upstream.to(loss.dtype), mesh, loss.placements))
     assert input.grad.placements == placements
     assert input.grad.dtype == dtype
@@ -126,6 +127,24 @@ def test_means(world):
     """They count the rows of all ranks, and have the same bits on each."""
     first, second = world(2).run(means)
     assert first == second
+
+
+def sums():
+    mesh, rank = mesh_of((4,)), torch.distributed.get_rank()
+    torch.manual_seed(0)
+    for _ in range(20):
+        z, t = 100 * torch.randn(8, 50, dtype=torch.float64), torch.randint(0, 50, (8,))
+        loss = ct.cross_entropy(spread(z, mesh, (ROWS,)), t, reduction="sum").to_local()
+        parts = [ct.cross_entropy(z[2 * r : 2 * r + 2], t[2 * r : 2 * r + 2], reduction="sum") for r in range(4)]
+        assert loss == ((parts[0] + parts[1]) + parts[2]) + parts[3]
+        for placement in (ROWS, CLASSES):  # rounded once
+            loss = ct.cross_entropy(spread(z.float(), mesh, (placement,)), t, reduction="sum").to_local()
+            assert loss == ct.cross_entropy(z.float(), t, reduction="sum"), (placement, rank)
+
+
+def test_sums(world):
+    """They are added in float64, in the order of the ranks."""
+    world(4).run(sums)
 
 
 def confident():

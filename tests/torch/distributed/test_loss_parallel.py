@@ -36,6 +36,10 @@ def caught():
                 close(gradient.full_tensor(), expected[1], torch.float64)
         with pytest.raises(IndexError, match=r"targets?: .*6"), loss_parallel():
             F.cross_entropy(input, torch.tensor([0, 1, 2, 6]))
+        confident = spread(torch.tensor([[20.0, 0.0, 0.0]] * 2), mesh, placements)
+        with loss_parallel():
+            assert F.cross_entropy(confident, torch.tensor([0, 0])).to_local() > 0.0  # which torch rounds to 0
+            assert F.cross_entropy(target=torch.tensor([0, 0]), input=confident).to_local() > 0.0
     with pytest.raises(ValueError, match="break"), loss_parallel():
         raise ValueError("break")
     assert not torch._C._is_torch_function_mode_enabled()

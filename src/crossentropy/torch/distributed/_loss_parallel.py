@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .._functional import cross_entropy
@@ -48,9 +47,6 @@ def loss_parallel() -> Iterator[None]:
 
 class _OfDTensors(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.cross_entropy:
-            input = args[0] if args else kwargs.get("input")
-            if isinstance(input, Tensor) and is_distributed(input):
-                return cross_entropy(*args, **kwargs)
-        return func(*args, **kwargs)
+        if func is F.cross_entropy and is_distributed(args[0]):  # input is the first, however it was given
+            return cross_entropy(*args, **kwargs)
+        return func(*args, **(kwargs or {}))
