@@ -27,7 +27,7 @@ def _in_memory(targets: TargetTensors) -> TargetTensors:
     target = target if target.is_floating_point() else target.long()
     return TargetTensors(
         target.contiguous(),
-        None if weight is None else as_weights("weight", weight),
+        None if weight is None else as_weights("weight", readable("weight", weight).to(torch.float64)),
         None if sample_weight is None else as_weights("sample_weight", sample_weight),
     )
 
