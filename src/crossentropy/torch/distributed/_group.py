@@ -23,7 +23,7 @@ class Ranks(NamedTuple):
 
     name: str
     rank: int
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Shard(NamedTuple):
