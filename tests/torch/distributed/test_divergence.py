@@ -1,6 +1,7 @@
 """Divergences of rows whose classes are split: against one process and mpmath, in one process and in several."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def in_parts(z, w, cuts, direction="forward", scale=None, softcap=None, teacher_
         loss_options(softcap=teacher_softcap, temperature=temperature),
     )
     z, w = z.clone(), w.clone()  # the gradients take the logits' place
-    sides = [parts.sides_of(options, z[:, i:j], w[:, i:j]) for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+    sides = [parts.sides_of(options, z[:, i:j], w[:, i:j]) for i, j in pairwise(cuts)]
     whole = parts.join_first(sides[0], torch.stack([parts.first_round(of) for of in sides]))
     sums = parts.join_second(torch.stack([parts.second_round(of, whole) for of in sides]))
     found = parts.found(whole, sums)

@@ -73,7 +73,7 @@ def vocab_parallel_kl_divergence(
     >>> from crossentropy.torch.distributed import vocab_parallel_kl_divergence
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     >>> vocab_parallel_kl_divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]]))
-    tensor(0.5178)
+    tensor(0.4621)
     >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group)
@@ -129,9 +129,7 @@ def checked_options(
     return DivergenceOptions(direction, student, teacher_options(teacher_softcap, temperature))
 
 
-def told_of_divergence(
-    function: str, options: DivergenceOptions, sample_weight: Tensor | None
-) -> dict[str, object]:
+def told_of_divergence(function: str, options: DivergenceOptions, sample_weight: Tensor | None) -> dict[str, object]:
     """What has to be the same on every rank, by the names of arguments."""
     return {
         "function": function,

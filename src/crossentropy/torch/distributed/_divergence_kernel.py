@@ -8,9 +8,9 @@ from torch import Tensor
 from .._composed_divergence import DivergenceOptions
 from .._kernel import empty_gradient
 from . import _divergence_parts as parts
-from ._loss import check_once
 from ._exchange import Exchange
 from ._group import Ranks
+from ._loss import check_once
 
 
 def row_divergences(

@@ -132,7 +132,9 @@ def found(whole: Tensor, sums: Tensor) -> Found:
     return Found(torch.where(valid, value, torch.nan), excess, infinite & valid, valid)
 
 
-def write_gradients(sides: Sides, whole: Tensor, of: Found, scale: Tensor, da: Tensor | None, db: Tensor | None) -> None:
+def write_gradients(
+    sides: Sides, whole: Tensor, of: Found, scale: Tensor, da: Tensor | None, db: Tensor | None
+) -> None:
     """Write the gradients in the logits of a and of b, times a scale for each row; they may take the logits' place."""
     for block, of_block in sides.blocks():
         found = Found(*(column[block].unsqueeze(1) for column in of))
@@ -143,9 +145,7 @@ def write_gradients(sides: Sides, whole: Tensor, of: Found, scale: Tensor, da: T
             db[block] = grad_b
 
 
-def _gradients(
-    sides: Sides, whole: Tensor, of: Found, scale: Tensor, first: bool
-) -> tuple[Tensor | None, Tensor]:
+def _gradients(sides: Sides, whole: Tensor, of: Found, scale: Tensor, first: bool) -> tuple[Tensor | None, Tensor]:
     a, b, delta = _compared(sides, whole)
     _, change, a_delta = _terms(a, b, delta, sides.exact)
     invalid = torch.where(of.valid & scale.isfinite(), 0.0, torch.nan)
@@ -215,7 +215,7 @@ def _terms(a: Tensor, b: Tensor, delta: Tensor, exact: bool) -> tuple[Tensor, Te
 
 
 def _psi(x: Tensor) -> Tensor:
-    """x - log(1 + x) for the tiny x that is left of a sum that would be 0 without rounding."""
+    """Return x - log(1 + x) for the tiny x that is left of a sum that would be 0 without rounding."""
     return x * x * (0.5 - x * (1.0 / 3 - x * 0.25))
 
 

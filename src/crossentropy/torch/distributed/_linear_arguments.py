@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._arguments import check_real
 from .._head_chunks import as_head
-from .._kernel import autocasts
+from .._kernel import autocasts, readable
 from ._arguments import check_place
 from ._group import Ranks, Shard, gather
 from ._linear_head import SplitHead
@@ -23,6 +23,7 @@ def check_split_head(of: str, given: Given, sequence_parallel: bool) -> None:
         if tensor is not None:
             check_real(name, tensor)
             check_place(name, tensor)
+            readable(name, tensor)
     input, weight, bias = given
     if input.dim() != 2 and (sequence_parallel or input.dim() != 1):
         raise ValueError(

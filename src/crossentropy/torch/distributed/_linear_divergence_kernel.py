@@ -67,7 +67,7 @@ def over_chunks(
     upstream: Tensor | None = None,
     known: tuple[Tensor, Tensor] | None = None,
 ) -> Found:
-    """Divergences, and the gradients wanted times upstream ones; what all classes tell of each row where it is known."""
+    """Divergences, and the gradients wanted times upstream ones; `known`: what all classes tell of each row."""
     heads = heads[0].readable(), heads[1].readable("teacher_")
     ranks = heads[0].shard.ranks
     values = torch.zeros(rows, dtype=torch.float64)

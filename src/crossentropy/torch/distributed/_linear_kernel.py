@@ -16,6 +16,7 @@ from .. import _composed
 from .._head_chunks import rows_of
 from .._kernel import TargetTensors
 from ._exchange import Exchange
+from ._group import attempt
 from ._linear_head import Chunk, HeadRun, Rows, SplitHead, chunks, without_autocast
 from ._parts import fields_of, joining, losses_of, part_of_rows, widened, write_gradient
 from ._pipeline import pipelined
@@ -57,8 +58,10 @@ def over_chunks(
         hidden = yield from run.hidden(chunk)
         z, t = run.logits(hidden), _of_rows(targets, chunk.rows)
         if not known:
-            part = None if error is not None else part_of_rows(options, z, t, shard, entropy)
-            exchange = Exchange(part, (len(z), fields), join, shard.ranks, error)
+            part, failed = None, error
+            if error is None:
+                part, failed = attempt(lambda: part_of_rows(options, z, t, shard, entropy))
+            exchange = Exchange(part, (len(z), fields), join, shard.ranks, failed)
             yield
             of_rows[chunk.rows] = widened(exchange.wait())
             losses[chunk.rows], of_entropy = losses_of(options, t, shard, of_rows[chunk.rows], entropy)
@@ -75,6 +78,8 @@ def over_chunks(
 
     with without_autocast(head):
         pipelined(work(chunk) for chunk in chunks(rows, kept_rows(options, targets), [head], 2))
+    if error is not None:  # of rows that do not count
+        raise error
     return Found(losses, entropies, of_rows, run.result())
 
 

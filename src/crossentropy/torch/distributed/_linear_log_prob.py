@@ -11,7 +11,7 @@ from .._kernel import TargetTensors, row_dtype
 from ._arguments import check_indices, check_targets, flat_targets, told_of
 from ._functional import Group
 from ._group import attempt, ranks_of, shard_of
-from ._linear import logits_shape
+from ._linear import bad_index, logits_shape
 from ._linear_arguments import check_split_head, rows_of_ranks, split_head, told_of_head
 from ._linear_head import SplitHead
 from ._linear_kernel import Found, over_chunks
@@ -67,7 +67,7 @@ def vocab_parallel_linear_log_prob(
     temperature: float = 1.0,
     check: bool = __debug__,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Compute log-probabilities, and where asked entropies, where each process has the classifier's rows of some classes.
+    r"""Compute `linear_log_prob` where each process of a group has the classifier's rows of some classes.
 
     Parameters
     ----------
@@ -128,6 +128,7 @@ def vocab_parallel_linear_log_prob(
     shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
     assert made is not None  # else every rank has raised the error
     options, targets = made
+    error = error or bad_index(options, targets.target, shard)
     sequence = rows_of_ranks("input", input.shape[0], len(targets.target), ranks) if sequence_parallel else None
     head = split_head(given, shard, sequence)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in head[:3])

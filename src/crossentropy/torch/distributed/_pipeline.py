@@ -48,7 +48,7 @@ def gathered(mine: Tensor, pieces: Sequence[int], ranks: Ranks) -> Travelling[Te
 
 
 def summed(partial: Tensor, dtype: torch.dtype, pieces: Sequence[int], ranks: Ranks) -> Travelling[Tensor]:
-    """This rank's piece of the rows of the sum over ranks: added in their order, in float64, and rounded once."""
+    """A rank's piece of the rows of the sum over ranks: added in their order, in float64, and rounded once."""
     mine = pieces[ranks.rank]
     started = torch.ops._c10d_functional.all_to_all_single(partial, [mine] * ranks.count, list(pieces), ranks.name)
     yield
