@@ -154,3 +154,106 @@ def test_log_prob_is_that_of_one_process(ranks, entropy, split_rows):
         for chunk in (1 << 26, C * 8 * 4):
             found = ranks.run(log_prob_on_rank, given, cuts, chunk, upstream, sequence)
             check(found, expected, torch.float64, sequence)
+
+
+def module_on_rank(problem, upstream):
+    h, w, b, t, _, s = problem
+    criterion = cd.VocabParallelLinearCrossEntropyLoss(D, C, bias=True, dtype=h.dtype, label_smoothing=0.1)
+    with torch.no_grad():
+        criterion.linear.weight.copy_(w.tensor_split(dist.get_world_size())[dist.get_rank()])
+        criterion.linear.bias.copy_(b.tensor_split(dist.get_world_size())[dist.get_rank()])
+    h = h.clone().requires_grad_()
+    loss = criterion(h, t, sample_weight=s)
+    return gradients_of([loss], [h, *criterion.linear.parameters()], [torch.ones_like(loss) * upstream])
+
+
+def test_module(ranks):
+    h, w, b, t, _, s = problem()
+    given = h, w, b, t, None, s
+    check(ranks.run(module_on_rank, given, 0.7), of_one(given, 0.7, {"label_smoothing": 0.1}), torch.float64)
+
+
+def nothing_counts_on_rank(weights):
+    rank = dist.get_rank()
+    h, w = torch.full((4, 3), math.nan, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    t = torch.tensor([0, 3, 1, 2]) if weights else torch.full((4,), -100)
+    cw = torch.zeros(2) if weights else None
+    loss = cd.vocab_parallel_linear_cross_entropy(h, w, t, weight=cw)
+    loss.backward()
+    return loss.item(), h.grad.abs().sum().item() + w.grad.abs().sum().item(), rank
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_nothing_counts(world, weights):
+    assert world(2).run(nothing_counts_on_rank, weights) == [(0.0, 0.0, 0), (0.0, 0.0, 1)]
+
+
+def not_a_number_on_rank(where, value):
+    rank = dist.get_rank()
+    torch.manual_seed(1)
+    h, w = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3)
+    b = torch.zeros(2)
+    if rank == where:
+        b[1] = value
+    w.requires_grad_()
+    losses = cd.vocab_parallel_linear_cross_entropy(
+        h, w, torch.tensor([0, 1, 2, 3]), linear_bias_shard=b, reduction="none"
+    )
+    losses.sum().backward()
+    return losses.detach(), h.grad
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_a_number_on_each_rank(world, value):
+    for where in range(2):
+        found = world(2).run(not_a_number_on_rank, where, value)
+        for losses, dh in found:
+            if value == -math.inf:  # the class is that of one row, and impossible
+                assert losses.isinf().tolist() == [row == 2 * where + 1 for row in range(4)]
+            else:
+                assert losses.isnan().all()
+            assert torch.equal(losses, found[0][0]) or losses.isnan().all()
+            assert dh.isnan().all() == (value != -math.inf)
+
+
+def refused_on_rank(kind):
+    rank = dist.get_rank()
+    h, w, t = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3), torch.tensor([0, 9, 3, 4])
+    options = {}
+    if kind == "classifier" and rank == 1:
+        w = torch.randn(5, 4)
+    if kind == "dtype" and rank == 1:
+        w = w.double()
+    if kind == "index":
+        t[2] = 10
+    if kind == "weight" and rank == 1:
+        options["weight"] = torch.tensor([1, 1, math.inf, 1, 1])
+    elif kind == "weight":
+        options["weight"] = torch.ones(5)
+    if kind == "rows" and rank == 0:
+        h, t = h[:3], t[:3]
+    if kind == "gradient":
+        h = h.detach().requires_grad_(rank == 0)
+    if kind == "sequence":
+        options["sequence_parallel"] = True
+    loss = cd.vocab_parallel_linear_cross_entropy(h, w, t, **options)
+    torch.autograd.grad(loss, h, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("classifier", ValueError, r"weight_shard: expected shape \(C_r, 3\), got \(5, 4\), on rank 1"),
+        ("dtype", TypeError, r"weight_shard: expected torch.float32, as input has, got torch.float64, on rank 1"),
+        ("index", IndexError, r"target: expected class indices in \[0, 10\) or ignore_index -100, got 10 at \[2\]"),
+        ("weight", ValueError, r"weight: expected finite weights, each 0 or .*, got inf, on rank 1"),
+        ("rows", ValueError, r"target: expected the same on every rank|input: expected the same on every rank"),
+        ("gradient", ValueError, r"input: expected the same on every rank, got .* that requires a gradient"),
+        ("sequence", ValueError, r"input: expected 4 rows on all ranks together, got 4 \+ 4"),
+        ("create_graph", NotImplementedError, r"vocab_parallel_linear_cross_entropy: expected create_graph=False"),
+    ],
+)
+def test_what_one_rank_sees_all_raise(world, kind, error, message):
+    for raised in world(2).outcomes(refused_on_rank, kind):
+        with pytest.raises(error, match=message):
+            raise raised

@@ -15,7 +15,7 @@ class VocabParallelLinearCrossEntropyLoss(torch.nn.Module):
     Parameters
     ----------
     in_features, num_classes, bias, device, dtype
-        Of the whole classifier. Its rows are split evenly in the order of ranks, as `Tensor.tensor_split` does: `linear`
+        Of the whole classifier. Its rows are split evenly in the order of ranks, as by `Tensor.tensor_split`: `linear`
         has those of this rank.
     weight : Tensor of shape (C_r,), optional
         Weights of this rank's classes.
