@@ -23,6 +23,7 @@ import faulthandler
 import functools
 import importlib.util
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
@@ -59,10 +60,11 @@ class Processes:
         self.size, self.spoiled = size, False
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
         self._processes, self._connections = [], []
-        context, parent = multiprocessing.get_context("spawn"), os.getpid()
+        context, tests = multiprocessing.get_context("forkserver"), os.getpid()
+        context.set_forkserver_preload(["crossentropy.torch", "torch.distributed.tensor"])  # seconds, once
         for rank in range(size):
             here, there = context.Pipe()
-            arguments = (there, parent, rank, size, f"file://{self._folder.name}/store", timeout)
+            arguments = (there, tests, rank, size, f"file://{self._folder.name}/store", timeout)
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()
@@ -161,12 +163,13 @@ def _told(error: Exception) -> Exception:
     return sent
 
 
-def _serve(connection: Connection, parent: int, rank: int, size: int, store: str, timeout: float) -> None:
+def _serve(connection: Connection, tests: int, rank: int, size: int, store: str, timeout: float) -> None:
     """A rank: joins the group, then runs what it is sent until nobody is there to send."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the tests'
-    if sys.platform == "linux":  # ends with the tests even while it waits, or is stopped
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+    if sys.platform == "linux":  # even a rank that waits, or is stopped, ends with the server that made it, and that
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the tests, once no rank holds its pipe
+        os.close(multiprocessing.forkserver._forkserver._forkserver_alive_fd)
+        if not Path(f"/proc/{tests}").exists():
             return
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     import torch

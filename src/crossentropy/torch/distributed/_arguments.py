@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._options import LossOptions
+from ..._options import NUMBERS, LossOptions
 from .._arguments import check_focal, check_real
 from .._kernel import INTEGERS, WEIGHT_TYPES, TargetTensors, class_axis, readable, row_shape, under_transform
 
@@ -93,17 +93,23 @@ def flat_targets(shape: torch.Size, targets: TargetTensors) -> TargetTensors:
 
 
 def told_of(
-    function: str, options: LossOptions, rows: int, dtype: torch.dtype, targets: TargetTensors, **more: object
+    function: str,
+    options: LossOptions,
+    rows: int,
+    dtype: torch.dtype,
+    targets: TargetTensors,
+    input: str = "input_shard",
+    **more: object,
 ) -> dict[str, object]:
-    """What has to be the same on every rank, by the names of arguments."""
+    """What has to be the same on every rank, by the names of arguments; `input` is that of the one with the rows."""
     target, _, sample_weight = targets
     return {
         "function": function,
-        "input": f"{rows} rows of {dtype}",
-        "target": "probabilities" if target.is_floating_point() else _checksum(target.long()),
+        input: f"{rows} rows of {dtype}",
+        "target": f"probabilities of {target.dtype}" if target.is_floating_point() else _checksum(target.long()),
         "sample_weight": None if sample_weight is None else _checksum(sample_weight.to(torch.float64)),
         "ignore_index": options.ignore_index,
-        "numbers": options.numbers,
+        **dict(zip(NUMBERS, options.numbers, strict=True)),
         "reduction": options.reduction,
         **more,
     }
@@ -111,4 +117,4 @@ def told_of(
 
 def _checksum(tensor: Tensor) -> str:
     sum_of = zlib.crc32(readable("", tensor.detach()).contiguous().numpy())
-    return f"{tensor.shape[0]} of checksum {sum_of:08x}"
+    return f"{tensor.shape[0]} numbers of checksum {sum_of:08x}"

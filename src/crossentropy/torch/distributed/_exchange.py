@@ -27,7 +27,7 @@ class Exchange:
     ) -> None:
         self.join, self.ranks, self.error = join, ranks, error
         self.rows = shape[0]
-        self.packed = pack(part, shape, ranks)
+        self.packed = pack(part, shape, chunks_for(shape, ranks))
         self.started = start(self.packed, ranks)
 
     def wait(self) -> Tensor:
@@ -38,18 +38,22 @@ class Exchange:
         return collect(self.join(parts), self.rows, self.packed.shape[0], self.ranks)
 
 
-def chunks_of(shape: tuple[int, int], ranks: Ranks) -> tuple[int, int]:
-    """In how many chunks rows of numbers are sent, and of how many rows each is."""
+def chunks_for(shape: tuple[int, int], ranks: Ranks) -> int:
+    """In how many chunks rows of numbers are sent: one, or one for each rank."""
     rows, fields = shape
     gathers = ranks.count <= GATHER_RANKS or ranks.count * rows * fields * 8 <= GATHER_BYTES
-    chunks = 1 if gathers else ranks.count
-    return chunks, -(-rows // chunks)
+    return 1 if gathers else ranks.count
 
 
-def pack(part: Tensor | None, shape: tuple[int, int], ranks: Ranks) -> Tensor:
-    """(chunks, 1 + n, F): the rows in one chunk, or one for each rank; a first row of each tells of an error."""
-    chunks, each = chunks_of(shape, ranks)
-    packed = torch.zeros(chunks, 1 + each, shape[1], dtype=torch.float64)
+def packed_shape(shape: tuple[int, int], chunks: int) -> tuple[int, int, int]:
+    rows, fields = shape
+    return chunks, 1 - (-rows // chunks), fields
+
+
+def pack(part: Tensor | None, shape: tuple[int, int], chunks: int) -> Tensor:
+    """(chunks, 1 + n, F): so many rows in each chunk, after one that tells of an error."""
+    packed = torch.zeros(packed_shape(shape, chunks), dtype=torch.float64)
+    each = packed.shape[1] - 1
     if part is None:
         packed[:, 0] = 1.0
         return packed

@@ -101,7 +101,7 @@ def check_same(
     if any(failed for failed, *_ in told):
         agree(ranks, error)
     if any(of_rank[1] != told[0][1] for of_rank in told):
-        _raise_difference(_gather_objects({name: repr(value) for name, value in values.items()}, ranks))
+        _raise_difference(_gather_objects({name: str(value) for name, value in values.items()}, ranks))
     return [of_rank[2:] for of_rank in told]
 
 

@@ -11,7 +11,7 @@ from ..._options import LossOptions, row_options
 from .._kernel import TargetTensors, empty_gradient
 from .._register import differentiable_operator, operator
 from ._arguments import SplitRows, told_of
-from ._exchange import chunks_of, collect, pack, start, unpack
+from ._exchange import chunks_for, collect, pack, packed_shape, start, unpack
 from ._group import Ranks, Shard, agree, attempt, shard_of, shards_changed, wait
 from ._log_prob import evaluate, gradient_of
 from ._loss import check_once, loss_gradient, reduced, total_weight
@@ -33,9 +33,8 @@ def joined(
     of = [options.reduction, options.ignore_index, options.numbers, *ranks]
     place = _place(logits, *rows.targets, items, *of, function, class_offset, check)
     data = [logits, *rows.targets, place, entropy, *of]
-    packed = _pack(*data)
-    chunks = packed.shape[0]
-    part = _join(wait(start(packed, ranks)), chunks, *data)
+    chunks = chunks_for((logits.shape[0], fields_of(options, rows.targets, entropy)), ranks)
+    part = _join(wait(start(_pack(*data, chunks), ranks)), *data)
     return collect(part, logits.shape[0], chunks, ranks), place
 
 
@@ -114,11 +113,12 @@ def _packed(
     group: str,
     rank: int,
     count: int,
+    chunks: int,
 ) -> Tensor:
     options, ranks = row_options(ignore_index, numbers, reduction), Ranks(group, rank, count)
     targets = TargetTensors(target, weight, sample_weight)
     part, _ = _try_part(options, logits, targets, place, entropy, ranks)
-    return pack(part, (logits.shape[0], fields_of(options, targets, entropy)), ranks)
+    return pack(part, (logits.shape[0], fields_of(options, targets, entropy)), chunks)
 
 
 def _fake_packed(
@@ -131,17 +131,17 @@ def _fake_packed(
     reduction: str,
     ignore_index: int | None,
     numbers: list[float],
-    *group: Any,
+    group: str,
+    rank: int,
+    count: int,
+    chunks: int,
 ) -> Tensor:
-    options, ranks = row_options(ignore_index, numbers, reduction), Ranks(*group)
-    fields = fields_of(options, TargetTensors(target), entropy)
-    chunks, each = chunks_of((logits.shape[0], fields), ranks)
-    return logits.new_empty((chunks, 1 + each, fields), dtype=torch.float64)
+    fields = fields_of(row_options(ignore_index, numbers, reduction), TargetTensors(target), entropy)
+    return logits.new_empty(packed_shape((logits.shape[0], fields), chunks), dtype=torch.float64)
 
 
 def _joined(
     received: Tensor,
-    chunks: int,
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
