@@ -227,7 +227,7 @@ def refused_on_rank(kind):
     if kind == "index":
         t[2] = 10
     if kind == "weight" and rank == 1:
-        options["weight"] = torch.tensor([1, 1, math.inf, 1, 1])
+        options["weight"] = torch.tensor([1, 1, math.inf, 1, 1]).double()
     elif kind == "weight":
         options["weight"] = torch.ones(5)
     if kind == "rows" and rank == 0:

@@ -127,7 +127,7 @@ def vocab_parallel_linear_cross_entropy(
     told = {}
     if made is not None and check:
         options, targets, items = made
-        told = told_of(_NAME, options, len(targets.target), input.dtype, targets, num_items=items)
+        told = told_of(_NAME, options, len(targets.target), input.dtype, targets, "input", num_items=items)
         told |= told_of_head("", given, sequence_parallel)
     shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
     assert made is not None  # else every rank has raised the error

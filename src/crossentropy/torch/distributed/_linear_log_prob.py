@@ -123,7 +123,7 @@ def vocab_parallel_linear_log_prob(
     told = {}
     if made is not None and check:
         options, targets = made
-        told = told_of(_NAME, options, len(targets.target), input.dtype, targets, entropy=entropy)
+        told = told_of(_NAME, options, len(targets.target), input.dtype, targets, "input", entropy=entropy)
         told |= told_of_head("", given, sequence_parallel)
     shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
     assert made is not None  # else every rank has raised the error
