@@ -119,6 +119,6 @@ def vocab_parallel_linear_kl_divergence(
         if sample_weight is not None:
             check_weights(shape, None, sample_weight)
     counted = None if sample_weight is None else (sample_weight != 0).reshape(-1)
-    heads = [SplitHead(*split_tensors(given), shard, sequence) for given in (student, teacher)]
-    rows = row_divergences(options, *heads, counted, math.prod(shape)).reshape(shape)
-    return reduced_divergence(options, rows, sample_weight).to(values_dtype(heads[0].input, heads[1].input))
+    head, of_teacher = (SplitHead(*split_tensors(given), shard, sequence) for given in (student, teacher))
+    rows = row_divergences(options, head, of_teacher, counted, math.prod(shape)).reshape(shape)
+    return reduced_divergence(options, rows, sample_weight).to(values_dtype(head.input, of_teacher.input))

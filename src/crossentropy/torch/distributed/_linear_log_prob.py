@@ -162,9 +162,18 @@ class _HeadLogProb(torch.autograd.Function):
         check_once(_NAME, *given)
         *tensors, whole = ctx.saved_tensors
         upstreams = -dlog_prob.double(), None if dentropy is None else dentropy.double()
-        return *_evaluate(ctx, tensors, ctx.wanted, *upstreams, whole).gradients, *[None] * 6
+        found = _evaluate(ctx, tensors, ctx.wanted, upstreams, whole)
+        return *found.gradients, *[None] * 6
 
 
-def _evaluate(ctx: Any, tensors: Sequence[Any], *args: Any, error: Exception | None = None) -> Found:
+def _evaluate(
+    ctx: Any,
+    tensors: Sequence[Any],
+    wanted: Sequence[bool] = (False, False, False),
+    upstreams: tuple[Tensor | None, Tensor | None] = (None, None),
+    whole: Tensor | None = None,
+    error: Exception | None = None,
+) -> Found:
     rest, options, entropy = ctx.rest
-    return over_chunks(options, SplitHead(*tensors[:3], *rest), TargetTensors(tensors[3]), entropy, *args, error=error)
+    head, targets = SplitHead(*tensors[:3], *rest), TargetTensors(tensors[3])
+    return over_chunks(options, head, targets, entropy, wanted, *upstreams, whole, error)

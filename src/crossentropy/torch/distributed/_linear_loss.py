@@ -12,7 +12,8 @@ from .._kernel import TargetTensors
 from .._linear import upstream_gradients
 from ._exchange import Exchange
 from ._group import Shard
-from ._linear_kernel import Found, SplitHead, over_chunks
+from ._linear_head import SplitHead
+from ._linear_kernel import Found, over_chunks
 from ._loss import check_once, reduced
 from ._parts import total
 
@@ -109,13 +110,12 @@ def gradients_from(
     whole: Tensor,
 ) -> Sequence[Tensor | None]:
     """The gradients times an upstream one. Those `wanted` are of the forward pass, so that all ranks make the same."""
-    return upstream_gradients(
-        grad_output,
-        made,
-        options.reduction == "none",
-        head.input.element_size() == 2,
-        lambda *scales: _over_chunks(options, head, targets, divisor, wanted, *scales, whole=whole).gradients,
-    )
+
+    def again(scale: float, row_scale: Tensor | None) -> Sequence[Tensor | None]:
+        return _over_chunks(options, head, targets, divisor, wanted, scale, row_scale, whole).gradients
+
+    half = head.input.element_size() == 2
+    return upstream_gradients(grad_output, made, options.reduction == "none", half, again)
 
 
 def _over_chunks(
