@@ -257,3 +257,37 @@ def test_what_one_rank_sees_all_raise(world, kind, error, message):
     for raised in world(2).outcomes(refused_on_rank, kind):
         with pytest.raises(error, match=message):
             raise raised
+
+
+def compiled_on_rank(problem, cuts, upstream, sequence, options):
+    h, w, b, t, cw, s = problem
+    h = rows_of(h, sequence).clone().requires_grad_()
+    w, b, cw = (shard(tensor, cuts) for tensor in (w, b, cw))
+    group = dist.group.WORLD
+
+    def loss_of(h, w, b):
+        return cd.vocab_parallel_linear_cross_entropy(
+            h,
+            w,
+            t,
+            linear_bias_shard=b,
+            weight=cw,
+            sample_weight=s,
+            group=group,
+            sequence_parallel=sequence is not None,
+            **options,
+        )
+
+    inputs = [h, w.requires_grad_(), b.requires_grad_()]
+    loss = torch.compile(loss_of, fullgraph=True, backend="aot_eager")(*inputs)
+    return gradients_of([loss], inputs, [torch.ones_like(loss) * upstream])
+
+
+@pytest.mark.parametrize("split_rows", [False, True])
+def test_compiled(world, split_rows):
+    given = problem()
+    sequence = SEQUENCES[2] if split_rows else None
+    for reduction in ("mean", "none"):
+        options = {"reduction": reduction, "z_loss": 1e-2}
+        found = world(2).run(compiled_on_rank, given, CUTS[2][0], 0.7, sequence, options)
+        check(found, of_one(given, 0.7, options), torch.float64, sequence)

@@ -12,13 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _core
-from ..._call import Call
 from ..._options import LossOptions, loss_options
-from ..._targets import Targets
 from .._composed_divergence import DivergenceOptions, phi
-from .._kernel import TYPES, LogitsInMemory
+from .._kernel import TargetTensors
 from .._shifted import over
+from ._parts import joining
 
 # What a part tells of a row, in round 1 and 2.
 FIRST_FIELDS, SECOND_FIELDS = 4, 3
@@ -83,14 +81,8 @@ def join_first(sides: Sides, parts: Tensor) -> Tensor:
 
 
 def _join(options: LossOptions, parts: Tensor) -> Tensor:
-    count, rows, fields = parts.shape
-    padded = parts.new_zeros(count, rows, _core.part_fields)
-    padded[..., :fields] = parts
-    whole = parts.new_empty(rows, _core.part_fields)
-    logits = LogitsInMemory(rows, 1, type=TYPES[torch.float64])
-    call = Call(loss_options(temperature=options.temperature), logits, Targets(), None, None, 1, ())
-    _core.join_parts(call, entropy=False, parts=padded.data_ptr(), count=count, out=whole.data_ptr())
-    return whole[:, :fields]
+    no_targets = TargetTensors(torch.empty(0, dtype=torch.int64))
+    return joining(loss_options(temperature=options.temperature), no_targets)(parts)
 
 
 def second_round(sides: Sides, whole: Tensor) -> Tensor:

@@ -4,15 +4,23 @@ import torch
 from torch import Tensor
 
 from ..._options import LossOptions, Reduction, loss_options
-from .._arguments import check_range, divisor_of
+from .._arguments import divisor_of
 from .._kernel import TargetTensors, row_dtype
+from .._loss_operator import as_items
+from . import _linear_operator
 from ._arguments import check_targets, flat_targets, told_of
 from ._functional import Group
-from ._group import Shard, attempt, ranks_of, shard_of
-from ._linear_arguments import Given, check_split_head, rows_of_ranks, split_head, told_of_head
-from ._linear_loss import head_loss
-
-_NAME = "vocab_parallel_linear_cross_entropy"
+from ._group import attempt, ranks_of, shard_of
+from ._linear_arguments import (
+    bad_index,
+    check_split_head,
+    logits_shape,
+    rows_of_ranks,
+    split_tensors,
+    told_of_head,
+)
+from ._linear_head import SplitHead
+from ._linear_loss import NAME, head_loss
 
 
 def vocab_parallel_linear_cross_entropy(
@@ -123,30 +131,23 @@ def vocab_parallel_linear_cross_entropy(
         items = None if num_items is None else divisor_of(num_items, reduction)
         return options, flat_targets(shape, targets), items
 
-    made, error = attempt(validated)
-    told = {}
-    if made is not None and check:
+    if torch.compiler.is_compiling():
+        options, targets, items = validated()
+        loss = _linear_operator.head_loss(
+            options, split_tensors(given), targets, as_items(items), ranks, class_offset, sequence_parallel, check
+        )
+    else:
+        made, error = attempt(validated)
+        told = {}
+        if made is not None and check:
+            options, targets, items = made
+            told = told_of(NAME, options, len(targets.target), input.dtype, targets, "input", num_items=items)
+            told |= told_of_head("", given, sequence_parallel)
+        shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
+        assert made is not None  # else every rank has raised the error
         options, targets, items = made
-        told = told_of(_NAME, options, len(targets.target), input.dtype, targets, "input", num_items=items)
-        told |= told_of_head("", given, sequence_parallel)
-    shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
-    assert made is not None  # else every rank has raised the error
-    options, targets, items = made
-    error = error or bad_index(options, targets.target, shard)
-    sequence = rows_of_ranks("input", input.shape[0], len(targets.target), ranks) if sequence_parallel else None
-    loss = head_loss(options, split_head(given, shard, sequence), targets, items, error).to(row_dtype(input))
+        sequence = rows_of_ranks(input, len(targets.target), ranks) if sequence_parallel else None
+        error = error or bad_index(options, targets.target, shard)
+        loss = head_loss(options, SplitHead(*split_tensors(given), shard, sequence), targets, items, error)
+    loss = loss.to(row_dtype(input))
     return loss if input.dim() == 2 or reduction != "none" else loss.squeeze(0)
-
-
-def logits_shape(given: Given, target: Tensor, sequence_parallel: bool) -> torch.Size:
-    """That of the rank's logits of all rows. Those of a sequence are as many as there are targets."""
-    rows = target.shape[:1] if sequence_parallel and isinstance(target, Tensor) else given[0].shape[:-1]
-    return torch.Size([*rows, given[1].shape[0]])
-
-
-def bad_index(options: LossOptions, target: Tensor, shard: Shard) -> Exception | None:
-    """The error of a class index that is none of all ranks', to be told."""
-    if target.is_floating_point():
-        return None
-    shape = torch.Size([target.shape[0], shard.classes])
-    return attempt(lambda: check_range(shape, target, options.ignore_index))[1]

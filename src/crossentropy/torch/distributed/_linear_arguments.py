@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from .._arguments import check_real
+from ..._options import LossOptions
+from .._arguments import check_range, check_real
 from .._head_chunks import as_head
-from .._kernel import autocasts, readable
+from .._kernel import autocasts, readable, under_transform
 from ._arguments import check_place
-from ._group import Ranks, Shard, gather
-from ._linear_head import SplitHead
+from ._group import Ranks, Shard, attempt, gather
 
 # Hidden states, a shard of the classifier and of its bias, as they are given.
 Given = tuple[Tensor, Tensor, Tensor | None]
@@ -23,7 +23,8 @@ def check_split_head(of: str, given: Given, sequence_parallel: bool) -> None:
         if tensor is not None:
             check_real(name, tensor)
             check_place(name, tensor)
-            readable(name, tensor)
+            if not under_transform():
+                readable(name, tensor)
     input, weight, bias = given
     if input.dim() != 2 and (sequence_parallel or input.dim() != 1):
         raise ValueError(
@@ -47,15 +48,28 @@ def told_of_head(of: str, given: Given, sequence_parallel: bool) -> dict[str, ob
     return {f"{of}input": f"{rows} of {input.shape[-1]} {input.dtype}{wants}", "sequence_parallel": sequence_parallel}
 
 
-def rows_of_ranks(name: str, own: int, rows: int, ranks: Ranks) -> tuple[int, ...]:
+def logits_shape(given: Given, target: Tensor, sequence_parallel: bool) -> torch.Size:
+    """That of the rank's logits of all rows. Those of a sequence are as many as there are targets."""
+    rows = target.shape[:1] if sequence_parallel and isinstance(target, Tensor) else given[0].shape[:-1]
+    return torch.Size([*rows, given[1].shape[0]])
+
+
+def rows_of_ranks(input: Tensor, rows: int, ranks: Ranks) -> tuple[int, ...]:
     """How many rows of a sequence each rank has."""
-    sequence = tuple(gather(torch.tensor([own]), ranks).flatten().tolist())
+    sequence = tuple(gather(torch.tensor([input.shape[0]]), ranks).flatten().tolist())
     if sum(sequence) != rows:
-        raise ValueError(f"{name}: expected {rows} rows on all ranks together, got {' + '.join(map(str, sequence))}")
+        raise ValueError(f"input: expected {rows} rows on all ranks together, got {' + '.join(map(str, sequence))}")
     return sequence
 
 
-def split_head(given: Given, shard: Shard, sequence: tuple[int, ...] | None) -> SplitHead:
-    """In the dtype of autocast's products."""
-    input, weight, bias, _ = as_head(*given)
-    return SplitHead(input, weight, bias, shard, sequence)
+def bad_index(options: LossOptions, target: Tensor, shard: Shard) -> Exception | None:
+    """The error of a class index that is none of all ranks', to be told."""
+    if target.is_floating_point():
+        return None
+    shape = torch.Size([target.shape[0], shard.classes])
+    return attempt(lambda: check_range(shape, target, options.ignore_index))[1]
+
+
+def split_tensors(given: Given) -> Given:
+    """Hidden states of two axes, in the dtype of autocast's products."""
+    return as_head(*given)[:3]

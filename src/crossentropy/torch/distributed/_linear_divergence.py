@@ -12,8 +12,9 @@ from .._divergence import Direction
 from ._divergence import checked_options, reduced_divergence, told_of_divergence
 from ._functional import Group
 from ._group import Shard, attempt, check_same, ranks_of
-from ._linear_arguments import check_split_head, split_head, told_of_head
+from ._linear_arguments import check_split_head, split_tensors, told_of_head
 from ._linear_divergence_kernel import row_divergences
+from ._linear_head import SplitHead
 
 _NAME = "vocab_parallel_linear_kl_divergence"
 
@@ -118,6 +119,6 @@ def vocab_parallel_linear_kl_divergence(
         if sample_weight is not None:
             check_weights(shape, None, sample_weight)
     counted = None if sample_weight is None else (sample_weight != 0).reshape(-1)
-    heads = split_head(student, shard, sequence), split_head(teacher, shard, sequence)
-    rows = row_divergences(options, *heads, counted, math.prod(shape)).reshape(shape)
-    return reduced_divergence(options, rows, sample_weight).to(values_dtype(heads[0].input, heads[1].input))
+    head, of_teacher = (SplitHead(*split_tensors(given), shard, sequence) for given in (student, teacher))
+    rows = row_divergences(options, head, of_teacher, counted, math.prod(shape)).reshape(shape)
+    return reduced_divergence(options, rows, sample_weight).to(values_dtype(head.input, of_teacher.input))

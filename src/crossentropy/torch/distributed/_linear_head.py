@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .._linear import GradientAccumulator, _add_product, _multiply
 from ._group import Shard
 from ._pipeline import Travelling, even_pieces, gathered, summed
 
-Rows = slice | Tensor
+Rows: TypeAlias = slice | Tensor
 
 
 class SplitHead(NamedTuple):

@@ -11,8 +11,14 @@ from .._kernel import TargetTensors, row_dtype
 from ._arguments import check_indices, check_targets, flat_targets, told_of
 from ._functional import Group
 from ._group import attempt, ranks_of, shard_of
-from ._linear import bad_index, logits_shape
-from ._linear_arguments import check_split_head, rows_of_ranks, split_head, told_of_head
+from ._linear_arguments import (
+    bad_index,
+    check_split_head,
+    logits_shape,
+    rows_of_ranks,
+    split_tensors,
+    told_of_head,
+)
 from ._linear_head import SplitHead
 from ._linear_kernel import Found, over_chunks
 from ._loss import check_once
@@ -129,8 +135,8 @@ def vocab_parallel_linear_log_prob(
     assert made is not None  # else every rank has raised the error
     options, targets = made
     error = error or bad_index(options, targets.target, shard)
-    sequence = rows_of_ranks("input", input.shape[0], len(targets.target), ranks) if sequence_parallel else None
-    head = split_head(given, shard, sequence)
+    sequence = rows_of_ranks(input, len(targets.target), ranks) if sequence_parallel else None
+    head = SplitHead(*split_tensors(given), shard, sequence)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in head[:3])
     found = _HeadLogProb.apply(*head[:3], targets.target, head[3:], options, entropy, wanted, error)
     results = tuple(each.to(row_dtype(input)) for each in found[: 2 if entropy else 1])
@@ -156,9 +162,18 @@ class _HeadLogProb(torch.autograd.Function):
         check_once(_NAME, *given)
         *tensors, whole = ctx.saved_tensors
         upstreams = -dlog_prob.double(), None if dentropy is None else dentropy.double()
-        return *_evaluate(ctx, tensors, ctx.wanted, *upstreams, whole).gradients, *[None] * 6
+        found = _evaluate(ctx, tensors, ctx.wanted, upstreams, whole)
+        return *found.gradients, *[None] * 6
 
 
-def _evaluate(ctx: Any, tensors: Sequence[Any], *args: Any, error: Exception | None = None) -> Found:
+def _evaluate(
+    ctx: Any,
+    tensors: Sequence[Any],
+    wanted: Sequence[bool] = (False, False, False),
+    upstreams: tuple[Tensor | None, Tensor | None] = (None, None),
+    whole: Tensor | None = None,
+    error: Exception | None = None,
+) -> Found:
     rest, options, entropy = ctx.rest
-    return over_chunks(options, SplitHead(*tensors[:3], *rest), TargetTensors(tensors[3]), entropy, *args, error=error)
+    head, targets = SplitHead(*tensors[:3], *rest), TargetTensors(tensors[3])
+    return over_chunks(options, head, targets, entropy, wanted, *upstreams, whole, error)

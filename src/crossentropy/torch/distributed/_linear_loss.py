@@ -12,11 +12,12 @@ from .._kernel import TargetTensors
 from .._linear import upstream_gradients
 from ._exchange import Exchange
 from ._group import Shard
-from ._linear_kernel import Found, SplitHead, over_chunks
+from ._linear_head import SplitHead
+from ._linear_kernel import Found, over_chunks
 from ._loss import check_once, reduced
 from ._parts import total
 
-_NO_GRADIENTS = (False, False, False)
+NAME = "vocab_parallel_linear_cross_entropy"
 
 
 def mean_divisor(options: LossOptions, targets: TargetTensors, shard: Shard, error: Exception | None) -> float:
@@ -33,10 +34,10 @@ def mean_divisor(options: LossOptions, targets: TargetTensors, shard: Shard, err
 
 def _weights_of_targets(target: Tensor, weight: Tensor, shard: Shard, error: Exception | None) -> Tensor:
     """The class weight of each target, which one rank knows."""
-    place = target - shard.first
+    place = target.long() - shard.first
     known = (place >= 0) & (place < shard.size)
-    part = weight.new_zeros(target.shape[0], 1)
-    part[known, 0] = weight[place[known]]
+    part = torch.zeros(target.shape[0], 1, dtype=torch.float64)
+    part[known, 0] = weight[place[known]].double()
     told = None if error is not None else part
     return Exchange(told, (len(part), 1), lambda parts: parts.sum(0), shard.ranks, error).wait().squeeze(1)
 
@@ -51,9 +52,8 @@ def head_loss(
     """The reduced loss in float64; a mean divides by `divisor`. An error of one rank is raised on all."""
     if options.reduction == "mean" and divisor is None:
         divisor = mean_divisor(options, targets, head.shard, error)
-    tensors, rest = head[:3], (head.shard, head.sequence)
-    wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in tensors)
-    loss: Tensor = _HeadLoss.apply(*tensors, *targets, rest, options, divisor, wanted, error)
+    wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in head[:3])
+    loss: Tensor = _HeadLoss.apply(*head[:3], *targets, head[3:], options, divisor, wanted, error)
     return loss
 
 
@@ -65,43 +65,71 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         *tensors, rest, options, divisor, wanted, error = args
-        ctx.rest, ctx.wanted = (rest, options, divisor), wanted
-        per_row = options.reduction == "none"
-        found = _evaluate(ctx, tensors, _NO_GRADIENTS if per_row else ctx.wanted, error=error)
-        ctx.gradients = found.gradients
-        ctx.save_for_backward(*tensors, found.whole)
-        if per_row:
-            return found.losses
-        return reduced(options, found.losses, divisor)
+        head, targets = SplitHead(*tensors[:3], *rest), TargetTensors(*tensors[3:])
+        loss, whole, ctx.gradients = loss_and_gradients(options, head, targets, divisor, wanted, error)
+        ctx.save_for_backward(*tensors, whole)
+        ctx.rest = rest, options, divisor, wanted
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        check_once("vocab_parallel_linear_cross_entropy", grad_output)
+        check_once(NAME, grad_output)
         *tensors, whole = ctx.saved_tensors
-        _, options, _ = ctx.rest
+        rest, options, divisor, wanted = ctx.rest
+        head, targets = SplitHead(*tensors[:3], *rest), TargetTensors(*tensors[3:])
         made, ctx.gradients = ctx.gradients, None
-        gradients = upstream_gradients(
-            grad_output,
-            made,
-            options.reduction == "none",
-            tensors[0].element_size() == 2,
-            lambda *scales: _evaluate(ctx, tensors, ctx.wanted, *scales, whole=whole).gradients,
-        )
+        gradients = gradients_from(grad_output, made, options, head, targets, divisor, wanted, whole)
         return *gradients, *[None] * 8
 
 
-def _evaluate(
-    ctx: Any,
-    tensors: Sequence[Any],
+def loss_and_gradients(
+    options: LossOptions,
+    head: SplitHead,
+    targets: TargetTensors,
+    divisor: float | None,
+    wanted: Sequence[bool],
+    error: Exception | None = None,
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """The reduced loss, what all classes tell of each row, and the gradients for an upstream gradient of 1, if that is
+    one number.
+    """
+    if options.reduction == "none":
+        wanted = (False, False, False)
+    found = _over_chunks(options, head, targets, divisor, wanted, error=error)
+    return reduced(options, found.losses, divisor), found.whole, found.gradients
+
+
+def gradients_from(
+    grad_output: Tensor,
+    made: Sequence[Tensor | None] | None,
+    options: LossOptions,
+    head: SplitHead,
+    targets: TargetTensors,
+    divisor: float | None,
+    wanted: Sequence[bool],
+    whole: Tensor,
+) -> Sequence[Tensor | None]:
+    """The gradients times an upstream one. Those `wanted` are of the forward pass, so that all ranks make the same."""
+
+    def again(scale: float, row_scale: Tensor | None) -> Sequence[Tensor | None]:
+        return _over_chunks(options, head, targets, divisor, wanted, scale, row_scale, whole).gradients
+
+    half = head.input.element_size() == 2
+    return upstream_gradients(grad_output, made, options.reduction == "none", half, again)
+
+
+def _over_chunks(
+    options: LossOptions,
+    head: SplitHead,
+    targets: TargetTensors,
+    divisor: float | None,
     wanted: Sequence[bool],
     scale: float = 1.0,
     row_scale: Tensor | None = None,
     whole: Tensor | None = None,
     error: Exception | None = None,
 ) -> Found:
-    rest, options, divisor = ctx.rest
-    factor = reciprocal(divisor) if options.reduction == "mean" else 1.0
-    head, targets = SplitHead(*tensors[:3], *rest), TargetTensors(*tensors[3:])
+    factor = reciprocal(divisor or 0.0) if options.reduction == "mean" else 1.0
     rows = targets.target.shape[0]
     upstream = torch.full((rows,), scale * factor, dtype=torch.float64) if row_scale is None else row_scale.double()
     if not factor:  # no row counts, and they may hold NaN
