@@ -1,7 +1,7 @@
 """The losses over classes that are split among processes, as they are called."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ from ._group import Ranks, Shard, attempt, ranks_of, shard_of
 from ._log_prob import log_probs
 from ._loss import joined, reduced_loss
 
-Group = dist.ProcessGroup | DeviceMesh | None
+Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
 
 
 class _Given(NamedTuple):

@@ -19,6 +19,8 @@ from ._group import Shard
 _SINGLE_FIELDS = 5
 WEIGHT_OF_TARGET = 3
 
+_NOWHERE = 64  # an address that nothing is read from
+
 
 def _in_memory(targets: TargetTensors) -> TargetTensors:
     """Targets and weights as the core reads them: contiguous int64 indices, or probabilities; float64 weights."""
@@ -27,7 +29,7 @@ def _in_memory(targets: TargetTensors) -> TargetTensors:
     target = target if target.is_floating_point() else target.long()
     return TargetTensors(
         target.contiguous(),
-        None if weight is None else as_weights("weight", weight),
+        None if weight is None else as_weights("weight", readable("weight", weight).to(torch.float64)),
         None if sample_weight is None else as_weights("sample_weight", sample_weight),
     )
 
@@ -125,7 +127,8 @@ def total(values: Tensor) -> float:
 
 
 def _logits(logits: Tensor) -> LogitsInMemory:
-    return LogitsInMemory(*logits.shape, 1, logits.data_ptr(), TYPES[logits.dtype])
+    rows, classes = logits.shape
+    return LogitsInMemory(rows, classes, 1, logits.data_ptr(), TYPES[logits.dtype])
 
 
 def _no_logits(rows: int) -> LogitsInMemory:
@@ -136,11 +139,12 @@ def _no_logits(rows: int) -> LogitsInMemory:
 def _call(options: LossOptions, logits: LogitsInMemory, targets: TargetTensors) -> Call:
     """A call that owns the targets and weights that it has addresses of."""
     target, weight, sample_weight = owned = _in_memory(targets)
+    data: Any = target.data_ptr()
+    of_targets = Targets(data)
     if target.is_floating_point():
-        # An empty shard has no probabilities, but is told that they are the targets.
-        of_targets: Any = Targets(None, target.data_ptr() or 64, TYPES[target.dtype])
-    else:
-        of_targets = Targets(target.data_ptr())
+        if not data:  # an empty shard has no probabilities; the core is told that they are the targets
+            data = _NOWHERE
+        of_targets = Targets(None, data, TYPES[target.dtype])
     record: Any = logits
     threads = min(resolve_threads(None), torch.get_num_threads())
     return new_tuple(Call, (options, record, of_targets, address(weight), address(sample_weight), threads, owned))
