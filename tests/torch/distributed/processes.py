@@ -153,11 +153,13 @@ def _module(path: str) -> Any:
     return module
 
 
-def _told(error: Exception) -> Exception:
+def _told(error: BaseException) -> Exception:
     """An exception as it can be sent, with its traceback."""
     try:
         sent = pickle.loads(pickle.dumps(error))
     except Exception:
+        sent = None
+    if not isinstance(sent, Exception):
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note("\n" + "".join(traceback.format_exception(error)))
     return sent
@@ -187,7 +189,9 @@ def _serve(connection: Connection, tests: int, rank: int, size: int, store: str,
         faulthandler.dump_traceback_later(within)
         try:
             result = pickle.dumps(getattr(_module(path), name)(*arguments))
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # that of pytest.fail is no Exception
             result = pickle.dumps(_told(error))
         faulthandler.cancel_dump_traceback_later()
         connection.send_bytes(result)
