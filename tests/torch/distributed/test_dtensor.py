@@ -11,6 +11,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch_oracle import OPTIONS, REDUCTIONS, close, problem, reference
 
 import crossentropy.torch as ct
+from crossentropy.torch import _eager, _operator
 
 WHOLE, ROWS, CLASSES = Replicate(), Shard(0), Shard(1)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -93,6 +94,18 @@ def both_split():
 
 def test_rows_and_classes_split(world):
     world(4).run(both_split)
+
+
+def composed():
+    """The path of other devices, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_eager, "under_transform", lambda: True)
+        patch.setattr(_operator, "core_applies", lambda *_: False)
+        compare_all((2,), [((ROWS,), (5, 7)), ((WHOLE,), (5, 7))])
+
+
+def test_composed(world):
+    world(2).run(composed)
 
 
 # What is reduced.
