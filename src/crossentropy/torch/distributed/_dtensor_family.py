@@ -120,7 +120,10 @@ def _split_rows(
     assert found is not None  # else every rank has raised the error
     student, teacher, weights = found
     shape, axis = row_shape(student), layout.axis
-    logits = (z.movedim(axis, -1).reshape(math.prod(shape), z.shape[axis]) for z in (student, teacher))
+
+    def flat(logits: Tensor) -> Tensor:
+        return logits.movedim(axis, -1).reshape(math.prod(shape), logits.shape[axis])
+
     counted = None if weights is None else (weights != 0).reshape(-1)
-    rows = row_divergences(options, *logits, counted, shared).reshape(shape)
+    rows = row_divergences(options, flat(student), flat(teacher), counted, shared).reshape(shape)
     return rows if weights is None else torch.where(weights != 0, weights * rows, 0.0), weights
