@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 from ..._options import NUMBERS, LossOptions
 from .._arguments import check_focal, check_real
-from .._kernel import INTEGERS, WEIGHT_TYPES, TargetTensors, class_axis, readable, row_shape, under_transform
+from .._kernel import INTEGERS, PLAIN, WEIGHT_TYPES, TargetTensors, class_axis, readable, row_shape, under_transform
+from ._group import wait
 
 
 class SplitRows(NamedTuple):
@@ -25,6 +27,8 @@ def split_rows(options: LossOptions, input_shard: Tensor, targets: TargetTensors
     check_real("input_shard", input_shard)
     if not input_shard.dim():
         raise ValueError("input_shard: expected shape (C_r,), (N, C_r) or (N, C_r, d_1, ...), got ()")
+    if isinstance(input_shard, AsyncCollectiveTensor):
+        input_shard = wait(input_shard)
     check_place("input_shard", input_shard)
     shape, axis = input_shard.shape, class_axis(input_shard)
     check_targets(options, shape, targets)
@@ -80,6 +84,8 @@ def check_place(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
     if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise NotImplementedError(f"{name}: expected a dense tensor on the CPU, got one on {tensor.device}")
+    if type(tensor) not in PLAIN and not torch.compiler.is_compiling():
+        raise NotImplementedError(f"{name}: expected a Tensor of no subclass, got {type(tensor).__name__}")
 
 
 def flat_targets(shape: torch.Size, targets: TargetTensors) -> TargetTensors:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import _resolve_process_group
 
@@ -22,7 +23,7 @@ class Ranks(NamedTuple):
 
     name: str
     rank: int
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Shard(NamedTuple):
@@ -37,6 +38,10 @@ class Shard(NamedTuple):
 
 def ranks_of(group: dist.ProcessGroup | DeviceMesh | None) -> Ranks:
     """The processes of a group; None: of all."""
+    if not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    ):
+        raise NotImplementedError("group: expected no transform of torch.func and no forward mode around its functions")
     if isinstance(group, DeviceMesh):
         group = group.get_group()  # which refuses a mesh of several dimensions
     group = dist.group.WORLD if group is None else group
