@@ -64,7 +64,7 @@ def loss_on_rank(problem, cuts, chunk, upstream, sequence, options):
     loss = cd.vocab_parallel_linear_cross_entropy(
         h, w, t, linear_bias_shard=b, weight=cw, sample_weight=s, **more, **options
     )
-    return gradients_of([loss], [h, w, b], [torch.ones_like(loss) * upstream])
+    return gradients_of([loss], [h, w, b], [torch.tensor(upstream, dtype=loss.dtype).expand(loss.shape)])
 
 
 def of_one(problem, upstream, options):

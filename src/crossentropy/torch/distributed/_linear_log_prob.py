@@ -161,7 +161,7 @@ class _HeadLogProb(torch.autograd.Function):
         given = [g for g in (dlog_prob, dentropy) if g is not None]
         check_once(_NAME, *given)
         *tensors, whole = ctx.saved_tensors
-        upstreams = -dlog_prob.double(), None if dentropy is None else dentropy.double()
+        upstreams = -dlog_prob.double().contiguous(), None if dentropy is None else dentropy.double().contiguous()
         found = _evaluate(ctx, tensors, ctx.wanted, upstreams, whole)
         return *found.gradients, *[None] * 6
 
