@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed._functional_collectives import all_gather_single_autograd as all_gather_single
 
 from crossentropy.torch import cross_entropy
 from crossentropy.torch.distributed import vocab_parallel_cross_entropy as loss_of
@@ -224,6 +225,51 @@ def changed_in_place():
 
 def test_logits_that_changed_since(world):
     assert all("modified by an inplace operation" in error for error in world(2).run(changed_in_place))
+
+
+def saved_elsewhere():
+    z, t = data()
+    expected = torch.autograd.grad(loss_of(z, t), z)[0]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x.t().clone().t() if x.dim() == 2 else x):
+        strided = torch.autograd.grad(loss_of(z, t), z)[0]
+    rejected = []
+    for changed in (
+        lambda x: x[:1],
+        lambda x: x.half() if x.is_floating_point() else x,
+        lambda x: x.expand(2, *x.shape),
+    ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x, changed):
+            loss = loss_of(z, t)
+            log_probs = vocab_parallel_log_prob(z, t, entropy=True)[1].sum()
+        for value in (loss, log_probs):
+            try:
+                value.backward()
+            except (RuntimeError, ValueError) as error:
+                rejected.append(str(error))
+    return bool(torch.equal(expected, strided)), rejected
+
+
+def test_saved_tensors_come_back_as_they_were_or_not_at_all(world):
+    for strided, rejected in world(2).run(saved_elsewhere):
+        assert strided
+        assert len(rejected) == 6
+        assert all("expected" in message for message in rejected)
+
+
+def gathered_logits():
+    z, t = data()
+    same = z * 1
+    group = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    late = all_gather_single(same, 0, group)
+    loss = loss_of(late, t)
+    return type(late).__name__, float((loss - loss_of(z, t)).detach()), torch.autograd.grad(loss, z)[0]
+
+
+def test_logits_that_are_still_gathered(world):
+    for kind, difference, gradient in world(2).run(gathered_logits):
+        assert kind == "AsyncCollectiveTensor"
+        assert difference == 0
+        assert gradient.any()
 
 
 def test_groups():

@@ -13,7 +13,7 @@ from .._arguments import divisor_of
 from .._kernel import TargetTensors, row_dtype
 from .._loss_operator import as_items
 from . import _operator
-from ._arguments import SplitRows, check_indices, split_rows, told_of
+from ._arguments import SplitRows, check_indices, check_place, split_rows, told_of
 from ._group import Ranks, Shard, attempt, ranks_of, shard_of
 from ._log_prob import log_probs
 from ._loss import joined, reduced_loss
@@ -143,7 +143,7 @@ def vocab_parallel_cross_entropy(
             reduction=reduction,
         )
         rows = split_rows(options, input_shard, TargetTensors(target, weight, sample_weight))
-        return _Given(options, rows, None if num_items is None else divisor_of(num_items, reduction))
+        return _Given(options, rows, None if num_items is None else _divisor(num_items, reduction))
 
     name = "vocab_parallel_cross_entropy"
     if torch.compiler.is_compiling():
@@ -255,6 +255,17 @@ def vocab_parallel_log_prob(
     dtype = row_dtype(input_shard)
     values = values.to(dtype).reshape(rows.shape)
     return values if entropies is None else (values, entropies.to(dtype).reshape(rows.shape))
+
+
+def _divisor(num_items: float | Tensor, reduction: str) -> float | Tensor:
+    """The number to divide by; a tensor while torch compiles."""
+    number = divisor_of(num_items, reduction)
+    if not isinstance(number, Tensor):
+        return number
+    check_place("num_items", number)
+    if number.requires_grad:
+        raise NotImplementedError("num_items: expected a tensor that needs no gradient, got one that does")
+    return number if torch.compiler.is_compiling() else divisor_of(number.item(), reduction)
 
 
 def _joined(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._options import LossOptions
+from .._eager import check_kinds, kinds
 from .._kernel import TargetTensors, empty_gradient
 from ._group import Shard
 from ._loss import check_once
@@ -36,7 +37,7 @@ class _LogProb(torch.autograd.Function):
         entropy: bool,
     ) -> Any:
         ctx.save_for_backward(logits, target, whole)
-        ctx.rest = options, shard, entropy
+        ctx.rest = options, shard, entropy, kinds(logits, target)
         ctx.set_materialize_grads(False)
         found, entropies = evaluate(options, target, whole, shard, entropy)
         return found if entropies is None else (found, entropies)
@@ -48,7 +49,8 @@ class _LogProb(torch.autograd.Function):
             return (None,) * 6
         check_once("vocab_parallel_log_prob", *given)
         logits, target, whole = ctx.saved_tensors
-        options, shard, entropy = ctx.rest
+        options, shard, entropy, saved = ctx.rest
+        check_kinds(saved, (logits, target))
         return gradient_of(options, logits, target, whole, shard, entropy, dlog_prob, dentropy), *[None] * 5
 
 
@@ -67,6 +69,7 @@ def gradient_of(
     dlog_prob: Tensor | None,
     dentropy: Tensor | None,
 ) -> Tensor:
+    logits = logits.contiguous()
     gradient = empty_gradient(logits)
     of_losses = whole.new_zeros(whole.shape[0]) if dlog_prob is None else -dlog_prob.to(torch.float64)
     of_entropies = None if dentropy is None else dentropy.to(torch.float64).contiguous()

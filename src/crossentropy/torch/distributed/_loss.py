@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._options import LossOptions
-from .._eager import reciprocal
+from .._eager import check_kinds, kinds, reciprocal
 from .._kernel import TargetTensors, empty_gradient
 from .._loss_operator import asks_for_composed
 from ._exchange import Exchange
@@ -84,7 +84,7 @@ class _Loss(torch.autograd.Function):
         divisor: float | None,
     ) -> Tensor:
         ctx.save_for_backward(logits, target, weight, sample_weight, whole)
-        ctx.rest = options, shard, divisor
+        ctx.rest = options, shard, divisor, kinds(logits, target)
         losses, _ = losses_of(options, TargetTensors(target, weight, sample_weight), shard, whole)
         return reduced(options, losses, divisor)
 
@@ -92,7 +92,8 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         check_once("vocab_parallel_cross_entropy", grad_output)
         logits, target, weight, sample_weight, whole = ctx.saved_tensors
-        options, shard, divisor = ctx.rest
+        options, shard, divisor, saved = ctx.rest
+        check_kinds(saved, (logits, target))
         targets = TargetTensors(target, weight, sample_weight)
         return loss_gradient(options, logits, targets, whole, shard, divisor, grad_output), *[None] * 7
 
@@ -118,6 +119,7 @@ def loss_gradient(
     divisor: float | None,
     grad_output: Tensor,
 ) -> Tensor:
+    logits = logits.contiguous()
     gradient = empty_gradient(logits)
     factor = reciprocal(divisor or 0.0) if options.reduction == "mean" else 1.0
     if not factor:

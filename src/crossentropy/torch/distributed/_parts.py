@@ -12,6 +12,7 @@ from ..._config import resolve_threads
 from ..._options import LossOptions
 from ..._targets import Targets
 from .._kernel import TYPES, LogitsInMemory, TargetTensors, address, as_weights, readable
+from ._arguments import check_targets
 from ._exchange import Join
 from ._group import Shard
 
@@ -45,11 +46,13 @@ def part_of_rows(
 ) -> Tensor:
     """(n, fields): what this rank's classes tell of each row. A class index out of range raises IndexError."""
     part = torch.empty(logits.shape[0], _core.part_fields, dtype=torch.float64)
-    call = _call(options, _logits(logits), targets)
+    record, memory = _logits(logits)
+    call = _call(options, record, targets)
     try:
         _core.part_of_rows(call, classes=shard.classes, first_class=shard.first, entropy=entropy, out=part.data_ptr())
     except IndexError as error:
         raise IndexError(str(error).replace("targets:", "target:", 1)) from None
+    del memory  # until here: the core has read it
     return part[:, : fields_of(options, targets, entropy)]
 
 
@@ -59,7 +62,8 @@ def joining(options: LossOptions, targets: TargetTensors, entropy: bool = False)
     def join(parts: Tensor) -> Tensor:
         count, rows, fields = parts.shape
         given, whole = widened(parts), torch.empty(rows, _core.part_fields, dtype=torch.float64)
-        call = _call(options, _no_logits(rows), targets)
+        shape = (rows, 0) if targets.target.is_floating_point() else (rows,)
+        call = _call(options, _no_logits(rows), TargetTensors(targets.target.new_empty(shape)))  # which are not read
         _core.join_parts(call, entropy=entropy, parts=given.data_ptr(), count=count, out=whole.data_ptr())
         return whole[:, :fields].contiguous()
 
@@ -78,10 +82,12 @@ def losses_of(
     """The loss of each row, in float64, and where asked for its entropy: from what all classes tell of it, so that
     every rank gets the same bits.
     """
+    _check_numbers("whole", whole, (whole.shape[0], _core.part_fields))
     losses = torch.empty(whole.shape[0], dtype=torch.float64)
     entropies = torch.empty_like(losses) if entropy else None
+    target = targets.target[:, :0] if targets.target.is_floating_point() else targets.target
     _core.loss_of_part(
-        _call(options, _no_logits(whole.shape[0]), targets._replace(weight=None)),
+        _call(options, _no_logits(whole.shape[0]), TargetTensors(target, None, targets.sample_weight)),
         classes=shard.classes,
         first_class=shard.first,
         whole=whole.data_ptr(),
@@ -103,9 +109,22 @@ def write_gradient(
     entropy_grad_output: Tensor | None = None,
     entropy: bool = False,
 ) -> None:
-    """Write the gradient of this rank's logits; float64 upstream gradients of each row's loss, and entropy."""
+    """Write the gradient of this rank's logits; float64 upstream gradients of each row's loss, and entropy.
+
+    `out` is as `empty_gradient` makes it of contiguous logits.
+    """
+    rows = logits.shape[0]
+    _check_numbers("whole", whole, (rows, _core.part_fields))
+    for of_rows in (grad_output, entropy_grad_output):
+        if of_rows is not None:
+            _check_numbers("grad_output", of_rows, (rows,))
+    if out.shape != logits.shape or out.dtype != logits.dtype or not out.is_contiguous():
+        raise ValueError(
+            f"out: expected the logits' shape and dtype, contiguous, got {tuple(out.shape)} of {out.dtype}"
+        )
+    record, memory = _logits(logits)
     _core.loss_of_part(
-        _call(options, _logits(logits), targets),
+        _call(options, record, targets),
         classes=shard.classes,
         first_class=shard.first,
         whole=whole.data_ptr(),
@@ -114,6 +133,7 @@ def write_gradient(
         entropy_grad_output=address(entropy_grad_output),
         entropy=entropy,
     )
+    del memory  # until here: the core has read it
 
 
 def total(values: Tensor) -> float:
@@ -126,9 +146,19 @@ def total(values: Tensor) -> float:
     )
 
 
-def _logits(logits: Tensor) -> LogitsInMemory:
-    rows, classes = logits.shape
-    return LogitsInMemory(rows, classes, 1, logits.data_ptr(), TYPES[logits.dtype])
+def _logits(logits: Tensor) -> tuple[LogitsInMemory, Tensor]:
+    """Logits as the core reads them, and the tensor whose memory that is."""
+    memory = readable("input_shard", logits).contiguous()
+    rows, classes = memory.shape
+    return LogitsInMemory(rows, classes, 1, memory.data_ptr(), TYPES[memory.dtype]), memory
+
+
+def _check_numbers(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless these are numbers that the core may read, whatever an operator or a hook of saved tensors gave."""
+    if tensor.shape != shape or tensor.dtype != torch.float64 or not (tensor.is_cpu and tensor.is_contiguous()):
+        raise ValueError(
+            f"{name}: expected contiguous float64 numbers of shape {shape}, got {tuple(tensor.shape)} of {tensor.dtype}"
+        )
 
 
 def _no_logits(rows: int) -> LogitsInMemory:
@@ -138,6 +168,7 @@ def _no_logits(rows: int) -> LogitsInMemory:
 
 def _call(options: LossOptions, logits: LogitsInMemory, targets: TargetTensors) -> Call:
     """A call that owns the targets and weights that it has addresses of."""
+    check_targets(options, torch.Size(logits[:2]), targets)
     target, weight, sample_weight = owned = _in_memory(targets)
     data: Any = target.data_ptr()
     of_targets = Targets(data)
