@@ -11,6 +11,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch_oracle import OPTIONS, REDUCTIONS, close, problem, reference
 
 import crossentropy.torch as ct
+from crossentropy.torch import _eager, _operator
 
 WHOLE, ROWS, CLASSES = Replicate(), Shard(0), Shard(1)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -93,6 +94,18 @@ def both_split():
 
 def test_rows_and_classes_split(world):
     world(4).run(both_split)
+
+
+def composed():
+    """The path of other devices, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_eager, "under_transform", lambda: True)
+        patch.setattr(_operator, "core_applies", lambda *_: False)
+        compare_all((2,), [((ROWS,), (5, 7)), ((WHOLE,), (5, 7))])
+
+
+def test_composed(world):
+    world(2).run(composed)
 
 
 # What is reduced.
@@ -254,7 +267,7 @@ def compare_family(placements, shape, calls, *leaves, **others):
     mesh = mesh_of((2,))
 
     def of(tensor):
-        return placements if tensor.dim() == len(shape) else of_rows(placements)
+        return placements if tensor.dim() == len(shape) else of_rows(placements, min(1, len(shape) - 1))
 
     alone = [leaf.clone().requires_grad_() for leaf in leaves]
     over_ranks = [spread(leaf, mesh, of(leaf)).requires_grad_() for leaf in leaves]
@@ -282,6 +295,7 @@ def log_probs():
         t.view(-1)[0] = -100
         others = {"t": t} if placement == CLASSES else {"t": t, "several": several}
         compare_family((placement,), shape, calls, torch.randn(shape), **others)
+    compare_family((Shard(0),), (7,), calls, torch.randn(7), t=torch.tensor(6))
 
 
 def test_log_prob(world):
@@ -289,19 +303,30 @@ def test_log_prob(world):
 
 
 def divergences():
-    def calls(z, w, s):
+    def kl(z, w, s):
         for reduction in REDUCTIONS:
             yield ct.kl_divergence(z, w, reduction=reduction, sample_weight=s)
             yield ct.kl_divergence(z, w, direction="reverse", reduction=reduction, temperature=2.0)
+
+    def both(z, w, s):
+        yield from kl(z, w, s)
+        for reduction in REDUCTIONS:
             yield ct.jensen_shannon(z, w, beta=0.3, reduction=reduction, sample_weight=s)
 
     torch.manual_seed(0)
-    for shape, placement in [((5, 7), ROWS), ((3, 5, 4), Shard(2))]:
-        leaves = torch.randn(shape), torch.randn(shape), torch.rand(shape[:1] + shape[2:])
-        compare_family((placement,), shape, calls, *leaves)
+    for shape, placement in [
+        ((5, 7), ROWS),
+        ((3, 5, 4), Shard(2)),
+        ((5, 7), CLASSES),
+        ((3, 1, 4), CLASSES),
+        ((7,), ROWS),
+    ]:
+        leaves = torch.randn(shape), torch.randn(shape), torch.rand(shape[:1] + shape[2:] if shape[1:] else ())
+        split = placement == CLASSES or shape == (7,)
+        compare_family((placement,), shape, kl if split else both, *leaves)
 
 
-def test_divergences_of_split_rows(world):
+def test_divergences(world):
     world(2).run(divergences)
 
 
@@ -348,7 +373,9 @@ def refused():
     with pytest.raises(ValueError, match=r"target: expected one index a row.*, got shape \(4, 2\)"):
         ct.log_prob(classes, torch.zeros(4, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="input: expected a DTensor whose classes are not split"):
-        ct.kl_divergence(classes, classes)
+        ct.jensen_shannon(classes, classes)
+    with pytest.raises(ValueError, match="sample_weight: expected finite"):
+        ct.kl_divergence(classes, classes, sample_weight=torch.tensor([1.0, 1.0, 1.0, torch.inf]))
 
 
 def test_refused(world):

@@ -1,5 +1,8 @@
 """torch's own cross-entropy of DTensors, in the context that computes it here."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,6 +50,24 @@ def caught():
 
 def test_calls_of_torch(world):
     world(2).run(caught)
+
+
+def example():
+    """The page's own code."""
+    page = Path(__file__).parents[3] / "docs" / "torch.md"
+    (block,) = re.findall(
+        r"```py\n(from crossentropy.torch.distributed import loss_parallel.*?)```", page.read_text(), re.S
+    )
+    z, t = torch.tensor([[2.0, 1.0, 0.1]] * 2), torch.tensor([0, 2])
+    names = {"torch": torch, "logits": spread(z, mesh_of((2,)), (CLASSES,)).requires_grad_(), "target": t}
+    exec(block, names)
+    expected = reference(z, t, None, None, label_smoothing=0.1)
+    close(names["loss"].to_local().detach(), expected[0], torch.float32)
+    close(names["logits"].grad.full_tensor(), expected[1], torch.float32)
+
+
+def test_the_example_of_the_page(world):
+    world(2).run(example)
 
 
 def test_plain_tensors_stay_with_torch():

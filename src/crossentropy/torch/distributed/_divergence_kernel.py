@@ -8,6 +8,7 @@ from torch import Tensor
 from .._composed_divergence import DivergenceOptions
 from .._kernel import empty_gradient
 from . import _divergence_parts as parts
+from ._divergence_terms import Sides
 from ._exchange import Exchange
 from ._group import Ranks
 from ._loss import check_once
@@ -26,9 +27,10 @@ class _Divergence(torch.autograd.Function):
         ctx: Any, student: Tensor, teacher: Tensor, counted: Tensor | None, options: DivergenceOptions, ranks: Ranks
     ) -> Tensor:
         sides = parts.sides_of(options, student, teacher)
-        whole = exchange_first(sides, ranks).wait()
-        sums = exchange_second(sides, whole, ranks).wait()
-        ctx.save_for_backward(student, teacher, counted, whole, sums)
+        own = parts.first_round(sides)
+        whole = exchange_first(sides, own, ranks).wait()
+        sums = exchange_second(sides, own, whole, ranks).wait()
+        ctx.save_for_backward(student, teacher, counted, own, whole, sums)
         ctx.options = options
         value = parts.found(whole, sums).value
         return value if counted is None else torch.where(counted, value, 0.0)
@@ -36,23 +38,22 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         check_once("vocab_parallel_kl_divergence", grad_output)
-        student, teacher, counted, whole, sums = ctx.saved_tensors
+        student, teacher, counted, own, whole, sums = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         sides = parts.sides_of(ctx.options, student, teacher)
         gradients = [empty_gradient(z) if asked else None for z, asked in zip((student, teacher), wanted, strict=True)]
         of_a, of_b = gradients if ctx.options.kind == "reverse" else gradients[::-1]
-        parts.write_gradients(sides, whole, parts.found(whole, sums), grad_output, of_a, of_b)
+        parts.write_gradients(sides, own, whole, parts.found(whole, sums), grad_output, of_a, of_b)
         for gradient in gradients:
             if gradient is not None and counted is not None:
                 gradient[~counted] = 0.0
         return *gradients, None, None, None
 
 
-def exchange_first(sides: parts.Sides, ranks: Ranks) -> Exchange:
-    told = parts.first_round(sides)
-    return Exchange(told, (len(told), parts.FIRST_FIELDS), lambda given: parts.join_first(sides, given), ranks)
+def exchange_first(sides: Sides, own: Tensor, ranks: Ranks) -> Exchange:
+    return Exchange(own, (len(own), parts.FIRST_FIELDS), lambda given: parts.join_first(sides, given), ranks)
 
 
-def exchange_second(sides: parts.Sides, whole: Tensor, ranks: Ranks) -> Exchange:
-    told = parts.second_round(sides, whole)
-    return Exchange(told, (len(told), parts.SECOND_FIELDS), parts.join_second, ranks)
+def exchange_second(sides: Sides, own: Tensor, whole: Tensor, ranks: Ranks) -> Exchange:
+    told = parts.second_round(sides, own, whole)
+    return Exchange(told, (len(own), parts.SECOND_FIELDS), parts.join_second, ranks)

@@ -1,5 +1,7 @@
 """Log-probabilities and divergences of a DTensor."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,9 +11,12 @@ from torch.distributed.tensor import DTensor
 from ..._options import LossOptions
 from .. import _composed, _divergence_kernel, _log_prob_kernel
 from .._composed_divergence import DivergenceOptions, values_dtype
-from .._kernel import TargetTensors, row_dtype, row_shape
+from .._kernel import TargetTensors, as_weights, row_dtype, row_shape
+from ._arguments import check_place
+from ._divergence_kernel import row_divergences
 from ._dtensor import split
-from ._layout import layout_of, local, placed
+from ._group import attempt, check_same, ranks_of
+from ._layout import Layout, layout_of, local, placed
 from ._log_prob import log_probs
 from ._row_ranks import RowRanks
 
@@ -59,26 +64,66 @@ def divergence(
 ) -> Tensor:
     """The reduced divergence."""
     layout = layout_of(input)
-    if layout.class_dims:
-        raise ValueError(f"input: expected a DTensor whose classes are not split, got {layout.placements}")
-    ranks = RowRanks(layout.row_groups, input.device)
+    if layout.class_dims and not isinstance(options.kind, str):
+        raise ValueError(
+            f"input: expected a DTensor whose classes are not split, got {layout.placements}; kl_divergence takes it"
+        )
+    ranks, dtype = RowRanks(layout.row_groups, input.device), values_dtype(input, teacher_input)
     each = options._replace(student=replace(options.student, reduction="none"))
 
-    def rows_and_weights() -> tuple[Tensor, Tensor | None]:
-        student = local("input", input, layout, layout.placements)
-        teacher = local("teacher_input", teacher_input, layout, layout.placements)
-        weight = None if sample_weight is None else local("sample_weight", sample_weight, layout, layout.of_rows)
-        return _divergence_kernel.divergence(each, student, teacher, weight), weight
+    def parts() -> tuple[Tensor, Tensor, Tensor | None]:
+        return (
+            local("input", input, layout, layout.placements),
+            local("teacher_input", teacher_input, layout, layout.placements),
+            None if sample_weight is None else local("sample_weight", sample_weight, layout, layout.of_rows),
+        )
+
+    def of_whole_rows() -> tuple[Tensor, Tensor | None]:
+        student, teacher, weights = parts()
+        return _divergence_kernel.divergence(each, student, teacher, weights), weights
+
+    def of_split_rows() -> tuple[Tensor, Tensor | None]:
+        return _split_rows(each, layout, parts)
 
     def sums(rows: Tensor, weights: Tensor | None) -> Tensor:
         weights = torch.ones_like(rows) if weights is None else weights
         return torch.stack([part.sum(dtype=_composed.sum_dtype(rows)) for part in (rows, weights, weights != 0)])
 
+    work = of_split_rows if layout.class_dims else of_whole_rows
     if options.student.reduction == "none":
-        rows, _ = ranks.all(rows_and_weights)
-        return placed(rows, layout, layout.of_rows, row_shape(input))
-    found = ranks.do(rows_and_weights)
+        rows, _ = ranks.all(work)
+        return placed(rows.to(dtype), layout, layout.of_rows, row_shape(input))
+    found = ranks.do(work)
     value, total, counts = ranks.add(ranks.do(lambda: sums(*found)), 3)
     if options.student.reduction == "mean":
         value = _composed.quotient(value, _composed.divisor_of(total, counts))
-    return placed(value.to(values_dtype(input, teacher_input)), layout, layout.whole, torch.Size())
+    return placed(value.to(dtype), layout, layout.whole, torch.Size())
+
+
+def _split_rows(
+    options: DivergenceOptions, layout: Layout, parts: Callable[[], tuple[Tensor, Tensor, Tensor | None]]
+) -> tuple[Tensor, Tensor | None]:
+    """Weighted divergences of rows of split classes in float64, and the weights."""
+
+    def checked() -> tuple[Tensor, Tensor, Tensor | None]:
+        student, teacher, weights = parts()
+        for name, tensor in (("input", student), ("teacher_input", teacher), ("sample_weight", weights)):
+            if tensor is not None:
+                check_place(name, tensor)
+        if weights is not None:
+            as_weights("sample_weight", weights.detach())
+        return student, teacher, weights
+
+    found, error = attempt(checked)
+    shared = ranks_of(layout.mesh.get_group(*layout.class_dims))
+    check_same(shared, {}, [], error)
+    assert found is not None  # else every rank has raised the error
+    student, teacher, weights = found
+    shape, axis = row_shape(student), layout.axis
+
+    def flat(logits: Tensor) -> Tensor:
+        return logits.movedim(axis, -1).reshape(math.prod(shape), logits.shape[axis])
+
+    counted = None if weights is None else (weights != 0).reshape(-1)
+    rows = row_divergences(options, flat(student), flat(teacher), counted, shared).reshape(shape)
+    return rows if weights is None else torch.where(weights != 0, weights * rows, 0.0), weights

@@ -14,12 +14,19 @@ from ._loss import check_once
 from ._pipeline import pipelined
 
 
+class Known(NamedTuple):
+    """What is known of each row."""
+
+    own: Tensor  # what this rank's classes tell in round 1
+    whole: Tensor  # what all classes tell
+    sums: Tensor  # in round 2
+
+
 class Found(NamedTuple):
-    """What is known of each row, 0 of those that do not count, and the gradients wanted."""
+    """Divergences, 0 of rows that do not count, and the gradients wanted."""
 
     values: Tensor  # in float64
-    whole: Tensor  # what all classes tell of it in round 1
-    sums: Tensor  # in round 2
+    known: Known
     gradients: list[Tensor | None]  # of hidden states, classifier and bias of the student, and of the teacher
 
 
@@ -41,14 +48,14 @@ class _HeadDivergence(torch.autograd.Function):
         *tensors, rest, options, wanted, rows = args
         ctx.rest, ctx.wanted = (rest, options), wanted
         found = _evaluate(ctx, tensors, rows)
-        ctx.save_for_backward(*tensors, found.whole, found.sums)
+        ctx.save_for_backward(*tensors, *found.known)
         return found.values
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         check_once("vocab_parallel_linear_kl_divergence", grad_output)
-        *tensors, whole, sums = ctx.saved_tensors
-        found = _evaluate(ctx, tensors, len(whole), ctx.wanted, grad_output.double(), (whole, sums))
+        *tensors, own, whole, sums = ctx.saved_tensors
+        found = _evaluate(ctx, tensors, len(own), ctx.wanted, grad_output.double(), Known(own, whole, sums))
         return *found.gradients, *[None] * 5
 
 
@@ -65,13 +72,15 @@ def over_chunks(
     rows: int,
     wanted: Sequence[bool] = (False,) * 6,
     upstream: Tensor | None = None,
-    known: tuple[Tensor, Tensor] | None = None,
+    known: Known | None = None,
 ) -> Found:
     """Divergences, and the gradients wanted times upstream ones; `known`: what all classes tell of each row."""
     heads = heads[0].readable(), heads[1].readable("teacher_")
     ranks = heads[0].shard.ranks
     values = torch.zeros(rows, dtype=torch.float64)
-    whole, sums = known or (values.new_zeros(rows, parts.FIRST_FIELDS), values.new_zeros(rows, parts.SECOND_FIELDS))
+    fields = parts.FIRST_FIELDS, parts.FIRST_FIELDS, parts.SECOND_FIELDS
+    of_rows = known or Known(*(values.new_zeros(rows, count) for count in fields))
+    own, whole, sums = of_rows
     runs = HeadRun(heads[0], wanted[:3]), HeadRun(heads[1], wanted[3:])
 
     def work(chunk: Chunk) -> Iterator[None]:
@@ -81,10 +90,11 @@ def over_chunks(
             logits.append(run.logits(hidden[-1]))
         sides = parts.sides_of(options, *logits)
         if known is None:
-            exchange = exchange_first(sides, ranks)
+            own[chunk.rows] = parts.first_round(sides)
+            exchange = exchange_first(sides, own[chunk.rows], ranks)
             yield
             whole[chunk.rows] = exchange.wait()
-            exchange = exchange_second(sides, whole[chunk.rows], ranks)
+            exchange = exchange_second(sides, own[chunk.rows], whole[chunk.rows], ranks)
             yield
             sums[chunk.rows] = exchange.wait()
         found = parts.found(whole[chunk.rows], sums[chunk.rows])
@@ -95,7 +105,8 @@ def over_chunks(
             # In place of the logits.
             gradients = [z if run.wants else None for run, z in zip(runs, logits, strict=True)]
             of_a, of_b = gradients if options.kind == "reverse" else gradients[::-1]
-            parts.write_gradients(sides, whole[chunk.rows], found, upstream[chunk.rows], of_a, of_b)
+            saved, scale = (own[chunk.rows], whole[chunk.rows]), upstream[chunk.rows]
+            parts.write_gradients(sides, *saved, found, scale, of_a, of_b)
             partials = [
                 run.add(chunk, h, dz) if dz is not None else None
                 for run, h, dz in zip(runs, hidden, gradients, strict=True)
@@ -108,4 +119,4 @@ def over_chunks(
     kept = None if counted is None or counted.all() else counted.nonzero().squeeze(1)
     with without_autocast(heads[0]):
         pipelined(work(chunk) for chunk in chunks(rows, kept, heads, 3))
-    return Found(values, whole, sums, [gradient for run in runs for gradient in run.result()])
+    return Found(values, of_rows, [gradient for run in runs for gradient in run.result()])
