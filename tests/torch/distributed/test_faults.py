@@ -8,31 +8,32 @@ import torch
 import torch.distributed as dist
 from processes import ProcessDiedError, Processes
 
-from crossentropy.torch.distributed import vocab_parallel_cross_entropy
+from crossentropy import _head
+from crossentropy.torch.distributed import vocab_parallel_cross_entropy, vocab_parallel_linear_cross_entropy
 
 TIMEOUT = 3.0  # of collectives, in seconds
 CLASSES, ROWS = 5, 4
 
 
-def loss_of(logits, target, **arguments):
-    return vocab_parallel_cross_entropy(logits, target, **arguments)
-
-
-def step(check=True):
-    """A loss with its gradient."""
+def step(head=False, check=True):
+    """A loss with its gradients; those of a head come in several chunks."""
     torch.manual_seed(dist.get_rank())
-    logits = torch.randn(ROWS, CLASSES, requires_grad=True)
-    loss = loss_of(logits, torch.arange(ROWS), check=check)
+    shard, target = torch.randn(CLASSES, ROWS, requires_grad=True), torch.arange(ROWS)
+    if head:
+        _head.MAX_LOGITS_BYTES = 4 * CLASSES
+        loss = vocab_parallel_linear_cross_entropy(torch.eye(ROWS, requires_grad=True), shard, target, check=check)
+    else:
+        loss = vocab_parallel_cross_entropy(shard.t(), target, check=check)
     loss.backward()
     return loss.item()
 
 
-def steps_until_one_raises(fault=None, check=True):
+def steps_until_one_raises(head=False, check=True, fault=None):
     """What it raises, and when; the fault is this rank's after some steps."""
     end = time.time() + 10 * TIMEOUT
     for count in range(10**9):
         try:
-            step(check)
+            step(head, check)
         except Exception as error:
             return type(error), str(error), time.time()
         if fault == dist.get_rank() and count == 20:
@@ -53,11 +54,12 @@ def survivors(outcomes, lost, since):
             yield message, at - since
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_a_rank_is_killed(check):
+@pytest.mark.parametrize("head", [False, True], ids=["logits", "head"])
+@pytest.mark.parametrize("check", [True, False], ids=["check", "no check"])
+def test_a_rank_is_killed(head, check):
     with Processes(3, TIMEOUT) as ranks:
         ranks.run(step)
-        ranks.start(steps_until_one_raises, None, check)
+        ranks.start(steps_until_one_raises, head, check)
         time.sleep(0.2)
         since = time.time()
         ranks.kill(1)
@@ -70,23 +72,23 @@ def test_a_rank_ends_by_an_exception():
     with Processes(3, TIMEOUT) as ranks:
         ranks.run(step)
         since = time.time()
-        for message, seconds in survivors(ranks.outcomes(steps_until_one_raises, 2, within=4 * TIMEOUT), 2, since):
+        outcomes = ranks.outcomes(steps_until_one_raises, False, True, 2, within=4 * TIMEOUT)
+        for message, seconds in survivors(outcomes, 2, since):
             assert re.search(r"[Cc]onnection (closed|reset)", message), "it was told, not timed out"
             assert seconds < TIMEOUT
 
 
-def test_a_rank_stands_still():
+@pytest.mark.parametrize("head", [False, True], ids=["logits", "head"])
+def test_a_rank_stands_still(head):
     with Processes(3, TIMEOUT) as ranks:
         ranks.run(step)
-        ranks.start(steps_until_one_raises)
+        ranks.start(steps_until_one_raises, head)
         time.sleep(0.2)
         since = time.time()
         ranks.stop(0)
-        outcomes = ranks.collect(within=4 * TIMEOUT)
-        ranks.kill(0)
-        for kind, message, at in outcomes[1:]:
+        for kind, message, at in ranks.collect(within=4 * TIMEOUT, of=[1, 2])[1:]:
             assert issubclass(kind, RuntimeError)
-            assert re.search(r"[Tt]imed out|[Cc]onnection (closed|reset)", message)  # the latter from one who timed out
+            assert re.search(r"[Tt]imed out|timeout|[Cc]onnection (closed|reset)", message)  # by one who timed out
             assert at - since < 2 * TIMEOUT
 
 
@@ -115,7 +117,7 @@ def raised_at_once(fault, where):
         arguments = {"check": False}
     begin = time.monotonic()
     with pytest.raises((ValueError, TypeError, IndexError, NotImplementedError)) as caught:
-        loss_of(logits, target, **arguments)
+        vocab_parallel_cross_entropy(logits, target, **arguments)
     return type(caught.value).__name__, str(caught.value), time.monotonic() - begin
 
 
