@@ -55,6 +55,13 @@ def docstrings() -> list[str]:
     return sorted(set(filter(None, found)))
 
 
+def numbered(texts: list[str]) -> tuple[list[list[int]], int]:
+    """The words of each text as numbers from 1, and how many numbers there are, with 0."""
+    split = [re.findall(r"[a-z_]+|[0-9]+|[^\sa-z0-9_]", text.lower()) for text in texts]
+    numbers = {word: number for number, word in enumerate(sorted({word for text in split for word in text}), 1)}
+    return [[numbers[word] for word in text] for text in split], len(numbers) + 1
+
+
 def examples(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """The words before each word of the texts, and that word; 0 stands for what is before the first."""
     stream = np.concatenate([np.r_[np.zeros(CONTEXT, np.int64), text] for text in texts])
@@ -138,10 +145,8 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     console, rng = Console(stderr=True), np.random.default_rng(0)
 
-    split = [re.findall(r"[a-z_]+|[0-9]+|[^\sa-z0-9_]", text.lower()) for text in docstrings()]
-    vocabulary = {word: index for index, word in enumerate(sorted({word for text in split for word in text}), 1)}
-    texts = [[vocabulary[word] for word in split[i]] for i in rng.permutation(len(split))]
-    classes = len(vocabulary) + 1
+    in_order, classes = numbered(docstrings())
+    texts = [in_order[i] for i in rng.permutation(len(in_order))]
     context, targets = examples(texts[len(texts) // 10 :])
     held_context, held_targets = examples(texts[: len(texts) // 10])
     print(f"{len(targets):,} words to learn from, {len(held_targets):,} held out, vocabulary of {classes:,}")
