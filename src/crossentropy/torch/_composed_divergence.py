@@ -158,11 +158,11 @@ def _terms(q: Tensor, x: Tensor, excess: Tensor) -> Tensor:
     return torch.where(close & ~gone, q * phi(near), excess - q * torch.where(gone | close, 0.0, x))
 
 
-def phi(x: Tensor) -> Tensor:
-    """expm1(x) - x, by exp's series where these two would cancel."""
+def phi(x: Tensor, digits: torch.dtype | None = None) -> Tensor:
+    """expm1(x) - x, by exp's series where these two would cancel, to the digits of x's dtype or the one given."""
     small = x.abs() <= 0.5
     y = torch.where(small, x, 0.0)
-    last = 16 if x.dtype == torch.float64 else 9
+    last = 16 if (digits or x.dtype) == torch.float64 else 9
     series = torch.full_like(y, 1.0 / math.factorial(last))
     for n in range(last - 1, 1, -1):
         series = series * y + 1.0 / math.factorial(n)

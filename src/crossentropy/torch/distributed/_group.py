@@ -91,9 +91,12 @@ def agree(ranks: Ranks, error: Exception | None) -> None:
     for rank, each in enumerate(told):
         if each is not None:
             name, message = each
-            if name not in _ERRORS:
-                message = f"{name}: {message}"
-            raise _ERRORS.get(name, RuntimeError)(f"{message}, on rank {rank}") from error
+            raise error_of(name, f"{message}, on rank {rank}") from error
+
+
+def error_of(name: str, message: str) -> Exception:
+    """An error that was told to other ranks."""
+    return _ERRORS[name](message) if name in _ERRORS else RuntimeError(f"{name}: {message}")
 
 
 def check_same(
