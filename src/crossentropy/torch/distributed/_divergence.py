@@ -19,6 +19,7 @@ from ._linear_arguments import waited
 _NAME = "vocab_parallel_kl_divergence"
 
 
+@torch.compiler.disable  # a compiled program calls it as it is
 def vocab_parallel_kl_divergence(
     input_shard: Tensor,
     teacher_input_shard: Tensor,

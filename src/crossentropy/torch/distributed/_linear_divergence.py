@@ -19,6 +19,7 @@ from ._linear_head import SplitHead
 _NAME = "vocab_parallel_linear_kl_divergence"
 
 
+@torch.compiler.disable  # a compiled program calls it as it is
 def vocab_parallel_linear_kl_divergence(
     input: Tensor,
     weight_shard: Tensor,
