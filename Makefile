@@ -4,6 +4,7 @@
 #   make examples   a student that learns from a teacher, a policy that learns from its rewards: examples-output/
 #   make test       the tests, all but those of the adapters and the core's own
 #   make test-torch the tests of crossentropy.torch, and PyTorch's own of its losses; TORCH_INDEX chooses another index
+#   make test-distributed  those of crossentropy.torch.distributed, on several processes
 #   make test-jax   the tests of crossentropy.jax, and optax's own of its losses
 #   make test-page  the tests of the live page, in a browser (Debian: nodejs npm chromium)
 #   make test-core  how much stack the core takes
@@ -13,6 +14,7 @@
 #   make bench      timings beside other libraries (those installed in .venv)
 #   make bench-adapters  crossentropy.torch and crossentropy.jax beside torch and optax (those installed in .venv)
 #   make bench-head the linear head beside torch and the matrix products alone
+#   make bench-distributed  a vocabulary split over one to three processes, beside torch's loss_parallel
 #   make picture    timings against the numbers of classes and rows, which docs/speed.png shows
 #   make bench-commands  time and disk that make demo, test and words take in a fresh clone
 #   make compare    what other libraries return where digits are lost (those installed in .venv)
@@ -39,6 +41,7 @@ STUB = cp "$$(dirname "$$($(BIN)/python -c 'import crossentropy._core as c; prin
   src/crossentropy
 
 # Tests that need an adapter's framework.
+DISTRIBUTED_TESTS := tests/torch/distributed
 TORCH_TESTS := tests/torch tests/attack/test_torch.py tests/conformance/test_torch.py
 JAX_TESTS := tests/jax tests/attack/test_jax.py tests/conformance/test_optax.py
 # Tests that need node, most of them a browser too.
@@ -48,7 +51,7 @@ EXPLORE := src/crossentropy/explore
 OTHER_TESTS := $(TORCH_TESTS) $(JAX_TESTS) $(PAGE_TESTS) tests/site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo words examples test test-torch test-jax test-page test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-commands picture compare accuracy results test-neon sanitize sanitize-short page docs site test-site lint wheel develop clean
+.PHONY: help demo words examples test test-torch test-distributed test-jax test-page test-core test-all fuzz fuzz-front-end fuzz-readers fuzz-arguments coverage bench bench-adapters bench-head bench-distributed bench-commands picture compare accuracy results test-neon sanitize sanitize-short page docs site test-site lint wheel develop clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -108,8 +111,11 @@ test: .venv/with-test
 
 # PyTorch's test cases change settings of other tests: they have a process of their own.
 test-torch: .venv/with-test-torch
-	$(BIN)/python -m pytest $(filter-out tests/conformance%,$(TORCH_TESTS))
+	$(BIN)/python -m pytest $(filter-out tests/conformance%,$(TORCH_TESTS)) --ignore $(DISTRIBUTED_TESTS)
 	$(BIN)/python -m pytest tests/conformance/test_torch.py
+
+test-distributed: .venv/with-test-torch
+	$(BIN)/python -m pytest $(DISTRIBUTED_TESTS)
 
 # They take most of their time in compilers: the short run leaves LLVM's optimizations out.
 test-jax: .venv/with-test-jax
@@ -123,7 +129,7 @@ test-core: build/lint/built
 
 # The longest first, three at a time, since some wait for processes of theirs. What they need is installed before, at
 # once: each installation builds the package anew.
-ALL_TESTS := test test-jax test-torch test-page sanitize-short test-site test-core
+ALL_TESTS := test test-jax test-torch test-distributed test-page sanitize-short test-site test-core
 ALL_GROUPS := test test-torch test-jax page site sanitize fuzz
 .venv/with-all: .venv/torch $(SOURCES)
 	$(PIP) install $(EDITABLE) '.[demo]' $(addprefix --group ,$(ALL_GROUPS))
@@ -164,6 +170,9 @@ compare: .venv/with-bench
 bench-head: .venv/with-bench
 	$(BIN)/python benchmarks/head.py
 
+bench-distributed: .venv/with-bench
+	$(BIN)/python benchmarks/distributed.py
+
 picture: .venv/with-bench
 	$(BIN)/python benchmarks/run.py --picture --rounds 1
 
@@ -175,7 +184,7 @@ accuracy: .venv/with-test
 
 # One after another: what runs beside a timing would slow it.
 results:
-	$(MAKE) -j1 bench bench-adapters bench-head picture compare accuracy bench-commands
+	$(MAKE) -j1 bench bench-adapters bench-head bench-distributed picture compare accuracy bench-commands
 	$(BIN)/python benchmarks/results.py
 
 test-neon: .venv/with-lint

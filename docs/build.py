@@ -5,7 +5,7 @@
 Writes README.md, a page of docs/ for each other .md.j2, and their pictures, into FOLDER, by default the project's. In a
 template, `run` shows a command with its output (or the steps of it whose titles begin so), `python` shows code with its
 output, `number` writes a number as the lesson does; `f` are the lesson's formulas, `m` and `M` write one in a line or
-as a block; `results` is results.json, `figures` are the functions of it.
+as a block; `results` is results.json, `figures` are the functions of it, `scaling` is the model of many ranks.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from pathlib import Path
 import figures
 import jinja2
 import numpy as np
+import scaling
 
 import crossentropy as ce
 from crossentropy._arrays import LARGE
@@ -81,9 +82,10 @@ def build(root: Path) -> list[Path]:
     pages = []
     names = {"ce": ce, "np": np, "run": run, "python": python, "number": number, "picture": picture}
     names |= {"f": _formulas, "m": lambda formula: f"${formula.tex()}$", "M": block_formula}
-    names |= {"figures": figures, "results": figures.RESULTS}
+    names |= {"figures": figures, "results": figures.RESULTS, "scaling": scaling}
     names |= {"default_mebibytes": MAX_LOGITS_BYTES >> 20, "kept_mebibytes": LARGE >> 20}
     figures.draw_speed(folder / "speed.png")
+    scaling.draw(folder / "scaling.png")
     for template in sorted(HERE.glob("*.md.j2")):
         page = (root if template.stem == "README.md" else folder) / template.stem
         page.write_text(environment.get_template(template.name).render(names), encoding="utf-8")

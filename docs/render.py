@@ -28,6 +28,7 @@ CONTENTS = {
         "docs/api",
         "docs/torch",
         "docs/jax",
+        "Across processes <docs/scaling>",
         "The linear head <docs/linear-head>",
         "Edge cases <docs/edge-cases>",
     ],

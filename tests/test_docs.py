@@ -219,7 +219,7 @@ def test_pages_are_what_the_library_computes_and_what_was_measured(tmp_path):
     for page in pages:
         assert comparable(tmp_path / page) == comparable(ROOT / page)
         pictures |= {page.parent / picture for picture in re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / page).read_text())}
-    assert {picture.name for picture in pictures} == {"speed.png", "the-loss.png"}
+    assert {picture.name for picture in pictures} == {"speed.png", "the-loss.png", "scaling.png"}
     for picture in pictures:
         assert (tmp_path / picture).stat().st_size > 10_000
         drawn_from, expected = (Image.open(root / picture).text.get("Description") for root in (ROOT, tmp_path))

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 
 import crossentropy.torch as ct
+import crossentropy.torch.distributed
 
 
-def test_docstrings():
-    assert framework_docs.failed_examples(ct) == 0
+@pytest.mark.parametrize("package", [ct, crossentropy.torch.distributed], ids=lambda package: package.__name__)
+def test_docstrings(package):
+    assert framework_docs.failed_examples(package) == 0
 
 
 def test_the_example_trains():

@@ -17,6 +17,7 @@ from ._kernel import (
     as_weights,
     autocasts,
     class_axis,
+    is_distributed,
     is_memory,
     readable,
     targets_fit,
@@ -58,7 +59,8 @@ def fits_head(
 
 def refuse(function: Any, *arguments: Any, because: Exception | None = None, **options: Any) -> NoReturn:
     """Raise what torch raises for these arguments; if it raises nothing, `because` or an error of ours."""
-    function(*arguments, **options)
+    if not any(isinstance(value, Tensor) and is_distributed(value) for value in (*arguments, *options.values())):
+        function(*arguments, **options)
     if because is not None:
         raise because
     given = [*arguments[:3], options.get("weight")]

@@ -89,6 +89,16 @@ def counted_rows(options: LossOptions, input: Tensor, targets: TargetTensors) ->
 
 def composed_divisor(options: LossOptions, input: Tensor, targets: TargetTensors) -> Tensor:
     """What the mean divides by: 0 if no row counts, NaN if the weights of those that do add up to 0."""
+    return divisor_of(*total_weight(options, input, targets))
+
+
+def divisor_of(total: Tensor, counts: Tensor) -> Tensor:
+    """The divisor for a total weight; `counts` tells whether any row's is not 0."""
+    return torch.where((total == 0) & (counts != 0), torch.nan, total)
+
+
+def total_weight(options: LossOptions, input: Tensor, targets: TargetTensors) -> tuple[Tensor, Tensor]:
+    """The sum of the weights of rows, and whether any is not 0."""
     index, counted = counted_rows(options, input, targets)
     total = torch.ones(row_shape(input), dtype=sum_dtype(input), device=input.device)
     if targets.weight is not None and index is not None:
@@ -97,22 +107,31 @@ def composed_divisor(options: LossOptions, input: Tensor, targets: TargetTensors
         total = total * targets.sample_weight.to(total.dtype)
     if counted is not None:
         total = torch.where(counted, total, 0.0)
-    divisor = total.sum()
-    return torch.where((divisor == 0) & (total != 0).any(), torch.nan, divisor)
+    return total.sum(), (total != 0).any()
 
 
 def reduced(
-    options: LossOptions, losses: Tensor, input: Tensor, targets: TargetTensors, num_items: float | Tensor | None
+    options: LossOptions,
+    losses: Tensor,
+    input: Tensor,
+    targets: TargetTensors,
+    num_items: float | Tensor | None,
+    *,
+    rounded: bool = True,
 ) -> Tensor:
-    """Reduce the losses of rows."""
+    """Reduce the losses of rows; for `rounded` to their dtype, else to that of their sum."""
     if options.reduction == "none":
         return losses
     loss = losses.sum(dtype=sum_dtype(input))
     if options.reduction == "mean":
         total = composed_divisor(options, input, targets) if num_items is None else num_items
-        total = torch.as_tensor(total, dtype=loss.dtype, device=loss.device)
-        loss = torch.where(total == 0, 0.0, loss / torch.where(total == 0, 1.0, total))
-    return loss.to(losses.dtype)
+        loss = quotient(loss, torch.as_tensor(total, dtype=loss.dtype, device=loss.device))
+    return loss.to(losses.dtype) if rounded else loss
+
+
+def quotient(loss: Tensor, divisor: Tensor) -> Tensor:
+    """The mean of a sum; 0 for a divisor of 0."""
+    return torch.where(divisor == 0, 0.0, loss / torch.where(divisor == 0, 1.0, divisor))
 
 
 def sum_dtype(input: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ from .._options import Reduction, loss_options
 from ._arguments import as_beta, check_direction, check_logits, check_weights, teacher_options
 from ._composed_divergence import DivergenceOptions
 from ._divergence_kernel import divergence
-from ._kernel import row_shape
+from ._kernel import is_distributed, row_shape
 
 Direction = Literal["forward", "reverse"]
 
@@ -158,4 +158,8 @@ def _divergence(
     )
     if sample_weight is not None:
         check_weights(row_shape(input), None, sample_weight)
+    if is_distributed(input):
+        from .distributed import _dtensor_family
+
+        return _dtensor_family.divergence(options, input, teacher_input, sample_weight)
     return divergence(options, input, teacher_input, sample_weight)

@@ -42,14 +42,16 @@ def is_plain(input: Tensor, targets: TargetTensors, *others: Tensor | None) -> b
     return is_memory(input) and is_memory(target)
 
 
-def loss(options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | None) -> Tensor:
-    """The reduced loss of plain tensors."""
+def loss(
+    options: LossOptions, input: Tensor, targets: TargetTensors, num_items: float | None, *, rounded: bool = True
+) -> Tensor:
+    """The reduced loss of plain tensors; for `rounded` in the dtype of a row's, else in that of their sum."""
     divisor = None if num_items is None else float(num_items)
     if torch.is_grad_enabled() and (input.requires_grad or targets.target.requires_grad):
         unwrapped = torch._C._functorch.unwrap_if_dead  # what a transform that has ended left wrapped
         tensors = [None if tensor is None else unwrapped(tensor) for tensor in (input, *targets)]
-        return _apply(*tensors, options, divisor)
-    return reduced_loss(options, input, targets, divisor)
+        return _apply(*tensors, options, divisor, rounded)
+    return reduced_loss(options, input, targets, divisor, rounded=rounded)
 
 
 def reduced_loss(
@@ -60,6 +62,8 @@ def reduced_loss(
     gradient: Tensor | None = None,
     scale: float = 1.0,
     row_scale: Tensor | None = None,
+    *,
+    rounded: bool = True,
 ) -> Tensor:
     if options.reduction == "none":
         losses = input.new_empty(row_shape(input), dtype=row_dtype(input))
@@ -71,7 +75,7 @@ def reduced_loss(
     value = loss_from_core(options, input, targets, None, gradient, scale * factor)
     if not factor and gradient is not None:
         gradient.zero_()  # where the gradient is NaN too
-    return scalar(value * factor if factor else 0.0, row_dtype(input))
+    return scalar(value * factor if factor else 0.0, row_dtype(input) if rounded else torch.float64)
 
 
 class _Loss(torch.autograd.Function):
@@ -90,17 +94,19 @@ class _Loss(torch.autograd.Function):
         sample_weight: Tensor | None,
         options: LossOptions,
         divisor: float | None,
+        rounded: bool,
     ) -> Tensor:
         ctx.save_for_backward(input, target, weight, sample_weight)
-        ctx.rest = options, divisor, kinds(input, target)
+        ctx.rest = options, divisor, rounded, kinds(input, target)
         wanted = options.reduction != "none" and ctx.needs_input_grad[0]
         ctx.gradient = gradient = empty_gradient(input) if wanted else None
-        return reduced_loss(options, input, TargetTensors(target, weight, sample_weight), divisor, gradient)
+        targets = TargetTensors(target, weight, sample_weight)
+        return reduced_loss(options, input, targets, divisor, gradient, rounded=rounded)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors  # raises where one was changed in place
-        options, divisor, saved = ctx.rest
+        options, divisor, rounded, saved = ctx.rest
         gradient, ctx.gradient = ctx.gradient, None
         per_row = options.reduction == "none"
         composed = torch.is_grad_enabled() or ctx.needs_input_grad[1] or under_transform() or not is_value(grad_output)
@@ -110,15 +116,15 @@ class _Loss(torch.autograd.Function):
             targets = TargetTensors(*rest)
             check_saved(saved, (input, targets.target), input, targets)
             if composed:
-                return differentiate_again(
-                    ctx,
-                    tensors,
-                    grad_output,
-                    lambda: _composed.reduced(options, row_losses(options, input, targets), input, targets, divisor),
-                )
+
+                def again() -> Tensor:
+                    rows = row_losses(options, input, targets)
+                    return _composed.reduced(options, rows, input, targets, divisor, rounded=rounded)
+
+                return differentiate_again(ctx, tensors, grad_output, again)
             gradient = empty_gradient(input)
             reduced_loss(options, input, targets, divisor, gradient, scale, grad_output if per_row else None)
-        return gradient, None, None, None, None, None
+        return gradient, *[None] * 6
 
 
 def _apply(*arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from . import _eager, _loss_operator
 from ._arguments import check_focal, check_weights, divisor_of, fits, fits_head, refuse
 from ._head_chunks import as_head
 from ._head_operator import head_loss
-from ._kernel import TargetTensors, check_memory, row_shape
+from ._kernel import TargetTensors, check_memory, is_distributed, row_shape
 
 
 def cross_entropy(
@@ -97,6 +97,9 @@ def cross_entropy(
     forward mode, on other devices and for subclasses of Tensor they are composed of torch's operators. At most
     `torch.get_num_threads()` threads are used.
 
+    Of a DTensor each rank computes on its part, rows or classes; the loss is a DTensor, and the gradient lies as the
+    logits do. Targets and weights are DTensors, or plain tensors of the whole shape that every rank holds.
+
     Examples
     --------
     >>> import torch
@@ -131,6 +134,10 @@ def cross_entropy(
         check_weights(row_shape(input), weight, sample_weight)
     if num_items is not None:
         num_items = divisor_of(num_items, options.reduction)
+    if is_distributed(input):
+        from .distributed import _dtensor
+
+        return _dtensor.loss(options, input, targets, num_items)
     if (num_items is None or not isinstance(num_items, Tensor)) and _eager.is_plain(input, targets):
         return _eager.loss(options, input, targets, num_items)
     check_memory(input=input, **targets._asdict())

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -148,6 +149,14 @@ def under_transform() -> bool:
 def is_memory(tensor: Tensor) -> bool:
     """Whether a tensor is nothing but elements in the CPU's memory."""
     return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, which lies on a mesh of ranks."""
+    if type(tensor) in PLAIN:
+        return False
+    module = sys.modules.get("torch.distributed.tensor")  # it takes a while to import
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def autocasts(input: Tensor) -> bool:

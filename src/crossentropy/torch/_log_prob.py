@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .._options import loss_options
 from ._arguments import check_indices, check_logits
+from ._kernel import is_distributed
 from ._log_prob_kernel import log_prob_and_entropy
 
 
@@ -101,5 +102,10 @@ def log_prob(
     check_logits("input", input)
     check_indices(input.shape, target)
     options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
-    log_probs, entropies = log_prob_and_entropy(options, input, target, entropy)
+    if is_distributed(input):
+        from .distributed import _dtensor_family
+
+        log_probs, entropies = _dtensor_family.log_prob_and_entropy(options, input, target, entropy)
+    else:
+        log_probs, entropies = log_prob_and_entropy(options, input, target, entropy)
     return log_probs if entropies is None else (log_probs, entropies)

@@ -32,7 +32,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -89,10 +89,11 @@ class Processes:
             with contextlib.suppress(BrokenPipeError):  # its end is told by collect
                 connection.send_bytes(message)
 
-    def collect(self, within: float = 60.0) -> list[Any]:
-        """What each rank returned or raised."""
+    def collect(self, within: float = 60.0, of: Sequence[int] | None = None) -> list[Any]:
+        """What each rank returned or raised; with `of` only these, and the group is spoiled."""
         found: list[Any] = [None] * self.size
-        waiting, end = dict(zip(self._connections, range(self.size), strict=True)), time.monotonic() + within
+        asked, end = range(self.size) if of is None else of, time.monotonic() + within
+        waiting = {self._connections[rank]: rank for rank in asked}
         while waiting and (ready := wait(list(waiting), max(0.0, end - time.monotonic()))):
             for connection in ready:
                 rank = waiting.pop(connection)
@@ -105,7 +106,7 @@ class Processes:
             found[rank] = NoAnswerError(f"within {within} s")
         raised = [isinstance(each, Exception) for each in found]
         gone = any(isinstance(each, ProcessDiedError | NoAnswerError) for each in found)
-        self.spoiled |= gone or any(raised) != all(raised)
+        self.spoiled |= of is not None or gone or any(raised) != all(raised)
         return found
 
     def outcomes(self, function: Callable[..., Any], *arguments: Any, within: float = 60.0) -> list[Any]:
@@ -153,11 +154,13 @@ def _module(path: str) -> Any:
     return module
 
 
-def _told(error: Exception) -> Exception:
+def _told(error: BaseException) -> Exception:
     """An exception as it can be sent, with its traceback."""
     try:
         sent = pickle.loads(pickle.dumps(error))
     except Exception:
+        sent = None
+    if not isinstance(sent, Exception):
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note("\n" + "".join(traceback.format_exception(error)))
     return sent
@@ -187,7 +190,9 @@ def _serve(connection: Connection, tests: int, rank: int, size: int, store: str,
         faulthandler.dump_traceback_later(within)
         try:
             result = pickle.dumps(getattr(_module(path), name)(*arguments))
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # that of pytest.fail is no Exception
             result = pickle.dumps(_told(error))
         faulthandler.cancel_dump_traceback_later()
         connection.send_bytes(result)
