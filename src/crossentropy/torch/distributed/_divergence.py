@@ -98,11 +98,16 @@ def vocab_parallel_kl_divergence(
 
     options, error = attempt(validated)
     told: dict[str, object] = {}
-    if options is not None and check:
-        told = told_of_divergence(_NAME, options, sample_weight)
-        told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))}"
-    check_same(ranks, told, [], error)
+    own = 0
+    if options is not None:
+        own = input_shard.shape[class_axis(input_shard)]
+        if check:
+            told = told_of_divergence(_NAME, options, sample_weight)
+            told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))}"
+    sizes = check_same(ranks, told, [own], error)
     assert options is not None  # else every rank has raised the error
+    if not any(size for (size,) in sizes):
+        raise ValueError("input_shard: expected at least one class on some rank, got none")
     shape, axis = row_shape(input_shard), class_axis(input_shard)
     student, teacher = (
         logits.movedim(axis, -1).reshape(math.prod(shape), logits.shape[axis])
