@@ -362,11 +362,11 @@ def refused():
             assert getattr(caught.value, "__notes__", None) == (["on rank 1"] if placements == (ROWS,) else None)
         with pytest.raises(ValueError, match="sample_weight: expected finite"):
             ct.cross_entropy(input, t, sample_weight=torch.tensor([1.0, 1.0, 1.0, torch.inf]))
-        uneven = spread(z, mesh, placements).to_local()[: 1 + (rank == 0), : 2 + (rank == 0)]
-        input = DTensor.from_local(uneven, mesh, placements, shape=z.shape, stride=z.stride())
-        for reduction in REDUCTIONS:
+        part = spread(z, mesh, placements).to_local()
+        input = DTensor.from_local(part[:1, :2] if rank else part, mesh, placements, shape=z.shape, stride=z.stride())
+        for reduction, target in itertools.product(REDUCTIONS, [t, spread(t, mesh, (ROWS,))]):
             with pytest.raises(ValueError, match="input: expected a part of shape"):
-                ct.cross_entropy(input, t, reduction=reduction)
+                ct.cross_entropy(input, target, reduction=reduction)
         with pytest.raises(IndexError, match=r"target: .*6"):
             ct.log_prob(spread(z, mesh, placements), bad)
     classes = spread(z, mesh, (CLASSES,))

@@ -10,6 +10,9 @@ from torch_oracle import REDUCTIONS
 import crossentropy.torch as ct
 import crossentropy.torch.distributed as cd
 from crossentropy import _head
+from crossentropy.torch.distributed._group import Ranks, Shard, ranks_of
+from crossentropy.torch.distributed._linear_head import SplitHead, chunks
+from crossentropy.torch.distributed._pipeline import even_pieces, gathered, pipelined, summed
 
 N, D, C = 13, 6, 40
 CUTS = {2: [[0, 17, 40], [0, 0, 40]], 3: [[0, 3, 30, 40], [0, 40, 40, 40]]}
@@ -64,7 +67,7 @@ def loss_on_rank(problem, cuts, chunk, upstream, sequence, options):
     loss = cd.vocab_parallel_linear_cross_entropy(
         h, w, t, linear_bias_shard=b, weight=cw, sample_weight=s, **more, **options
     )
-    return gradients_of([loss], [h, w, b], [torch.ones_like(loss) * upstream])
+    return gradients_of([loss], [h, w, b], [torch.tensor(upstream, dtype=loss.dtype).expand(loss.shape)])
 
 
 def of_one(problem, upstream, options):
@@ -154,6 +157,72 @@ def test_log_prob_is_that_of_one_process(ranks, entropy, split_rows):
         for chunk in (1 << 26, C * 8 * 4):
             found = ranks.run(log_prob_on_rank, given, cuts, chunk, upstream, sequence)
             check(found, expected, torch.float64, sequence)
+
+
+def sums_on_rank(rows):
+    """Rows whose sum depends on the order, and which rank they come from."""
+    rank = dist.get_rank()
+    ranks = ranks_of(None)
+    partial = torch.tensor([[2.0**60, 1.0], [1.0, 1.0], [-(2.0**60), 2.0**-60]])[rank].expand(rows, 2).contiguous()
+    found = []
+
+    def task():
+        pieces = even_pieces(rows, ranks)
+        piece = yield from summed(partial, torch.float32, pieces, ranks)
+        found.append((yield from gathered(piece, pieces, ranks)))
+        found.append((yield from gathered(torch.full((rank, 1), rank), [0, 1, 2], ranks)))
+
+    pipelined([task()])
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_sums_are_made_in_the_order_of_ranks(world, rows):
+    for sums, numbers in world(3).run(sums_on_rank, rows):
+        assert sums.tolist() == [[0.0, 2.0]] * rows  # were the third rank to begin with its own, it would have 1
+        assert sums.dtype == torch.float32
+        assert numbers.tolist() == [[1], [2], [2]]
+
+
+@pytest.mark.parametrize("sequence", [None, (5, 0, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_are_the_same_on_all_ranks(sequence, dtype, monkeypatch):
+    monkeypatch.setattr(_head, "MAX_LOGITS_BYTES", 2 * 100 * 4 * 3)  # two chunks of three rows of 100 classes
+    kept = torch.tensor([0, 1, 2, 4, 7, 8, 9, 11, 12])
+    for rows in (None, kept):
+        found = []
+        for rank, size in enumerate((100, 0, 30)):
+            shard = Shard(Ranks("", rank, 3), (0, 100, 100)[rank], size, 130, 100)
+            input = torch.empty(N if sequence is None else sequence[rank], D, dtype=dtype)
+            head = SplitHead(input, torch.empty(size, D, dtype=dtype), None, shard, sequence)
+            found.append([(chunk, torch.arange(N)[chunk.rows]) for chunk in chunks(N, rows, [head], 2)])
+            for chunk, of_chunk in found[-1]:
+                own = torch.arange(len(input))[chunk.own]
+                if sequence is not None:
+                    mine = of_chunk.split(chunk.pieces)[rank]
+                    assert own.tolist() == (mine - sum(sequence[:rank])).tolist()
+                assert sum(chunk.pieces) == len(of_chunk) <= (3 if dtype == torch.float32 else (N + 1) // 2)
+        plans = [[(of_chunk.tolist(), chunk.pieces) for chunk, of_chunk in of_rank] for of_rank in found]
+        assert plans[0] == plans[1] == plans[2]
+        covered = torch.cat([of_chunk for _, of_chunk in found[0]]).sort().values
+        assert covered.tolist() == (list(range(N)) if rows is None else rows.tolist())
+
+
+def test_the_next_chunk_computes_while_one_travels():
+    order = []
+
+    def task(name):
+        order.append(f"{name} sends")
+        yield
+        order.append(f"{name} goes on")
+        yield
+        order.append(f"{name} ends")
+
+    pipelined(map(task, "abc"))
+    assert order == [
+        *("a sends", "b sends", "a goes on", "c sends", "b goes on", "a ends"),
+        *("c goes on", "b ends", "c ends"),
+    ]
 
 
 def module_on_rank(problem, upstream):

@@ -68,7 +68,7 @@ def all_equal(options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_same_bits(world, options):
-    for found in world(2).run(all_equal, options):
+    for found in world(2).run(all_equal, options, within=300):
         assert all(found)
 
 
@@ -83,7 +83,7 @@ def by_the_compiler():
 
 
 def test_a_module_in_a_compiled_program(world):
-    for found in world(2).run(by_the_compiler, within=120):
+    for found in world(2).run(by_the_compiler, within=300):
         assert all(found)
 
 
@@ -105,7 +105,7 @@ def by_rows():
 
 
 def test_collectives_are_in_the_graph(world):
-    for equal, (by_rows_graph, graph) in world(2).run(by_rows):
+    for equal, (by_rows_graph, graph) in world(2).run(by_rows, within=300):
         assert equal
         assert by_rows_graph.count("all_to_all_single") == by_rows_graph.count("all_gather_into_tensor") == 1
         assert graph.count("all_gather_into_tensor") == 1
@@ -128,7 +128,7 @@ def log_probs():
 
 
 def test_log_probabilities(world):
-    for found in world(2).run(log_probs):
+    for found in world(2).run(log_probs, within=300):
         assert all(found)
 
 
@@ -143,7 +143,7 @@ def several_sizes():
 
 
 def test_one_graph_for_all_numbers_of_rows(world):
-    for equal, graphs in world(2).run(several_sizes):
+    for equal, graphs in world(2).run(several_sizes, within=300):
         assert all(equal)
         assert graphs == 1
 
@@ -168,7 +168,7 @@ def errors():
 
 
 def test_every_rank_raises_the_same(world):
-    first, second = world(2).run(errors)
+    first, second = world(2).run(errors, within=300)
     assert first == second
     raised, equal = first
     assert equal

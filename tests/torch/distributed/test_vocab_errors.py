@@ -96,6 +96,18 @@ def bad_offset(z, t, other, check):
     return loss_of(z, t, class_offset=EACH + 1 if other else 0, check=check)
 
 
+def offset_below_0(z, t, other, check):
+    return loss_of(z, t, class_offset=-1 if other else 0, check=check)
+
+
+def offset_of_no_integer(z, t, other, check):
+    return loss_of(z, t, class_offset=4.0 if other else 0, check=check)
+
+
+def no_classes(z, t, other, check):
+    return loss_of(z[:, :0], t, check=check)
+
+
 def one_offset(z, t, other, check):
     return loss_of(z, t, class_offset=EACH if other else None, check=check)
 
@@ -143,6 +155,9 @@ CASES = [
     (no_tensor, True, TypeError, "^input_shard: expected a Tensor, got NoneType, on rank 1$"),
     (no_targets, True, TypeError, "^target: expected a Tensor, got list, on rank 1$"),
     (bad_offset, True, ValueError, r"^class_offset: expected .*, got \(0, 5\) for shards of \(4, 4\) classes$"),
+    (offset_below_0, True, ValueError, "^class_offset: expected at least 0, got -1, on rank 1$"),
+    (offset_of_no_integer, True, TypeError, "^class_offset: expected an integer or None, got 4.0, on rank 1$"),
+    (no_classes, True, ValueError, "^input_shard: expected at least one class on some rank, got none$"),
     (one_offset, True, ValueError, r"^class_offset: expected .*, got \(-1, 4\) for shards"),
     (gradient_of_target, True, NotImplementedError, "^target: expected a tensor that needs no gradient, .* on rank 1$"),
     (sparse, True, NotImplementedError, "^input_shard: expected a dense tensor on the CPU, .* on rank 1$"),

@@ -14,6 +14,7 @@ from ._arguments import _checksum, check_place
 from ._divergence_kernel import row_divergences
 from ._functional import Group
 from ._group import attempt, check_same, ranks_of
+from ._linear_arguments import waited
 
 _NAME = "vocab_parallel_kl_divergence"
 
@@ -77,6 +78,7 @@ def vocab_parallel_kl_divergence(
     >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group)
+    input_shard, teacher_input_shard = waited(input_shard), waited(teacher_input_shard)
 
     def validated() -> DivergenceOptions:
         check_direction(direction)

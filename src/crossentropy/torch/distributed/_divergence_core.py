@@ -41,8 +41,9 @@ def gradients_by_core(
     a, b, delta = (each.unsqueeze(1) for each in _masses(sides, own, whole))
     _, change, _ = terms(a, b, delta, True)
     # Of float32 at least, so that half precision rounds once.
-    logits = [z.float() for z in (sides.b, sides.a)]
-    _, values, gradients = evaluate(_options(sides), *logits, None, wanted[::-1], row_scale=(scale * a).squeeze(1))
+    student, teacher, row_scale = sides.b.float(), sides.a.float(), (scale * a).squeeze(1)
+    wants = wanted[1], wanted[0]
+    _, values, gradients = evaluate(_options(sides), student, teacher, None, wants, row_scale=row_scale)
     of_b, of_a = gradients
     # b - a = A (b' - a') + (B - A) b', and a likewise.
     if of_b is not None:

@@ -17,7 +17,7 @@ from .._operator import row_losses
 from . import _loss
 from ._arguments import SplitRows, split_rows
 from ._group import Shard, ranks_of
-from ._layout import Layout, layout_of, local, placed
+from ._layout import Layout, Place, layout_of, local, placed
 from ._row_ranks import RowRanks
 
 
@@ -149,8 +149,11 @@ def _parts(layout: Layout, input: DTensor, targets: TargetTensors) -> tuple[Tens
     """What this rank has of the logits and of what belongs to them."""
     target, weight, sample_weight = targets
     dense, of_weight = target.shape == input.shape, None if layout.class_dims else layout.summands
-    return local("input", input, layout, layout.placements), TargetTensors(
-        local("target", target, layout, layout.placements if dense else layout.of_rows),
-        None if weight is None else local("weight", weight, layout, layout.of_classes, of_weight),
-        None if sample_weight is None else local("sample_weight", sample_weight, layout, layout.of_rows),
+    logits, *of_rows = local(
+        layout,
+        input=Place(input, layout.placements),
+        target=Place(target, layout.placements if dense else layout.of_rows),
+        weight=Place(weight, layout.of_classes, of_weight),
+        sample_weight=Place(sample_weight, layout.of_rows),
     )
+    return logits, TargetTensors(*of_rows)

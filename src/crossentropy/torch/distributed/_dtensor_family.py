@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ._arguments import check_place
 from ._divergence_kernel import row_divergences
 from ._dtensor import split
 from ._group import attempt, check_same, ranks_of
-from ._layout import Layout, layout_of, local, placed
+from ._layout import Layout, Place, layout_of, local, placed
 from ._log_prob import log_probs
 from ._row_ranks import RowRanks
 
@@ -37,8 +38,8 @@ def log_prob_and_entropy(
     ranks, dtype = RowRanks(layout.row_groups, input.device), row_dtype(input)
 
     def parts() -> tuple[Tensor, TargetTensors]:
-        index = local("target", target, layout, of_target)
-        return local("input", input, layout, layout.placements), TargetTensors(index)
+        logits, index = local(layout, input=Place(input, layout.placements), target=Place(target, of_target))
+        return logits, TargetTensors(index)
 
     def of_whole_rows() -> _log_prob_kernel.Results:
         logits, targets = parts()
@@ -71,11 +72,12 @@ def divergence(
     ranks, dtype = RowRanks(layout.row_groups, input.device), values_dtype(input, teacher_input)
     each = options._replace(student=replace(options.student, reduction="none"))
 
-    def parts() -> tuple[Tensor, Tensor, Tensor | None]:
-        return (
-            local("input", input, layout, layout.placements),
-            local("teacher_input", teacher_input, layout, layout.placements),
-            None if sample_weight is None else local("sample_weight", sample_weight, layout, layout.of_rows),
+    def parts() -> list[Any]:
+        return local(
+            layout,
+            input=Place(input, layout.placements),
+            teacher_input=Place(teacher_input, layout.placements),
+            sample_weight=Place(sample_weight, layout.of_rows),
         )
 
     def of_whole_rows() -> tuple[Tensor, Tensor | None]:
@@ -101,18 +103,18 @@ def divergence(
 
 
 def _split_rows(
-    options: DivergenceOptions, layout: Layout, parts: Callable[[], tuple[Tensor, Tensor, Tensor | None]]
+    options: DivergenceOptions, layout: Layout, parts: Callable[[], list[Any]]
 ) -> tuple[Tensor, Tensor | None]:
     """Weighted divergences of rows of split classes in float64, and the weights."""
 
-    def checked() -> tuple[Tensor, Tensor, Tensor | None]:
-        student, teacher, weights = parts()
+    def checked() -> list[Any]:
+        student, teacher, weights = tensors = parts()
         for name, tensor in (("input", student), ("teacher_input", teacher), ("sample_weight", weights)):
             if tensor is not None:
                 check_place(name, tensor)
         if weights is not None:
             as_weights("sample_weight", weights.detach())
-        return student, teacher, weights
+        return tensors
 
     found, error = attempt(checked)
     shared = ranks_of(layout.mesh.get_group(*layout.class_dims))

@@ -1,7 +1,7 @@
-"""The losses over classes that are split among processes, as they are called."""
+"""The loss over classes that are split among processes, as it is called."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias, overload
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -12,16 +12,15 @@ from ..._options import LossOptions, Reduction, loss_options
 from .._arguments import divisor_of
 from .._kernel import TargetTensors, row_dtype
 from .._loss_operator import as_items
-from . import _operator
-from ._arguments import SplitRows, check_indices, check_place, split_rows, told_of
+from . import _loss_operator, _operator
+from ._arguments import SplitRows, check_place, split_rows, told_of
 from ._group import Ranks, Shard, attempt, ranks_of, shard_of
-from ._log_prob import log_probs
 from ._loss import joined, reduced_loss
 
 Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """Arguments that fit."""
 
     options: LossOptions
@@ -131,7 +130,7 @@ def vocab_parallel_cross_entropy(
     """
     ranks = ranks_of(group)
 
-    def validated() -> _Given:
+    def validated() -> Given:
         options = loss_options(
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
@@ -143,118 +142,19 @@ def vocab_parallel_cross_entropy(
             reduction=reduction,
         )
         rows = split_rows(options, input_shard, TargetTensors(target, weight, sample_weight))
-        return _Given(options, rows, None if num_items is None else _divisor(num_items, reduction))
+        return Given(options, rows, None if num_items is None else _divisor(num_items, reduction))
 
     name = "vocab_parallel_cross_entropy"
     if torch.compiler.is_compiling():
         options, rows, items = validated()
         as_tensor = as_items(items)
         found = _operator.joined(name, options, rows, ranks, class_offset, check, as_tensor)
-        loss = _operator.loss(options, rows, *found, as_tensor)
+        loss = _loss_operator.loss(options, rows, *found, as_tensor)
     else:
-        (options, rows, items), shard, whole = _joined(name, validated, ranks, class_offset, check)
+        (options, rows, items), shard, whole = joined_rows(name, validated, ranks, class_offset, check)
         loss = reduced_loss(options, rows.logits, rows.targets, whole, shard, items)
     loss = loss.to(row_dtype(input_shard))
     return loss.reshape(rows.shape) if reduction == "none" else loss
-
-
-@overload
-def vocab_parallel_log_prob(
-    input_shard: Tensor,
-    target: Tensor,
-    *,
-    group: Group = None,
-    class_offset: int | None = None,
-    entropy: Literal[False] = False,
-    ignore_index: int | None = -100,
-    softcap: float | None = None,
-    temperature: float = 1.0,
-    check: bool = __debug__,
-) -> Tensor: ...
-@overload
-def vocab_parallel_log_prob(
-    input_shard: Tensor,
-    target: Tensor,
-    *,
-    group: Group = None,
-    class_offset: int | None = None,
-    entropy: bool,
-    ignore_index: int | None = -100,
-    softcap: float | None = None,
-    temperature: float = 1.0,
-    check: bool = __debug__,
-) -> Tensor | tuple[Tensor, Tensor]: ...
-def vocab_parallel_log_prob(
-    input_shard: Tensor,
-    target: Tensor,
-    *,
-    group: Group = None,
-    class_offset: int | None = None,
-    entropy: bool = False,
-    ignore_index: int | None = -100,
-    softcap: float | None = None,
-    temperature: float = 1.0,
-    check: bool = __debug__,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Compute the log-probability of one class a row, in nats, where each process of a group has some of the classes.
-
-    Every process calls it, with the same rows in the same order, and gets the same numbers, bit by bit.
-
-    Parameters
-    ----------
-    input_shard, group, class_offset, check
-        As for `vocab_parallel_cross_entropy`.
-    target : Tensor of integers, of the input's shape without C_r
-        Class indices that count all classes, the same on every rank.
-    entropy : bool
-        Whether to return the entropy of each row too.
-    ignore_index : int, optional
-        Rows with this class index do not count: their log-probability and entropy are 0, with no gradient.
-    softcap, temperature
-        As for `crossentropy.torch.cross_entropy`.
-
-    Returns
-    -------
-    Tensor, or a tuple of two
-        The log-probabilities; then the entropies: float64 for float64 input, else float32.
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError, IndexError, RuntimeError
-        As for `vocab_parallel_cross_entropy`.
-
-    See Also
-    --------
-    crossentropy.torch.log_prob : the same in one process.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from crossentropy.torch.distributed import vocab_parallel_log_prob
-    >>> store = torch.distributed.HashStore()
-    >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    >>> vocab_parallel_log_prob(torch.tensor([[2.0, 1.0, 0.1], [20.0, 0.0, 0.0]]), torch.tensor([1, 0]))
-    tensor([-1.4170e+00, -4.1223e-09])
-    >>> torch.distributed.destroy_process_group()
-    """
-    ranks = ranks_of(group)
-
-    def validated() -> _Given:
-        options = loss_options(ignore_index=ignore_index, softcap=softcap, temperature=temperature, reduction="none")
-        check_indices(target)
-        return _Given(options, split_rows(options, input_shard, TargetTensors(target)))
-
-    name = f"vocab_parallel_log_prob, entropy {entropy}"
-    if torch.compiler.is_compiling():
-        options, rows, _ = validated()
-        found = _operator.joined(name, options, rows, ranks, class_offset, check, entropy=entropy)
-        values, entropies = _operator.log_probs(options, rows, *found, entropy)
-    else:
-        (options, rows, _), shard, whole = _joined(name, validated, ranks, class_offset, check, entropy)
-        values, entropies = log_probs(options, rows.logits, rows.targets.target, whole, shard, entropy)
-    dtype = row_dtype(input_shard)
-    values = values.to(dtype).reshape(rows.shape)
-    return values if entropies is None else (values, entropies.to(dtype).reshape(rows.shape))
 
 
 def _divisor(num_items: float | Tensor, reduction: str) -> float | Tensor:
@@ -268,17 +168,17 @@ def _divisor(num_items: float | Tensor, reduction: str) -> float | Tensor:
     return number if torch.compiler.is_compiling() else divisor_of(number.item(), reduction)
 
 
-def _joined(
+def joined_rows(
     name: str,
-    validated: Callable[[], _Given],
+    validated: Callable[[], Given],
     ranks: Ranks,
     class_offset: int | None,
     check: bool,
     entropy: bool = False,
-) -> tuple[_Given, Shard, Tensor]:
+) -> tuple[Given, Shard, Tensor]:
     """The arguments, this rank's classes, and what all classes tell of each row; or the same error on every rank."""
 
-    def given_and_told() -> tuple[_Given, dict[str, object]]:
+    def given_and_told() -> tuple[Given, dict[str, object]]:
         options, rows, items = given = validated()
         logits = rows.logits
         return given, told_of(name, options, logits.shape[0], logits.dtype, rows.targets, num_items=items)

@@ -12,6 +12,8 @@ from torch.autograd import forward_ad
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import _resolve_process_group
 
+from ..._options import as_integer
+
 _T = TypeVar("_T")
 
 # What every rank can raise, by name; other errors become a RuntimeError.
@@ -148,7 +150,9 @@ def shard_of(
     classes are split as for the call before.
     """
     group = _resolve_process_group(ranks.name)
-    own = [size, -1 if class_offset is None else class_offset]
+    offset, wrong = attempt(lambda: _checked_offset(class_offset))
+    error = error or wrong
+    own = [size, -1 if offset is None else offset]
     told = None if check else _known.get(group)
     changed = None
     if told is None:
@@ -160,6 +164,15 @@ def shard_of(
     return _shard(ranks, told), changed
 
 
+def _checked_offset(class_offset: int | None) -> int | None:
+    if class_offset is None:
+        return None
+    offset = as_integer("class_offset", class_offset, "an integer or None")
+    if offset < 0:
+        raise ValueError(f"class_offset: expected at least 0, got {offset}")
+    return offset
+
+
 def shards_changed(size: int) -> Exception:
     return ValueError(f"check: expected True for another shard than the group had before, got {size} classes")
 
@@ -167,6 +180,8 @@ def shards_changed(size: int) -> Exception:
 def _shard(ranks: Ranks, told: list[list[int]]) -> Shard:
     sizes, offsets = zip(*told, strict=True)
     size = sizes[ranks.rank]
+    if not any(sizes):
+        raise ValueError("input_shard: expected at least one class on some rank, got none")
     if set(offsets) == {-1}:
         return Shard(ranks, sum(sizes[: ranks.rank]), size, sum(sizes), max(sizes))
     end = 0

@@ -11,6 +11,8 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import Placement
 
+from ._group import wait
+
 Placements = tuple[Placement, ...]
 
 
@@ -81,10 +83,33 @@ def layout_of(input: DTensor) -> Layout:
     return layout
 
 
-def local(
-    name: str, tensor: Tensor, layout: Layout, placements: Placements, grad_placements: Placements | None = None
-) -> Tensor:
-    """What this rank has of a tensor that is to lie so; a plain one is taken for the whole, which every rank holds."""
+class Place(NamedTuple):
+    """A tensor and where its parts are to lie, and those of its gradient where that is not the same."""
+
+    tensor: Tensor | None
+    placements: Placements
+    grad_placements: Placements | None = None
+
+
+def local(layout: Layout, **places: Place) -> list[Any]:
+    """What this rank has of tensors; a plain one is taken for the whole, which every rank holds.
+
+    The names are those of arguments. All are redistributed before this rank looks at what it has.
+    """
+    parts = [_part(layout, name, place) for name, place in places.items()]
+    for (name, (tensor, placements, _)), part in zip(places.items(), parts, strict=True):
+        if tensor is None:
+            continue
+        expected = compute_local_shape_and_global_offset(tensor.shape, layout.mesh, placements)[0]
+        if part.shape != expected:
+            raise ValueError(f"{name}: expected a part of shape {expected} on this rank, got {tuple(part.shape)}")
+    return parts
+
+
+def _part(layout: Layout, name: str, place: Place) -> Any:
+    tensor, placements, grad_placements = place
+    if tensor is None:
+        return None
     if isinstance(tensor, DTensor):
         _check(name, tensor)
         if tensor.device_mesh != layout.mesh:
@@ -94,24 +119,7 @@ def local(
     if tensor.placements != placements:
         tensor = tensor.redistribute(placements=placements)
     part = tensor.to_local(grad_placements=grad_placements)
-    if isinstance(part, AsyncCollectiveTensor):
-        part = _Arrived.apply(part)
-    expected = compute_local_shape_and_global_offset(tensor.shape, layout.mesh, placements)[0]
-    if part.shape != expected:
-        raise ValueError(f"{name}: expected a part of shape {expected} on this rank, got {tuple(part.shape)}")
-    return part
-
-
-class _Arrived(torch.autograd.Function):
-    """A part whose communication was still under way, as a plain tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, part: AsyncCollectiveTensor) -> Tensor:
-        return part.wait()
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
-        return grad_output
+    return wait(part) if isinstance(part, AsyncCollectiveTensor) else part
 
 
 def placed(part: Tensor, layout: Layout, placements: Placements, shape: torch.Size) -> DTensor:

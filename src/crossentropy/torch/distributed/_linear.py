@@ -18,6 +18,7 @@ from ._linear_arguments import (
     rows_of_ranks,
     split_tensors,
     told_of_head,
+    waited,
 )
 from ._linear_head import SplitHead
 from ._linear_loss import NAME, head_loss
@@ -111,6 +112,7 @@ def vocab_parallel_linear_cross_entropy(
     >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group)
+    input = waited(input)
     given = input, weight_shard, linear_bias_shard
 
     def validated() -> tuple[LossOptions, TargetTensors, float | Tensor | None]:

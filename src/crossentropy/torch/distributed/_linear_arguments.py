@@ -4,13 +4,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 from ..._options import LossOptions
 from .._arguments import check_range, check_real
 from .._head_chunks import as_head
 from .._kernel import autocasts, readable, under_transform
 from ._arguments import check_place
-from ._group import Ranks, Shard, attempt, gather
+from ._group import Ranks, Shard, attempt, gather, wait
 
 # Hidden states, a shard of the classifier and of its bias, as they are given.
 Given = tuple[Tensor, Tensor, Tensor | None]
@@ -38,6 +39,11 @@ def check_split_head(of: str, given: Given, sequence_parallel: bool) -> None:
     for name, tensor in zip(names[1:], given[1:], strict=True):
         if tensor is not None and tensor.dtype != input.dtype and not autocasts(input):
             raise TypeError(f"{name}: expected {input.dtype}, as {names[0]} has, got {tensor.dtype}")
+
+
+def waited(tensor: Tensor) -> Tensor:
+    """The tensor, when what gathers it has ended."""
+    return wait(tensor) if isinstance(tensor, AsyncCollectiveTensor) else tensor
 
 
 def told_of_head(of: str, given: Given, sequence_parallel: bool) -> dict[str, object]:

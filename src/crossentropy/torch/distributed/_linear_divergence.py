@@ -12,7 +12,7 @@ from .._divergence import Direction
 from ._divergence import checked_options, reduced_divergence, told_of_divergence
 from ._functional import Group
 from ._group import Shard, attempt, check_same, ranks_of
-from ._linear_arguments import check_split_head, split_tensors, told_of_head
+from ._linear_arguments import check_split_head, split_tensors, told_of_head, waited
 from ._linear_divergence_kernel import row_divergences
 from ._linear_head import SplitHead
 
@@ -85,6 +85,7 @@ def vocab_parallel_linear_kl_divergence(
     >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group)
+    input, teacher_input = waited(input), waited(teacher_input)
     student = input, weight_shard, linear_bias_shard
     teacher = teacher_input, teacher_weight_shard, teacher_linear_bias_shard
 

@@ -18,6 +18,7 @@ from ._linear_arguments import (
     rows_of_ranks,
     split_tensors,
     told_of_head,
+    waited,
 )
 from ._linear_head import SplitHead
 from ._linear_kernel import Found, over_chunks
@@ -115,6 +116,7 @@ def vocab_parallel_linear_log_prob(
     >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group)
+    input = waited(input)
     given = input, weight_shard, linear_bias_shard
 
     def validated() -> tuple[LossOptions, TargetTensors]:
@@ -161,7 +163,7 @@ class _HeadLogProb(torch.autograd.Function):
         given = [g for g in (dlog_prob, dentropy) if g is not None]
         check_once(_NAME, *given)
         *tensors, whole = ctx.saved_tensors
-        upstreams = -dlog_prob.double(), None if dentropy is None else dentropy.double()
+        upstreams = -dlog_prob.double().contiguous(), None if dentropy is None else dentropy.double().contiguous()
         found = _evaluate(ctx, tensors, ctx.wanted, upstreams, whole)
         return *found.gradients, *[None] * 6
 

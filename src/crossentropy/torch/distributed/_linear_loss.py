@@ -131,7 +131,11 @@ def _over_chunks(
 ) -> Found:
     factor = reciprocal(divisor or 0.0) if options.reduction == "mean" else 1.0
     rows = targets.target.shape[0]
-    upstream = torch.full((rows,), scale * factor, dtype=torch.float64) if row_scale is None else row_scale.double()
+    upstream = (
+        torch.full((rows,), scale * factor, dtype=torch.float64)
+        if row_scale is None
+        else row_scale.double().contiguous()
+    )
     if not factor:  # no row counts, and they may hold NaN
         targets = TargetTensors(targets.target[:0], targets.weight)
     return over_chunks(options, head, targets, False, wanted, upstream, whole=whole, error=error)
