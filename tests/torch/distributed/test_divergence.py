@@ -242,6 +242,8 @@ def refused_on_rank(kind):
     if kind in ("classes", "twice"):
         value = cd.vocab_parallel_linear_kl_divergence(h, v, torch.randn(3, 2), torch.randn(4, 2))
         torch.autograd.grad(value, h, create_graph=True)
+    if kind == "none":
+        z, w = z[:, :0], w[:, :0]
     cd.vocab_parallel_kl_divergence(z, w)
 
 
@@ -249,6 +251,7 @@ def refused_on_rank(kind):
     ("kind", "error", "message"),
     [
         ("shape", ValueError, r"teacher_input_shard: expected the shape of input_shard.*on rank 1"),
+        ("none", ValueError, r"input_shard: expected at least one class on some rank, got none"),
         ("weight", ValueError, r"sample_weight: expected finite weights.*on rank 1"),
         ("option", ValueError, r"temperature: expected the same on every rank, got 1.0 on rank 0, 2.0 on rank 1"),
         ("classes", ValueError, r"teacher_weight_shard: expected \(3,\) rows.*on rank 1"),

@@ -19,6 +19,7 @@ from ._linear_arguments import waited
 _NAME = "vocab_parallel_kl_divergence"
 
 
+@torch.compiler.disable  # a compiled program calls it as it is
 def vocab_parallel_kl_divergence(
     input_shard: Tensor,
     teacher_input_shard: Tensor,
@@ -97,11 +98,16 @@ def vocab_parallel_kl_divergence(
 
     options, error = attempt(validated)
     told: dict[str, object] = {}
-    if options is not None and check:
-        told = told_of_divergence(_NAME, options, sample_weight)
-        told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))}"
-    check_same(ranks, told, [], error)
+    own = 0
+    if options is not None:
+        own = input_shard.shape[class_axis(input_shard)]
+        if check:
+            told = told_of_divergence(_NAME, options, sample_weight)
+            told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))}"
+    sizes = check_same(ranks, told, [own], error)
     assert options is not None  # else every rank has raised the error
+    if not any(size for (size,) in sizes):
+        raise ValueError("input_shard: expected at least one class on some rank, got none")
     shape, axis = row_shape(input_shard), class_axis(input_shard)
     student, teacher = (
         logits.movedim(axis, -1).reshape(math.prod(shape), logits.shape[axis])

@@ -19,6 +19,7 @@ from ._linear_head import SplitHead
 _NAME = "vocab_parallel_linear_kl_divergence"
 
 
+@torch.compiler.disable  # a compiled program calls it as it is
 def vocab_parallel_linear_kl_divergence(
     input: Tensor,
     weight_shard: Tensor,
@@ -113,6 +114,8 @@ def vocab_parallel_linear_kl_divergence(
             told |= told_of_head("", student, sequence_parallel) | told_of_head("teacher_", teacher, sequence_parallel)
     sizes, counts = (tuple(numbers) for numbers in zip(*check_same(ranks, told, own, error), strict=True))
     assert options is not None  # else every rank has raised the error
+    if not any(sizes):
+        raise ValueError("weight_shard: expected at least one class on some rank, got none")
     shard = Shard(ranks, sum(sizes[: ranks.rank]), sizes[ranks.rank], sum(sizes), max(sizes))
     sequence, shape = None, input.shape[:-1]
     if sequence_parallel:

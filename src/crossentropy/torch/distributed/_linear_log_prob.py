@@ -59,6 +59,7 @@ def vocab_parallel_linear_log_prob(
     temperature: float = 1.0,
     check: bool = __debug__,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@torch.compiler.disable  # a compiled program calls it as it is
 def vocab_parallel_linear_log_prob(
     input: Tensor,
     weight_shard: Tensor,
