@@ -45,8 +45,8 @@ def cpu(section: str) -> str:
 def machine(section: str) -> str:
     """Where a section was measured, and with what."""
     here = RESULTS[section]["machine"]
-    instruction_set = here["instruction_set"]
-    place = f"{cpu(section)} ({NAMES.get(instruction_set, instruction_set)}, {here['threads']} threads)"
+    instruction_set, threads = here["instruction_set"], here["threads"]
+    place = f"{cpu(section)} ({NAMES.get(instruction_set, instruction_set)}, {threads} thread{'s' * (threads != 1)})"
     return ", ".join([place, f"Python {here['python']}", *versions(here["versions"])])
 
 

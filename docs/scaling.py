@@ -94,7 +94,7 @@ def measured(shape: str) -> str:
         for peer, x in peers.items():
             derived = digits(x["derived bytes"]) if "derived bytes" in x else ""
             times = (digits(x["milliseconds"]), digits(x["milliseconds"] / ours))
-            rows.append([ranks, peer, *times, digits(x["bytes"]), derived, digits(x["messages"])])
+            rows.append([ranks, peer, *times, digits(x["bytes"]), derived, f"{x['messages']:.0f}"])
     header = [shape, "", "ms", "ratio to crossentropy", "bytes that a rank sends", "derived", "messages"]
     return table(header, rows, left=2)
 

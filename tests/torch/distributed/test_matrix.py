@@ -1,5 +1,7 @@
 """Every option over classes that are split among processes: each rank beside the definition in one process."""
 
+import functools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,8 +13,8 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 LOSS_EPS = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-6}
 # How many of the classes each rank has, by the number of ranks.
 SPLITS = {
-    2: [(7, 6), (0, 13), (12, 1), (700, 345)],
-    3: [(5, 3, 5), (13, 0, 0), (0, 4, 9), (300, 701, 44)],
+    2: [(12, 1), (0, 13), (700, 345)],
+    3: [(5, 3, 5), (9, 0, 4), (300, 701, 44)],
 }
 OPTIONS = [
     {},
@@ -85,6 +87,13 @@ def ignoring(target, options):
     return target if target.is_floating_point() else target.masked_fill(target < 0, options.get("ignore_index", -100))
 
 
+@functools.cache
+def answers(classes, probabilities, dtype):
+    """Loss and gradient of one process, in every case."""
+    problem_of = made(classes, probabilities, dtype)
+    return [expected(case, *problem_of) for case in cases(probabilities)]
+
+
 def expected(case, z, t, w, s):
     options, reduction, weights = dict(case[0]), *case[1:]
     t = ignoring(t, options)
@@ -102,10 +111,10 @@ def expected(case, z, t, w, s):
 def test_matrix(ranks, probabilities, dtype):
     for split in SPLITS[ranks.size]:
         found = ranks.run(on_rank, split, probabilities, dtype)
-        problem_of = made(sum(split), probabilities, dtype)
+        one = answers(sum(split), probabilities, dtype)
         assert len(found[0]) == len(cases(probabilities)) > 60
         for i, case in enumerate(cases(probabilities)):
-            loss, gradient = expected(case, *problem_of)
+            loss, gradient = one[i]
             losses, gradients = zip(*(of_rank[i] for of_rank in found), strict=True)
             message = f"{split}: {case}"
             assert all(torch.equal(losses[0], other) for other in losses), f"the same bits: {message}"
@@ -139,7 +148,8 @@ def test_vocabularies_on_four_ranks(world, classes, dtype):
     assert (len(set(split)) > 1) == (classes == 32003)
     found = world(4).run(of_a_vocabulary, split, dtype, 20)
     z, t = vocabulary(classes, dtype, 20)
-    loss, gradient = reference(z, t, None, None, label_smoothing=0.1, z_loss=1e-4)
+    one_hot = torch.nn.functional.one_hot(t.clamp(min=0), classes)  # of indices the reference makes a square matrix
+    loss, gradient = reference(z, one_hot, None, t >= 0, label_smoothing=0.1, z_loss=1e-4)
     actual = torch.cat([of_rank for _, of_rank in found], -1)
     for others, _ in found:
         assert torch.equal(others, found[0][0])
