@@ -1,5 +1,6 @@
 #include "xla.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -41,6 +42,10 @@ T number(const CallFrame* frame, std::string_view name, DataType type) {
 
 std::int64_t integer(const CallFrame* frame, std::string_view name) {
     return number<std::int64_t>(frame, name, DataType::int64);
+}
+
+bool flag(const CallFrame* frame, std::string_view name) {
+    return number<bool>(frame, name, DataType::boolean);
 }
 
 // An option from the attribute of its name.
@@ -128,13 +133,46 @@ T* at(const Buffer& buffer, std::size_t offset) {
     return static_cast<T*>(buffer.data) + offset;
 }
 
+// The weights of classes, from one a row: what no row names is not read.
+void spread_over_classes(const Problem& p, const double* of_row, std::vector<double>& class_weight) {
+    class_weight.assign(p.classes, 0.0);
+    for (std::size_t row = 0; row < p.rows; ++row)
+        if (std::uint64_t(p.indices[row]) < p.classes) class_weight[std::size_t(p.indices[row])] = of_row[row];
+}
+
+// Rows whose class index is out of range; they are given another.
+std::vector<std::size_t> take_out_bad_rows(const Problem& p, std::int64_t* indices) {
+    std::vector<std::size_t> bad;
+    for (std::size_t row = 0; row < p.rows; ++row)
+        if (indices[row] != p.options.ignore_index && std::uint64_t(indices[row]) >= p.classes) {
+            indices[row] = 0;
+            bad.push_back(row);
+        }
+    return bad;
+}
+
+void fill_with_nan(ElementType type, void* data, std::size_t first, std::size_t count) {
+    switch (type) {
+        case ElementType::float64:
+            std::fill_n(static_cast<double*>(data) + first, count, std::numeric_limits<double>::quiet_NaN());
+            return;
+        case ElementType::float32:
+            std::fill_n(static_cast<float*>(data) + first, count, std::numeric_limits<float>::quiet_NaN());
+            return;
+        default:
+            std::fill_n(static_cast<std::uint16_t*>(data) + first, count,
+                        std::uint16_t(type == ElementType::float16 ? 0x7e00 : 0x7fc0));
+    }
+}
+
 Error* loss_of_batch(const CallFrame* frame) {
     const DefaultFloatingPoint guard;  // XLA's threads flush subnormals, of weights too
     Buffer** const arguments = frame->arguments.buffers;
     Buffer** const results = frame->results.buffers;
     const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];
-    const std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]),
-                              grad_output = reals(*arguments[4]);
+    const bool by_rows = flag(frame, "by_rows"), weighted = flag(frame, "weighted");
+    std::vector<double> class_weight = reals(*arguments[2]);
+    const std::vector<double> sample_weight = reals(*arguments[3]), grad_output = reals(*arguments[4]);
     if (Error* const wrong = check_weights(frame, "class_weight", class_weight)) return wrong;
     if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight)) return wrong;
 
@@ -148,9 +186,11 @@ Error* loss_of_batch(const CallFrame* frame) {
     p.options.for_each([&](std::string_view name, auto& option) { read(frame, name, option); });
     const bool per_row = p.options.reduction == Reduction::none;
     const bool probabilities = targets.rank == logits.rank;
-    const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
+    std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
     const std::size_t width = kLogitSize[int(p.type)], row_width = p.type == ElementType::float64 ? 8 : 4;
 
+    std::vector<double> row_weight;
+    if (by_rows) row_weight.swap(class_weight);
     for (std::size_t i = 0; i < batch; ++i) {
         const std::size_t row = i * p.rows, element = row * p.classes;
         p.logits = at<const char>(logits, element * width);
@@ -160,7 +200,12 @@ Error* loss_of_batch(const CallFrame* frame) {
         } else {
             p.indices = all_indices.data() + row;
         }
-        p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + i * p.classes;
+        std::vector<std::size_t> bad_rows;
+        if (by_rows) {
+            if (weighted) spread_over_classes(p, row_weight.data() + row, class_weight);
+            if (!probabilities) bad_rows = take_out_bad_rows(p, all_indices.data() + row);
+        }
+        p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + (by_rows ? 0 : i * p.classes);
         p.sample_weight = sample_weight.empty() ? nullptr : sample_weight.data() + row;
         if (!grad_output.empty()) {
             if (per_row)
@@ -173,6 +218,10 @@ Error* loss_of_batch(const CallFrame* frame) {
         const Evaluation result = evaluate(p, int(integer(frame, "num_threads")));
         if (result.bad_row != kNoRow)
             return error(frame, ErrorCode::out_of_range, bad_index_message(p, result.bad_row));
+        for (const std::size_t bad : bad_rows) {
+            fill_with_nan(p.type == ElementType::float64 ? p.type : ElementType::float32, p.row_values, bad, 1);
+            if (p.matrix != nullptr) fill_with_nan(p.type, p.matrix, bad * p.classes, p.classes);
+        }
         if (!per_row) {
             if (p.type == ElementType::float64)
                 *at<double>(losses, i) = result.loss;

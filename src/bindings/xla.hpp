@@ -10,8 +10,10 @@ namespace crossentropy::xla {
 //               sample weights and the upstream gradient (a number, or one a row for reduction 'none')
 //   results     losses (batch...), or one a row for 'none'; gradient, of the logits' shape
 //   attributes  the options by name, ignore_index a boolean if there is none; "axes": how many hold rows and classes,
-//   those
-//               before are the batch; "axis": which of them the classes are on; "num_threads"
+//               those before are the batch; "axis": which of them the classes are on; "num_threads";
+//               "by_rows": reduction is 'none', classes are on the last axis, and all arrays lead with the rows, since
+//               these may be some of a problem whose others are elsewhere: class weights are one a row, that of its
+//               target, if "weighted", and a row whose class index is out of range is NaN
 Error* loss(CallFrame* frame);
 
 }  // namespace crossentropy::xla

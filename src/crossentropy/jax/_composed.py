@@ -83,10 +83,15 @@ def reduced(reduction: Reduction, losses: Array, weights: Array) -> Array:
     total = losses.sum()
     if reduction == "sum":
         return total
-    divisor, counts = weights.sum(), jnp.any(weights != 0)
-    divisor = jnp.where(divisor == 0, jnp.nan, divisor)  # weights of both signs add up to 0
+    by, counts = divisor(weights)
+    return jnp.where(counts, total / by, 0.0)
+
+
+def divisor(weights: Array) -> tuple[Array, Array]:
+    """What the mean divides by, and whether anything counts; then it is NaN if weights of both signs add up to 0."""
+    total, counts = weights.sum(), jnp.any(weights != 0)
     # A NaN among what is not chosen would reach the gradient.
-    return jnp.where(counts, total / jnp.where(counts, divisor, 1.0), 0.0)
+    return jnp.where(counts, jnp.where(total == 0, jnp.nan, total), 1.0), counts
 
 
 def row_dtype(z: Array) -> jnp.dtype:

@@ -18,8 +18,8 @@ from .._options import LossOptions, Reduction, loss_options
 from .._targets import Targets, TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
+from ._foreign import NONE
 from ._indices import as_axis, check_narrowed, is_traced
-from ._rules import NONE
 
 _LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 

@@ -17,8 +17,8 @@ from .._head import rows_of_chunk
 from .._options import LossOptions, Reduction, loss_options
 from . import _composed, _rules
 from ._composed import row_dtype
+from ._foreign import NONE
 from ._functional import as_class_indices_or_probabilities, as_logits, weights
-from ._rules import NONE
 
 
 def linear_cross_entropy(

@@ -1,0 +1,18 @@
+"""Arrays inside `jax.shard_map`, where each has the mesh axes over which its values vary in its type."""
+
+from typing import Any
+
+import jax
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def varying(array: ArrayLike) -> frozenset[str]:
+    """The mesh axes over which an array varies."""
+    return frozenset(jax.typeof(array).manual_axis_type.varying)
+
+
+def alike(*arrays: Any) -> list[Array]:
+    """The arrays, all of them taken to vary over the axes over which any does, as one operation on them requires."""
+    axes = frozenset[str]().union(*map(varying, arrays))
+    return [jax.lax.pcast(array, tuple(sorted(axes - varying(array))), to="varying") for array in arrays]
