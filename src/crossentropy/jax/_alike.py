@@ -16,3 +16,9 @@ def alike(*arrays: Any) -> list[Array]:
     """The arrays, all of them taken to vary over the axes over which any does, as one operation on them requires."""
     axes = frozenset[str]().union(*map(varying, arrays))
     return [jax.lax.pcast(array, tuple(sorted(axes - varying(array))), to="varying") for array in arrays]
+
+
+def of_targets(weights: Array, indices: Array) -> Array:
+    """The weights of some classes, one an index; where its mesh is explicit, on the devices that have the index."""
+    sharding = jax.typeof(indices).sharding
+    return weights.at[indices].get(out_sharding=sharding if any(sharding.spec) else None)

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 from .. import _core
 from .._config import resolve_threads
 from .._options import LossOptions
-from ._alike import alike
+from ._alike import alike, of_targets
 from ._composed import counted_rows, divisor, reduced, row_dtype
 
 # In place of weights that are not given.
@@ -86,7 +86,7 @@ def by_rows(
     ones = jnp.where(counted, 1.0, 1.0).astype(jnp.float32)  # on the devices that have the targets
     omega, s = ones, s if s.size else ones
     if w.size:
-        of_target = over_batch(lambda w, t: w[t], batch)
+        of_target = over_batch(of_targets, batch)
         omega = of_target(w, jnp.where(counted & (t >= 0) & (t < z.shape[-1]), t, 0))
     with jax.enable_x64(True):
         weights = jnp.where(counted, omega.astype(float) * s.astype(float), 0.0)
