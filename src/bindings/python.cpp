@@ -12,6 +12,7 @@
 #include "dispatch.hpp"
 #include "evaluate.hpp"
 #include "gil.hpp"
+#include "options_in.hpp"
 #include "parallel.hpp"
 #include "python_binary.hpp"
 #include "records.hpp"
@@ -24,6 +25,7 @@ using namespace crossentropy::python;
 namespace crossentropy::python {
 void define_divergence(nanobind::module_& m);  // divergence.cpp
 void define_memory(nanobind::module_& m);      // memory.cpp
+void define_parts(nanobind::module_& m);       // parts.cpp
 }  // namespace crossentropy::python
 
 namespace {
@@ -57,11 +59,15 @@ nb::capsule options_of(nb::handle object) {
     return {options.release(), kOptions, [](void* held) noexcept { delete static_cast<Options*>(held); }};
 }
 
-const Options& options_in(nb::handle capsule) {
+}  // namespace
+
+const Options& crossentropy::python::options_in(nb::handle capsule) {
     const void* const options = PyCapsule_GetPointer(capsule.ptr(), kOptions);
     if (options == nullptr) throw nb::python_error();
     return *static_cast<const Options*>(options);
 }
+
+namespace {
 
 double loss(nb::handle call, double gradient_scale, nb::handle grad_output, nb::handle losses, nb::handle dlogits,
             nb::handle diagonal, nb::handle entropy_grad_output, nb::handle entropies, nb::handle log_probabilities) {
@@ -184,6 +190,7 @@ NB_MODULE(_core, m) {
     define_binary(m);
     define_divergence(m);
     define_memory(m);
+    define_parts(m);
     nb::class_<FloatingPoint>(m, "DefaultFloatingPoint",
                               "Within it this thread rounds to nearest and keeps subnormals.")
         .def(nb::init<>())

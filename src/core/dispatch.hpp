@@ -39,6 +39,8 @@ struct Kernels {
     std::size_t (*scratch_bytes)(const Problem& problem);
     // How many rows have a class index other than ignore_index; `bad` tells whether one of them is out of range.
     std::size_t (*count_indices)(const Problem& problem, bool& bad);
+    // As `join_parts` of evaluate.hpp.
+    void (*join_parts)(const Problem& problem, const double* parts, std::size_t count, double* whole);
     const BinaryKernels* binary;
     // The sum of the divergences of rows [begin, end), each written where wanted, and their gradients.
     double (*run_divergence)(const DivergenceProblem& problem, std::size_t begin, std::size_t end, void* scratch);

@@ -30,7 +30,8 @@ using baseline::CompensatedSum;  // compiled for any CPU, as this file is
 // multiple of the rows of every tile.
 static std::size_t rows_of_task(const Problem& p) {
     constexpr std::size_t tile = 32;
-    const std::size_t rows = (std::size_t(1) << (p.class_stride > 1 ? 18 : 14)) / p.classes;
+    const std::size_t classes = std::max<std::size_t>(1, p.classes);  // a part of a row may have none
+    const std::size_t rows = (std::size_t(1) << (p.class_stride > 1 ? 18 : 14)) / classes;
     return p.class_stride > 1 || rows >= tile ? std::max<std::size_t>(1, rows / tile) * tile
                                               : std::max<std::size_t>(1, rows);
 }
@@ -86,7 +87,7 @@ Evaluation check_targets(const Problem& p) {
     bool bad = false;
     if (p.indices != nullptr) {
         result.total_weight = double(kernels().count_indices(p, bad));
-        if (!bad && p.class_weight == nullptr && p.sample_weight == nullptr) return result;
+        if (!bad && ((p.class_weight == nullptr && p.sample_weight == nullptr) || p.is_part())) return result;
     } else {
         result.total_weight = double(p.rows);
         if (p.sample_weight == nullptr) return result;
@@ -105,11 +106,11 @@ Evaluation check_targets(const Problem& p) {
         if (p.indices != nullptr) {
             const std::int64_t target = p.indices[row];
             if (p.options.ignore_index == target) continue;
-            if (std::uint64_t(target) >= p.classes) {
+            if (std::uint64_t(target) >= p.classes_of_whole()) {
                 result.bad_row = row;
                 return result;
             }
-            if (p.class_weight != nullptr) weight = p.class_weight[target];
+            if (p.class_weight != nullptr && !p.is_part()) weight = p.class_weight[target];
         }
         if (p.sample_weight != nullptr) weight *= p.sample_weight[row];
         counts |= weight != 0.0;
@@ -124,9 +125,20 @@ Evaluation check_targets(const Problem& p) {
 }
 
 std::string bad_index_message(const Problem& p, std::size_t row) {
-    std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes) + ")";
+    std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes_of_whole()) + ")";
     if (p.options.ignore_index) message += " or ignore_index " + std::to_string(*p.options.ignore_index);
     return message + ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
+}
+
+static void set_inverse_temperature(Problem& p) {
+    p.inverse_temperature = 1.0 / p.options.temperature;
+    p.inverse_temperature_error = std::fma(-p.inverse_temperature, p.options.temperature, 1.0) * p.inverse_temperature;
+}
+
+void join_parts(Problem p, const double* parts, std::size_t count, double* whole) {
+    const DefaultFloatingPoint guard;
+    set_inverse_temperature(p);
+    kernels().join_parts(p, parts, count, whole);
 }
 
 Evaluation evaluate(Problem p, int threads) {
@@ -135,8 +147,7 @@ Evaluation evaluate(Problem p, int threads) {
     if (p.class_stride > 1 && p.classes > std::size_t(std::numeric_limits<std::int32_t>::max()))
         throw std::length_error("logits: expected fewer than 2**31 classes on an axis that is not the last, got " +
                                 std::to_string(p.classes));
-    p.inverse_temperature = 1.0 / p.options.temperature;
-    p.inverse_temperature_error = std::fma(-p.inverse_temperature, p.options.temperature, 1.0) * p.inverse_temperature;
+    set_inverse_temperature(p);
     Evaluation result;
     if (p.has_targets()) {
         result = check_targets(p);

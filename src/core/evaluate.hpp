@@ -23,6 +23,10 @@ std::string bad_index_message(const Problem& problem, std::size_t row);
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.
 Evaluation evaluate(Problem problem, int threads);
 
+// Joins what `count` parts tell of each row, in order: of the first part all rows, then of the next. What is joined may
+// be joined again. Of the problem the rows count, and what decides how logits become exponentials.
+void join_parts(Problem problem, const double* parts, std::size_t count, double* whole);
+
 // Asks for huge pages inside a large output, since fresh small pages cost more than the kernel that fills them.
 void advise_huge_pages(void* data, std::size_t bytes);
 

@@ -45,6 +45,30 @@ struct SharedCoefficients {
 
 enum class Output : int { gradient = 0, softmax = 1, log_softmax = 2 };
 
+// What some of a row's classes tell of it, in float64. The first five do where no more than one class has a coefficient
+// and the entropy is not wanted.
+enum PartField : std::size_t {
+    kMax,               // m, of these classes; with Mode::capped of the logits
+    kExpSumWithoutMax,  // r, likewise
+    kLogitOfTarget,     // 0 where the target is another class
+    kWeightOfTarget,    // likewise
+    kUniqueMax,         // 1 if one class alone attains the maximum, else 0
+    kWeightedGap,       // of the coefficients that are not a single target's, as are the next two
+    kBelowMax,
+    kAtMax,
+    kExpGap,
+    kPartFields
+};
+
+// Rows whose classes are split into parts, one of which a problem has.
+struct Split {
+    std::size_t classes = 0;  // of whole rows; 0: nothing is split
+    std::size_t first_class = 0;
+    bool entropy = false;           // whether the entropy of whole rows is wanted
+    double* parts = nullptr;        // if given, all that is written: what the problem's classes tell of each row
+    const double* whole = nullptr;  // else what all classes tell of each row: `join_parts`
+};
+
 // Symbols in parentheses are those of the definition of the loss in crossentropy._reference.
 struct Problem {
     Options options;
@@ -55,8 +79,10 @@ struct Problem {
     // How far apart the classes of a row are, in elements; rows lie side by side between them. 1: classes contiguous.
     // The matrix, and probabilities, are laid out as the logits are.
     std::size_t class_stride = 1;
+    Split split;
 
-    // The targets: class indices, or probabilities (q), or neither for the softmax functions.
+    // The targets: class indices, which count from the first class of whole rows, or probabilities (q), or neither for
+    // the softmax functions.
     const std::int64_t* indices = nullptr;  // (t)
     const void* probabilities = nullptr;
     ElementType probabilities_type = ElementType::float64;
@@ -90,12 +116,14 @@ struct Problem {
     SharedCoefficients shared;
     bool extreme_weights = false;  // set by `evaluate`: class weights that float32 may not hold
 
+    bool is_part() const { return split.classes != 0; }
+    std::size_t classes_of_whole() const { return is_part() ? split.classes : classes; }
     bool has_targets() const { return indices != nullptr || probabilities != nullptr || sparse_indices != nullptr; }
     // Targets with a coefficient for every class, not for one only.
     bool dense() const { return (probabilities != nullptr && remainder == nullptr) || options.label_smoothing > 0.0; }
     bool has_single_targets() const { return indices != nullptr && !dense(); }
     bool has_entropy() const {
-        return options.entropy_bonus != 0.0 || entropies != nullptr || entropy_grad_output != nullptr;
+        return split.entropy || options.entropy_bonus != 0.0 || entropies != nullptr || entropy_grad_output != nullptr;
     }
 };
 

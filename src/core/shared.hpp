@@ -18,7 +18,7 @@ class SharedSums {
     void compute(Problem& p, std::vector<T>& of_class) {
         constexpr std::size_t group = kGroupBytes / sizeof(T), block = kBlockBytes / sizeof(T);
         const std::size_t rest = p.classes % group;
-        const double share = double(T(p.options.label_smoothing / double(p.classes)));
+        const double share = double(T(p.options.label_smoothing / double(p.classes_of_whole())));
         if (p.class_weight == nullptr) {
             of_class.assign(2 * group, T(0));
             std::fill_n(of_class.begin(), group + rest, T(share));

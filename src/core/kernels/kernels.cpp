@@ -5,6 +5,7 @@
 
 #include "../dispatch.hpp"
 #include "../problem.hpp"
+#include "parts.hpp"
 #include "run.hpp"
 
 CE_BEGIN
@@ -42,7 +43,7 @@ static Problem losses_of(Problem problem) {
 // Whether losses are computed apart: entropies under a soft cap need another mode, and a loss has the same bits whether
 // its entropy is asked for or not.
 static bool has_losses_apart(const Problem& problem) {
-    return mode_of(problem) == Mode::general && mode_of(losses_of(problem)) == Mode::capped;
+    return !problem.is_part() && mode_of(problem) == Mode::general && mode_of(losses_of(problem)) == Mode::capped;
 }
 
 static void run(const Problem& problem, std::size_t begin, std::size_t end, const ParallelFor* parallel, void* scratch,
@@ -64,15 +65,31 @@ static std::size_t scratch_bytes(const Problem& problem) {
 static std::size_t count_indices(const Problem& problem, bool& bad) {
     const std::int64_t ignored = problem.options.ignore_index.value_or(-1);
     const bool may_ignore = problem.options.ignore_index.has_value();
+    const std::size_t classes = problem.classes_of_whole();
     std::size_t counted = 0, outside = 0;
     for (std::size_t row = 0; row < problem.rows; ++row) {
         const std::int64_t target = problem.indices[row];
         const bool keep = !(may_ignore & (target == ignored));
         counted += keep;
-        outside += keep & (std::uint64_t(target) >= problem.classes);
+        outside += keep & (std::uint64_t(target) >= classes);
     }
     bad = outside != 0;
     return counted;
+}
+
+template <Mode mode>
+static void join_parts_of(const Problem& problem, const double* parts, std::size_t count, double* whole) {
+    for (std::size_t at = 0; at < problem.rows * kPartFields; at += kPartFields)
+        join_row<mode>(problem, parts + at, count, problem.rows * kPartFields, whole + at);
+}
+
+static void join_parts(const Problem& problem, const double* parts, std::size_t count, double* whole) {
+    const Mode mode = mode_of(problem);
+    if (mode == Mode::plain) return join_parts_of<Mode::plain>(problem, parts, count, whole);
+#if CE_FUSED
+    if (mode == Mode::capped) return join_parts_of<Mode::capped>(problem, parts, count, whole);
+#endif
+    join_parts_of<Mode::general>(problem, parts, count, whole);
 }
 
 // divergence.cpp
@@ -83,7 +100,8 @@ std::size_t divergence_scratch_bytes(const DivergenceProblem& p);
 #define CE_NAME(x) CE_STRING(x)
 extern const BinaryKernels binary_kernels;
 extern const Kernels kernels;
-const Kernels kernels{CE_NAME(CE_NAMESPACE),   run, scratch_bytes, count_indices, &binary_kernels, run_divergence,
-                      divergence_scratch_bytes};
+const Kernels kernels{
+    CE_NAME(CE_NAMESPACE),   run, scratch_bytes, count_indices, join_parts, &binary_kernels, run_divergence,
+    divergence_scratch_bytes};
 
 CE_END

@@ -18,7 +18,7 @@ template <Mode mode, class S, class T, class Visit>
 CE_INLINE void visit_layout(const Problem& problem, const ParallelFor* parallel, Scratch& scratch, const Visit& visit) {
     if (problem.class_stride > 1)
         visit(StridedKernel<S, T, mode>(problem, scratch));
-    else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr)
+    else if (problem.classes <= std::size_t(kFewClasses) && problem.remainder == nullptr && !problem.is_part())
         visit(ColumnKernel<S, T, mode>(problem, scratch));
     else
         visit(RowKernel<S, T, mode>(problem, parallel, scratch));

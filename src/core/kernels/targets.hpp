@@ -20,7 +20,7 @@ struct CoefficientFormula {
 
     explicit CoefficientFormula(const Problem& p)
         : target_share(1.0 - p.options.label_smoothing),
-          uniform_share(T(p.options.label_smoothing / double(p.classes))),
+          uniform_share(T(p.options.label_smoothing / double(p.classes_of_whole()))),
           weighted(p.class_weight != nullptr) {}
 
     // b_c from (1 - epsilon) q_c and w_c, which is not used unless there are class weights.
