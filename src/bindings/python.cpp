@@ -200,6 +200,7 @@ NB_MODULE(_core, m) {
         "advise_huge_pages",
         [](std::uintptr_t address, std::size_t bytes) { advise_huge_pages(reinterpret_cast<void*>(address), bytes); },
         nb::arg("address"), nb::arg("bytes"), "Makes fresh memory cheaper to fill, where there is much of it.");
-    // A capsule as jax.ffi.register_ffi_target takes it.
+    // Capsules as jax.ffi.register_ffi_target takes them.
     m.attr("xla_loss") = nb::capsule(reinterpret_cast<void*>(&xla::loss), "xla._CUSTOM_CALL_TARGET");
+    m.attr("xla_raise") = nb::capsule(reinterpret_cast<void*>(&xla::raise), "xla._CUSTOM_CALL_TARGET");
 }

@@ -115,10 +115,15 @@ std::vector<double> reals(const Buffer& buffer) {
     throw std::invalid_argument("crossentropy: an element type of weights that is not known here");
 }
 
-// The rule of crossentropy._arrays.as_weights, for values that Python has not seen.
-Error* check_weights(const CallFrame* frame, const char* name, const std::vector<double>& weights) {
-    for (const double w : weights)
+// The rule of crossentropy._arrays.as_weights, for values that Python has not seen. One that breaks it is an error, or
+// where errors are marked NaN.
+Error* check_weights(const CallFrame* frame, const char* name, std::vector<double>& weights, bool marks) {
+    for (double& w : weights)
         if (!(w == 0.0 || (std::fabs(w) >= 1e-100 && std::fabs(w) <= 1e100))) {
+            if (marks) {
+                w = std::numeric_limits<double>::quiet_NaN();
+                continue;
+            }
             char got[32];
             std::snprintf(got, sizeof got, "%g", w);
             return error(
@@ -151,17 +156,25 @@ std::vector<std::size_t> take_out_bad_rows(const Problem& p, std::int64_t* indic
     return bad;
 }
 
-void fill_with_nan(ElementType type, void* data, std::size_t first, std::size_t count) {
+void write_nan(ElementType type, void* data, std::size_t i) {
     switch (type) {
         case ElementType::float64:
-            std::fill_n(static_cast<double*>(data) + first, count, std::numeric_limits<double>::quiet_NaN());
+            static_cast<double*>(data)[i] = std::numeric_limits<double>::quiet_NaN();
             return;
         case ElementType::float32:
-            std::fill_n(static_cast<float*>(data) + first, count, std::numeric_limits<float>::quiet_NaN());
+            static_cast<float*>(data)[i] = std::numeric_limits<float>::quiet_NaN();
             return;
         default:
-            std::fill_n(static_cast<std::uint16_t*>(data) + first, count,
-                        std::uint16_t(type == ElementType::float16 ? 0x7e00 : 0x7fc0));
+            static_cast<std::uint16_t*>(data)[i] = type == ElementType::float16 ? 0x7e00 : 0x7fc0;
+    }
+}
+
+void mark(const Problem& p, std::size_t row) {
+    if (p.row_values != nullptr)
+        write_nan(p.type == ElementType::float64 ? p.type : ElementType::float32, p.row_values, row);
+    if (p.matrix != nullptr) {
+        const std::size_t first = row / p.class_stride * p.class_stride * p.classes + row % p.class_stride;
+        for (std::size_t c = 0; c < p.classes; ++c) write_nan(p.type, p.matrix, first + c * p.class_stride);
     }
 }
 
@@ -170,11 +183,12 @@ Error* loss_of_batch(const CallFrame* frame) {
     Buffer** const arguments = frame->arguments.buffers;
     Buffer** const results = frame->results.buffers;
     const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];
-    const bool by_rows = flag(frame, "by_rows"), weighted = flag(frame, "weighted");
-    std::vector<double> class_weight = reals(*arguments[2]);
-    const std::vector<double> sample_weight = reals(*arguments[3]), grad_output = reals(*arguments[4]);
-    if (Error* const wrong = check_weights(frame, "class_weight", class_weight)) return wrong;
-    if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight)) return wrong;
+    const bool by_rows = flag(frame, "by_rows"), weighted = flag(frame, "weighted"),
+               marks = flag(frame, "marks_bad_rows");
+    std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]);
+    const std::vector<double> grad_output = reals(*arguments[4]);
+    if (Error* const wrong = check_weights(frame, "class_weight", class_weight, marks)) return wrong;
+    if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight, marks)) return wrong;
 
     const std::int64_t batch_axes = logits.rank - integer(frame, "axes"), axis = batch_axes + integer(frame, "axis");
     const std::size_t batch = product(logits, 0, batch_axes);
@@ -203,8 +217,8 @@ Error* loss_of_batch(const CallFrame* frame) {
         std::vector<std::size_t> bad_rows;
         if (by_rows) {
             if (weighted) spread_over_classes(p, row_weight.data() + row, class_weight);
-            if (!probabilities) bad_rows = take_out_bad_rows(p, all_indices.data() + row);
         }
+        if (marks && !probabilities) bad_rows = take_out_bad_rows(p, all_indices.data() + row);
         p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + (by_rows ? 0 : i * p.classes);
         p.sample_weight = sample_weight.empty() ? nullptr : sample_weight.data() + row;
         if (!grad_output.empty()) {
@@ -218,23 +232,33 @@ Error* loss_of_batch(const CallFrame* frame) {
         const Evaluation result = evaluate(p, int(integer(frame, "num_threads")));
         if (result.bad_row != kNoRow)
             return error(frame, ErrorCode::out_of_range, bad_index_message(p, result.bad_row));
-        for (const std::size_t bad : bad_rows) {
-            fill_with_nan(p.type == ElementType::float64 ? p.type : ElementType::float32, p.row_values, bad, 1);
-            if (p.matrix != nullptr) fill_with_nan(p.type, p.matrix, bad * p.classes, p.classes);
-        }
+        for (const std::size_t bad : bad_rows) mark(p, bad);
+        const double loss = bad_rows.empty() ? result.loss : std::numeric_limits<double>::quiet_NaN();
         if (!per_row) {
             if (p.type == ElementType::float64)
-                *at<double>(losses, i) = result.loss;
+                *at<double>(losses, i) = loss;
             else
-                *at<float>(losses, i) = float(result.loss);
+                *at<float>(losses, i) = float(loss);
         }
     }
     return nullptr;
 }
 
-}  // namespace
+Error* raise_for(const CallFrame* frame) {
+    Buffer** const arguments = frame->arguments.buffers;
+    const std::int64_t row = *at<std::int64_t>(*arguments[0], 0), index = *at<std::int64_t>(*arguments[1], 0);
+    if (row < integer(frame, "rows")) {
+        Problem p;
+        p.classes = std::size_t(integer(frame, "classes"));
+        read(frame, "ignore_index", p.options.ignore_index);
+        return error(frame, ErrorCode::out_of_range, bad_index_message(p, std::size_t(row), index));
+    }
+    *at<std::int32_t>(*frame->results.buffers[0], 0) = 0;
+    return nullptr;
+}
 
-Error* loss(CallFrame* frame) {
+// A handler: what XLA asks of it before it calls it, and C++'s exceptions.
+Error* handled(CallFrame* frame, Error* (*call)(const CallFrame*)) {
     if (frame->extension_start != nullptr && frame->extension_start->type == kMetadataExtension) {
         Metadata* const metadata = reinterpret_cast<MetadataExtension*>(frame->extension_start)->metadata;
         metadata->api_version.major_version = kApiMajor;
@@ -243,12 +267,22 @@ Error* loss(CallFrame* frame) {
         return nullptr;
     }
     try {
-        return loss_of_batch(frame);
+        return call(frame);
     } catch (const std::bad_alloc&) {
         return error(frame, ErrorCode::resource_exhausted, "crossentropy: out of memory");
     } catch (const std::exception& exception) {
         return error(frame, ErrorCode::internal, exception.what());
     }
+}
+
+}  // namespace
+
+Error* loss(CallFrame* frame) {
+    return handled(frame, loss_of_batch);
+}
+
+Error* raise(CallFrame* frame) {
+    return handled(frame, raise_for);
 }
 
 }  // namespace crossentropy::xla

@@ -13,7 +13,13 @@ namespace crossentropy::xla {
 //               those before are the batch; "axis": which of them the classes are on; "num_threads";
 //               "by_rows": reduction is 'none', classes are on the last axis, and all arrays lead with the rows, since
 //               these may be some of a problem whose others are elsewhere: class weights are one a row, that of its
-//               target, if "weighted", and a row whose class index is out of range is NaN
+//               target, if "weighted"; "marks_bad_rows": a row whose class index is out of range is NaN, not an error
 Error* loss(CallFrame* frame);
+
+// An error if a row has a class index out of range.
+//   arguments   that row, and its index, int64
+//   result      0, int32
+//   attributes  "rows", how many there are, of which a bad one is; "classes", "ignore_index", for the message
+Error* raise(CallFrame* frame);
 
 }  // namespace crossentropy::xla

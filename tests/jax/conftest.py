@@ -14,9 +14,9 @@ def x64():
 
 
 @pytest.fixture
-def composed(monkeypatch):
+def composed():
     """The path of other devices, on the CPU."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
+    from jax_oracle import composed_on_the_cpu
+
+    with composed_on_the_cpu():
+        yield

@@ -12,6 +12,19 @@ def varying(array: ArrayLike) -> frozenset[str]:
     return frozenset(jax.typeof(array).manual_axis_type.varying)
 
 
+def manual_axes() -> tuple[str, ...]:
+    """The mesh axes of more than one device over which `jax.shard_map` runs what is being traced."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in mesh.manual_axes if mesh.shape[axis] > 1)
+
+
+def is_checked() -> bool:
+    """Whether it keeps account of what varies."""
+    axes = manual_axes()
+    kept = jax.eval_shape(lambda: jax.lax.axis_index(axes)).manual_axis_type
+    return kept is not None and bool(kept.varying)
+
+
 def alike(*arrays: Any) -> list[Array]:
     """The arrays, all of them taken to vary over the axes over which any does, as one operation on them requires."""
     axes = frozenset[str]().union(*map(varying, arrays))

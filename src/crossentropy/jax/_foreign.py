@@ -126,7 +126,7 @@ def _call(
     )
 
 
-def _attribute(option: float | str | None) -> Any:
+def attribute(option: float | str | None) -> Any:
     """An option as XLA passes it on; it has no None, and takes False in its place."""
     if isinstance(option, float | int):
         return np.float64(option) if isinstance(option, float) else np.int64(option)
@@ -149,12 +149,13 @@ def _lowered(
     weighted: bool,
 ) -> Any:
     z = context.avals_in[0]
-    attributes = {field.name: _attribute(getattr(options, field.name)) for field in fields(options)} | {
+    attributes = {field.name: attribute(getattr(options, field.name)) for field in fields(options)} | {
         "axes": np.int64(z.ndim - batch),
         "axis": np.int64(axis),
         "num_threads": np.int64(max(resolve_threads(None) // _devices(context), 1)),
         "by_rows": by_rows,
         "weighted": weighted,
+        "marks_bad_rows": by_rows or _devices(context) > 1,
     }
     more = None
     if by_rows and z.size and z.ndim > 1:

@@ -20,6 +20,7 @@ from . import _rules
 from ._composed import row_dtype
 from ._foreign import NONE
 from ._indices import as_axis, check_narrowed, is_traced
+from ._raised import in_range
 
 _LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
@@ -113,6 +114,7 @@ def cross_entropy(
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
     if where is not None:
         z, t, s = _restricted(jnp.asarray(where), z, t, s, axis)
+    t = in_range(options, z.shape[axis], t)
     return _loss(options, axis, z, t, w, s, overwrite=overwrite_logits)
 
 

@@ -20,6 +20,7 @@ from ._alike import of_targets
 from ._composed import row_dtype
 from ._foreign import NONE
 from ._functional import as_class_indices_or_probabilities, as_logits, weights
+from ._raised import in_range
 
 
 def linear_cross_entropy(
@@ -95,6 +96,7 @@ def linear_cross_entropy(
     s = jnp.ones(rows, row_dtype(h)) if sample_weight is None else weights("sample_weight", sample_weight, rows)
 
     step = step_of(max_logits_bytes, head)
+    t = in_range(options, classes, t)
     losses, weight = _losses(options, step, h, head.classifier, head.bias, t, w, s)
     return _composed.reduced(options.reduction, losses, weight.astype(losses.dtype))
 
