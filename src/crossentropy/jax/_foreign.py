@@ -126,6 +126,14 @@ def _call(
     )
 
 
+def attributes_of(context: Any, options: LossOptions) -> dict[str, Any]:
+    """What every call is told: the options, and its share of the threads."""
+    threads = max(resolve_threads(None) // _devices(context), 1)
+    return {field.name: attribute(getattr(options, field.name)) for field in fields(options)} | {
+        "num_threads": np.int64(threads)
+    }
+
+
 def attribute(option: float | str | None) -> Any:
     """An option as XLA passes it on; it has no None, and takes False in its place."""
     if isinstance(option, float | int):
@@ -149,10 +157,9 @@ def _lowered(
     weighted: bool,
 ) -> Any:
     z = context.avals_in[0]
-    attributes = {field.name: attribute(getattr(options, field.name)) for field in fields(options)} | {
+    attributes = attributes_of(context, options) | {
         "axes": np.int64(z.ndim - batch),
         "axis": np.int64(axis),
-        "num_threads": np.int64(max(resolve_threads(None) // _devices(context), 1)),
         "by_rows": by_rows,
         "weighted": weighted,
         "marks_bad_rows": by_rows or _devices(context) > 1,

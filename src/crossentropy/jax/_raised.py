@@ -41,12 +41,17 @@ def in_range(options: LossOptions, classes: int, t: Array) -> Array:
 def _first_bad(options: LossOptions, classes: int, t: Array) -> tuple[Array, Array]:
     """The first row whose index is out of range and that index; beyond all rows if there is none."""
     axes = tuple(sorted(varying(t)))
+
+    def lowest(values: Array, none: int) -> Array:
+        lowest = values.min(initial=none)
+        return lax.pmin(lowest, axes) if axes else lowest
+
     bad = ~(ignored(options, t) | ((t >= 0) & (t < classes)))
     with jax.enable_x64(True):
         row = jnp.arange(t.size).reshape(t.shape)
-        first = lax.pmin(jnp.where(bad, row, t.size).min(initial=t.size), axes)
-        highest = jnp.iinfo(row.dtype).max
-        return first, lax.pmin(jnp.where(bad & (row == first), t.astype(row.dtype), highest).min(initial=highest), axes)
+        first = lowest(jnp.where(bad, row, t.size), t.size)
+        none = jnp.iinfo(row.dtype).max
+        return first, lowest(jnp.where(bad & (row == first), t.astype(row.dtype), none), none)
 
 
 def _raised(t: Array, row: Array, index: Array, options: LossOptions, classes: int) -> Array:
