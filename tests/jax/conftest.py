@@ -6,6 +6,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for jax_oracle.py
 
+# Before JAX starts; what does not ask for both runs on the first.
+jax.config.update("jax_num_cpu_devices", 2)
+
 
 @pytest.fixture
 def x64():

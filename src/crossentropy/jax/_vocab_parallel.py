@@ -80,10 +80,9 @@ def vocab_parallel_cross_entropy(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from functools import partial
-    >>> from jax.sharding import PartitionSpec as P
+    >>> from jax.sharding import AxisType, PartitionSpec as P
     >>> from crossentropy.jax import vocab_parallel_cross_entropy
-    >>> mesh = jax.make_mesh((1,), ("model",))
+    >>> mesh = jax.make_mesh((1,), ("model",), (AxisType.Auto,))
     >>> loss = jax.shard_map(
     ...     vocab_parallel_cross_entropy, mesh=mesh, in_specs=(P(None, "model"), P()), out_specs=P()
     ... )
@@ -163,9 +162,9 @@ def vocab_parallel_linear_cross_entropy(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from jax.sharding import PartitionSpec as P
+    >>> from jax.sharding import AxisType, PartitionSpec as P
     >>> from crossentropy.jax import vocab_parallel_linear_cross_entropy
-    >>> mesh = jax.make_mesh((1,), ("model",))
+    >>> mesh = jax.make_mesh((1,), ("model",), (AxisType.Auto,))
     >>> loss = jax.shard_map(
     ...     vocab_parallel_linear_cross_entropy, mesh=mesh, in_specs=(P(), P("model"), P()), out_specs=P()
     ... )
