@@ -40,10 +40,9 @@ def is_partitioned(context: Any) -> bool:
 
 
 def _devices(context: Any) -> int:
-    """How many devices of this process run at the same time."""
+    """How many devices run the program."""
     axes = context.module_context.axis_context
-    count = axes.mesh.size if isinstance(axes, mlir.SPMDAxisContext) else getattr(axes, "num_devices", 1)
-    return min(count, jax.local_device_count("cpu"))
+    return axes.mesh.size if isinstance(axes, mlir.SPMDAxisContext) else getattr(axes, "num_devices", 1)
 
 
 def can_be_partitioned(options: LossOptions, z: Any, t: Any, w: Any) -> bool:
@@ -127,8 +126,8 @@ def _call(
 
 
 def attributes_of(context: Any, options: LossOptions) -> dict[str, Any]:
-    """What every call is told: the options, and its share of the threads."""
-    threads = max(resolve_threads(None) // _devices(context), 1)
+    """What every call is told: the options, and its share of the threads: the devices of a process run at once."""
+    threads = max(resolve_threads(None) // min(_devices(context), jax.local_device_count("cpu")), 1)
     return {field.name: attribute(getattr(options, field.name)) for field in fields(options)} | {
         "num_threads": np.int64(threads)
     }

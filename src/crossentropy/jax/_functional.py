@@ -87,6 +87,11 @@ def cross_entropy(
     transformations apply, to any order. The gradient of half-precision logits is computed in float32 and rounded once.
     A traced function keeps the number of threads that was set when it was traced.
 
+    Where `jax.jit` splits the rows over devices, and inside `jax.shard_map`, each device computes its own, and no
+    logits are gathered; see `vocab_parallel_cross_entropy` for classes that are split. With class weights and smoothed
+    or given probabilities a program that `jax.jit` splits composes the loss. A class index out of range is an error on
+    all devices; under ``check_vma=False`` that row is NaN.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp

@@ -20,6 +20,7 @@ from .._options import LossOptions
 from ._alike import is_checked, manual_axes, varying
 from ._composed import ignored
 from ._foreign import attribute, is_partitioned, over_batch
+from ._indices import is_traced
 
 _TARGET = "crossentropy_raise"
 jax.ffi.register_ffi_target(_TARGET, _core.xla_raise, platform="cpu")
@@ -28,10 +29,11 @@ jax.ffi.register_ffi_target(_TARGET, _core.xla_raise, platform="cpu")
 def in_range(options: LossOptions, classes: int, t: Array) -> Array:
     """Return targets as they are. What uses them waits until the class indices of all devices are known to be in range.
 
-    One device looks itself, in the core. So it does under `jax.shard_map` without its check of what varies, where it is
-    not known which devices to ask: there a row whose index is out of range is NaN.
+    What is known was looked at before. One device looks itself, in the core. So it does under `jax.shard_map` without
+    its check of what varies, where it is not known which devices to ask: there a row whose index is out of range is
+    NaN.
     """
-    if not jnp.issubdtype(t.dtype, jnp.integer):
+    if not is_traced(t) or not jnp.issubdtype(t.dtype, jnp.integer):
         return t
     if not manual_axes():
         return _in_range_p.bind(t, options=options, classes=classes, batch=0)[0]
