@@ -4,20 +4,16 @@ All that call one of them, through the poly loss and under an optimizer too. Non
 losses of half-precision logits are float32, and logits without a class are an error.
 """
 
-import sys
 import unittest
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
 from optax._src import alias_test
 from optax.losses import _classification, _classification_test, _fenchel_young_test
+from other_device import composed_on_the_cpu
 
 import crossentropy.jax as cj
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "jax"))
-from jax_oracle import composed_on_the_cpu  # noqa: E402
 
 OURS = {
     function.__name__: function

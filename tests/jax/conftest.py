@@ -3,6 +3,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from other_device import composed_on_the_cpu
 
 sys.path.insert(0, str(Path(__file__).parent))  # for jax_oracle.py
 
@@ -19,7 +20,5 @@ def x64():
 @pytest.fixture
 def composed():
     """The path of other devices, on the CPU."""
-    from jax_oracle import composed_on_the_cpu
-
     with composed_on_the_cpu():
         yield

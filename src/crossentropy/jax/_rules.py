@@ -71,7 +71,7 @@ def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Arra
 def _composed_gradient(options: LossOptions, axis: int, z: Array, *rest: Array) -> list[Array]:
     *others, g = rest
     value, vjp = jax.vjp(lambda z: _composed.loss(options, axis, z, *others), z)
-    return [vjp(jnp.broadcast_to(g, value.shape).astype(value.dtype))[0]]
+    return [vjp((g * jnp.ones_like(value)).astype(value.dtype))[0]]
 
 
 def _composed_both(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:

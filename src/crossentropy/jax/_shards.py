@@ -19,12 +19,13 @@ from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
 from .. import _core
-from .._arrays import LOGIT_TYPES
 from .._options import LossOptions, as_integer
 from ._alike import alike, is_checked, manual_axes, varying
 from ._foreign import attributes_of
 
 AxisName = str | tuple[str, ...]
+
+_ELEMENT_TYPES = ("float32", "float64", "float16", "bfloat16")  # in the order of the core's
 
 
 class Shards(NamedTuple):
@@ -112,7 +113,7 @@ def join(options: LossOptions, shards: Shards, told: Array, part: Part, dtype: A
             classes=shards.classes,
             fields=_fields(options, probabilities),
             probabilities=probabilities,
-            element_type=np.int64(LOGIT_TYPES[jnp.dtype(dtype)]),
+            element_type=np.int64(_ELEMENT_TYPES.index(jnp.dtype(dtype).name)),
         )
     )
 
@@ -183,7 +184,7 @@ def _types_of_part(z: Any, *_: Any, fields: int, **__: Any) -> list[Any]:
 
 def _types_of_whole(told: Any, *_: Any, element_type: np.int64, **__: Any) -> list[Any]:
     words = _words(told, told.shape[:-2], _core.part_fields)
-    dtype = np.dtype(np.float64 if element_type == LOGIT_TYPES[np.dtype(np.float64)] else np.float32)
+    dtype = np.dtype(np.float64 if _ELEMENT_TYPES[element_type] == "float64" else np.float32)
     of_rows = words.update(
         shape=words.shape[:-1],
         dtype=dtype,
