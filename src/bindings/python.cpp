@@ -200,6 +200,13 @@ NB_MODULE(_core, m) {
         "advise_huge_pages",
         [](std::uintptr_t address, std::size_t bytes) { advise_huge_pages(reinterpret_cast<void*>(address), bytes); },
         nb::arg("address"), nb::arg("bytes"), "Makes fresh memory cheaper to fill, where there is much of it.");
-    // A capsule as jax.ffi.register_ffi_target takes it.
-    m.attr("xla_loss") = nb::capsule(reinterpret_cast<void*>(&xla::loss), "xla._CUSTOM_CALL_TARGET");
+    // Capsules as jax.ffi.register_ffi_target takes them.
+    const auto capsule = [](xla::Error* (*call)(xla::CallFrame*)) {
+        return nb::capsule(reinterpret_cast<void*>(call), "xla._CUSTOM_CALL_TARGET");
+    };
+    m.attr("xla_loss") = capsule(&xla::loss);
+    m.attr("xla_raise") = capsule(&xla::raise);
+    m.attr("xla_part") = capsule(&xla::part);
+    m.attr("xla_whole") = capsule(&xla::whole);
+    m.attr("xla_gradient_of_part") = capsule(&xla::gradient_of_part);
 }

@@ -1,131 +1,55 @@
 #include "xla.hpp"
 
-#include <cmath>
-#include <cstdio>
-#include <exception>
+#include <algorithm>
+#include <cstdint>
 #include <limits>
-#include <new>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "evaluate.hpp"
 #include "parallel.hpp"
+#include "xla_call.hpp"
 
 namespace crossentropy::xla {
 namespace {
 
-Error* error(const CallFrame* frame, ErrorCode code, const std::string& message) {
-    ErrorCreateArgs args{sizeof(ErrorCreateArgs), nullptr, message.c_str(), code};
-    return frame->api->error_create(&args);
+// The weights of classes, from one a row: what no row names is not read.
+void spread_over_classes(const Problem& p, const double* of_row, std::vector<double>& class_weight) {
+    class_weight.assign(p.classes, 0.0);
+    for (std::size_t row = 0; row < p.rows; ++row)
+        if (std::uint64_t(p.indices[row]) < p.classes) class_weight[std::size_t(p.indices[row])] = of_row[row];
 }
 
-template <class T>
-const T& attribute(const CallFrame* frame, std::string_view name, int type) {
-    const Attributes& all = frame->attributes;
-    for (std::int64_t i = 0; i < all.size; ++i)
-        if (std::string_view(all.names[i]->data, all.names[i]->size) == name && all.types[i] == type)
-            return *static_cast<const T*>(all.values[i]);
-    throw std::invalid_argument("crossentropy: no such attribute: " + std::string(name));
+// Rows whose class index is out of range; they are given another.
+std::vector<std::size_t> take_out_bad_rows(const Problem& p, std::int64_t* indices) {
+    std::vector<std::size_t> bad;
+    for (std::size_t row = 0; row < p.rows; ++row)
+        if (indices[row] != p.options.ignore_index && std::uint64_t(indices[row]) >= p.classes) {
+            indices[row] = 0;
+            bad.push_back(row);
+        }
+    return bad;
 }
 
-template <class T>
-T number(const CallFrame* frame, std::string_view name, DataType type) {
-    const Scalar& scalar = attribute<Scalar>(frame, name, kScalar);
-    if (scalar.dtype != type)
-        throw std::invalid_argument("crossentropy: an attribute of another type: " + std::string(name));
-    return *static_cast<const T*>(scalar.value);
-}
-
-std::int64_t integer(const CallFrame* frame, std::string_view name) {
-    return number<std::int64_t>(frame, name, DataType::int64);
-}
-
-// An option from the attribute of its name.
-void read(const CallFrame* frame, std::string_view name, double& option) {
-    option = number<double>(frame, name, DataType::float64);
-}
-void read(const CallFrame* frame, std::string_view name, std::optional<std::int64_t>& option) {
-    const bool none = attribute<Scalar>(frame, name, kScalar).dtype == DataType::boolean;
-    option = none ? std::nullopt : std::optional(integer(frame, name));
-}
-void read(const CallFrame* frame, std::string_view name, Reduction& option) {
-    const ByteSpan& value = attribute<ByteSpan>(frame, name, kString);
-    option = reduction_of({value.data, value.size});
-}
-
-std::size_t product(const Buffer& buffer, std::int64_t first, std::int64_t last) {
-    std::size_t n = 1;
-    for (std::int64_t i = first; i < last; ++i) n *= std::size_t(buffer.dims[i]);
-    return n;
-}
-
-// Of logits and of probabilities; Python converts all others.
-ElementType element_type(DataType type) {
+void write_nan(ElementType type, void* data, std::size_t i) {
     switch (type) {
-        case DataType::float64:
-            return ElementType::float64;
-        case DataType::float16:
-            return ElementType::float16;
-        case DataType::bfloat16:
-            return ElementType::bfloat16;
-        case DataType::float32:
-            return ElementType::float32;
+        case ElementType::float64:
+            static_cast<double*>(data)[i] = std::numeric_limits<double>::quiet_NaN();
+            return;
+        case ElementType::float32:
+            static_cast<float*>(data)[i] = std::numeric_limits<float>::quiet_NaN();
+            return;
         default:
-            throw std::invalid_argument("crossentropy: an element type of logits or targets that is not known here");
+            static_cast<std::uint16_t*>(data)[i] = type == ElementType::float16 ? 0x7e00 : 0x7fc0;
     }
 }
 
-template <class From, class To>
-std::vector<To> converted(const Buffer& buffer) {
-    const From* data = static_cast<const From*>(buffer.data);
-    return {data, data + product(buffer, 0, buffer.rank)};
-}
-
-// Class indices as the core reads them; an unsigned one beyond int64 stays out of range.
-std::vector<std::int64_t> indices(const Buffer& buffer) {
-    switch (buffer.dtype) {
-        case DataType::uint32:
-            return converted<std::uint32_t, std::int64_t>(buffer);
-        case DataType::int64:
-            return converted<std::int64_t, std::int64_t>(buffer);
-        case DataType::uint64: {
-            std::vector<std::int64_t> all = converted<std::int64_t, std::int64_t>(buffer);
-            for (std::int64_t& index : all)
-                if (index < 0) index = std::numeric_limits<std::int64_t>::min();
-            return all;
-        }
-        case DataType::int32:
-            return converted<std::int32_t, std::int64_t>(buffer);
-        default:
-            throw std::invalid_argument("crossentropy: an element type of class indices that is not known here");
+void mark(const Problem& p, std::size_t row) {
+    if (p.row_values != nullptr)
+        write_nan(p.type == ElementType::float64 ? p.type : ElementType::float32, p.row_values, row);
+    if (p.matrix != nullptr) {
+        const std::size_t first = row / p.class_stride * p.class_stride * p.classes + row % p.class_stride;
+        for (std::size_t c = 0; c < p.classes; ++c) write_nan(p.type, p.matrix, first + c * p.class_stride);
     }
-}
-
-std::vector<double> reals(const Buffer& buffer) {
-    if (buffer.dtype == DataType::float64) return converted<double, double>(buffer);
-    if (buffer.dtype == DataType::float32) return converted<float, double>(buffer);
-    throw std::invalid_argument("crossentropy: an element type of weights that is not known here");
-}
-
-// The rule of crossentropy._arrays.as_weights, for values that Python has not seen.
-Error* check_weights(const CallFrame* frame, const char* name, const std::vector<double>& weights) {
-    for (const double w : weights)
-        if (!(w == 0.0 || (std::fabs(w) >= 1e-100 && std::fabs(w) <= 1e100))) {
-            char got[32];
-            std::snprintf(got, sizeof got, "%g", w);
-            return error(
-                frame, ErrorCode::invalid_argument,
-                std::string(name) + ": expected finite weights, each 0 or of a size in [1e-100, 1e100], got " + got);
-        }
-    return nullptr;
-}
-
-template <class T>
-T* at(const Buffer& buffer, std::size_t offset) {
-    return static_cast<T*>(buffer.data) + offset;
 }
 
 Error* loss_of_batch(const CallFrame* frame) {
@@ -133,10 +57,12 @@ Error* loss_of_batch(const CallFrame* frame) {
     Buffer** const arguments = frame->arguments.buffers;
     Buffer** const results = frame->results.buffers;
     const Buffer &logits = *arguments[0], &targets = *arguments[1], &losses = *results[0];
-    const std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]),
-                              grad_output = reals(*arguments[4]);
-    if (Error* const wrong = check_weights(frame, "class_weight", class_weight)) return wrong;
-    if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight)) return wrong;
+    const bool by_rows = flag(frame, "by_rows"), weighted = flag(frame, "weighted"),
+               marks = flag(frame, "marks_bad_rows");
+    std::vector<double> class_weight = reals(*arguments[2]), sample_weight = reals(*arguments[3]);
+    const std::vector<double> grad_output = reals(*arguments[4]);
+    if (Error* const wrong = check_weights(frame, "class_weight", class_weight, marks)) return wrong;
+    if (Error* const wrong = check_weights(frame, "sample_weight", sample_weight, marks)) return wrong;
 
     const std::int64_t batch_axes = logits.rank - integer(frame, "axes"), axis = batch_axes + integer(frame, "axis");
     const std::size_t batch = product(logits, 0, batch_axes);
@@ -148,9 +74,11 @@ Error* loss_of_batch(const CallFrame* frame) {
     p.options.for_each([&](std::string_view name, auto& option) { read(frame, name, option); });
     const bool per_row = p.options.reduction == Reduction::none;
     const bool probabilities = targets.rank == logits.rank;
-    const std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
+    std::vector<std::int64_t> all_indices = probabilities ? std::vector<std::int64_t>() : indices(targets);
     const std::size_t width = kLogitSize[int(p.type)], row_width = p.type == ElementType::float64 ? 8 : 4;
 
+    std::vector<double> row_weight;
+    if (by_rows) row_weight.swap(class_weight);
     for (std::size_t i = 0; i < batch; ++i) {
         const std::size_t row = i * p.rows, element = row * p.classes;
         p.logits = at<const char>(logits, element * width);
@@ -160,7 +88,12 @@ Error* loss_of_batch(const CallFrame* frame) {
         } else {
             p.indices = all_indices.data() + row;
         }
-        p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + i * p.classes;
+        std::vector<std::size_t> bad_rows;
+        if (by_rows) {
+            if (weighted) spread_over_classes(p, row_weight.data() + row, class_weight);
+        }
+        if (marks && !probabilities) bad_rows = take_out_bad_rows(p, all_indices.data() + row);
+        p.class_weight = class_weight.empty() ? nullptr : class_weight.data() + (by_rows ? 0 : i * p.classes);
         p.sample_weight = sample_weight.empty() ? nullptr : sample_weight.data() + row;
         if (!grad_output.empty()) {
             if (per_row)
@@ -173,33 +106,35 @@ Error* loss_of_batch(const CallFrame* frame) {
         const Evaluation result = evaluate(p, int(integer(frame, "num_threads")));
         if (result.bad_row != kNoRow)
             return error(frame, ErrorCode::out_of_range, bad_index_message(p, result.bad_row));
+        for (const std::size_t bad : bad_rows) mark(p, bad);
+        const double loss = bad_rows.empty() ? result.loss : std::numeric_limits<double>::quiet_NaN();
         if (!per_row) {
             if (p.type == ElementType::float64)
-                *at<double>(losses, i) = result.loss;
+                *at<double>(losses, i) = loss;
             else
-                *at<float>(losses, i) = float(result.loss);
+                *at<float>(losses, i) = float(loss);
         }
     }
     return nullptr;
 }
 
+Error* raise_for(const CallFrame* frame) {
+    Buffer** const arguments = frame->arguments.buffers;
+    const std::int64_t row = *at<std::int64_t>(*arguments[0], 0), index = *at<std::int64_t>(*arguments[1], 0);
+    if (row < integer(frame, "rows")) {
+        Problem p;
+        p.classes = std::size_t(integer(frame, "classes"));
+        read(frame, "ignore_index", p.options.ignore_index);
+        return error(frame, ErrorCode::out_of_range, bad_index_message(p, std::size_t(row), index));
+    }
+    *at<std::int32_t>(*frame->results.buffers[0], 0) = 0;
+    return nullptr;
+}
+
 }  // namespace
 
-Error* loss(CallFrame* frame) {
-    if (frame->extension_start != nullptr && frame->extension_start->type == kMetadataExtension) {
-        Metadata* const metadata = reinterpret_cast<MetadataExtension*>(frame->extension_start)->metadata;
-        metadata->api_version.major_version = kApiMajor;
-        metadata->api_version.minor_version = kApiMinor;
-        metadata->traits = 0;
-        return nullptr;
-    }
-    try {
-        return loss_of_batch(frame);
-    } catch (const std::bad_alloc&) {
-        return error(frame, ErrorCode::resource_exhausted, "crossentropy: out of memory");
-    } catch (const std::exception& exception) {
-        return error(frame, ErrorCode::internal, exception.what());
-    }
-}
+Error* loss(CallFrame* frame) { return handled(frame, loss_of_batch); }
+
+Error* raise(CallFrame* frame) { return handled(frame, raise_for); }
 
 }  // namespace crossentropy::xla

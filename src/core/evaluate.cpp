@@ -124,10 +124,14 @@ Evaluation check_targets(const Problem& p) {
     return result;
 }
 
-std::string bad_index_message(const Problem& p, std::size_t row) {
+std::string bad_index_message(const Problem& p, std::size_t row, std::int64_t index) {
     std::string message = "targets: expected class indices in [0, " + std::to_string(p.classes_of_whole()) + ")";
     if (p.options.ignore_index) message += " or ignore_index " + std::to_string(*p.options.ignore_index);
-    return message + ", got " + std::to_string(p.indices[row]) + " in row " + std::to_string(row);
+    return message + ", got " + std::to_string(index) + " in row " + std::to_string(row);
+}
+
+std::string bad_index_message(const Problem& p, std::size_t row) {
+    return bad_index_message(p, row, p.indices[row]);
 }
 
 static void set_inverse_temperature(Problem& p) {

@@ -18,6 +18,7 @@ Evaluation check_targets(const Problem& problem);
 
 // The message of an error: what is wrong with a row whose class index is out of range.
 std::string bad_index_message(const Problem& problem, std::size_t row);
+std::string bad_index_message(const Problem& problem, std::size_t row, std::int64_t index);
 
 // Fills problem.matrix, problem.diagonal and problem.row_values. A class index out of range is found before anything is
 // written (unless another thread changes the targets meanwhile). For Reduction::mean the gradient is that of the mean.

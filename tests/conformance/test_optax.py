@@ -5,12 +5,13 @@ losses of half-precision logits are float32, and logits without a class are an e
 """
 
 import unittest
+from contextlib import nullcontext
 
-import jax
 import numpy as np
 import pytest
 from optax._src import alias_test
 from optax.losses import _classification, _classification_test, _fenchel_young_test
+from other_device import composed_on_the_cpu
 
 import crossentropy.jax as cj
 
@@ -45,12 +46,8 @@ CASES = {
 @pytest.fixture(scope="module", params=["core", "composed"])
 def path(request):
     """The path of the CPU, and that of other devices on the CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "composed":
-            patch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
-        jax.clear_caches()
+    with composed_on_the_cpu() if request.param == "composed" else nullcontext():
         yield
-    jax.clear_caches()
 
 
 @pytest.mark.usefixtures("path")

@@ -1,17 +1,16 @@
 """The functions of crossentropy.jax: as they are, compiled, transformed, composed as for other devices."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from hashed.inputs import DTYPES, REDUCTIONS, Options, Problem, edges, numbers, problems, variants
 from hashed.record import Hashes
+from other_device import composed_on_the_cpu
 
 import crossentropy as ce
 import crossentropy.jax as cj
@@ -75,17 +74,8 @@ def _edges(hashes: Hashes) -> None:
         hashes.add("cross_entropy", case, jax.value_and_grad(lambda z, t, loss=loss: loss(z, t).sum()), z, t)
 
 
-@contextlib.contextmanager
-def _other_device() -> Iterator[None]:
-    """The path of other devices, on the CPU."""
-    with mock.patch.object(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)):
-        jax.clear_caches()
-        yield
-    jax.clear_caches()
-
-
 def _composed(hashes: Hashes) -> None:
-    with _other_device():
+    with composed_on_the_cpu():
         for case, (_, z, _, t), given in _cases(edges((3,)), FEW):
             loss = partial(cj.cross_entropy, **{**given, "reduction": "none"})
             hashes.add("cross_entropy", f"{case}, composed", _with_gradient, loss, jnp.asarray(z), t)

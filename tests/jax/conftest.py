@@ -3,8 +3,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from other_device import composed_on_the_cpu
 
 sys.path.insert(0, str(Path(__file__).parent))  # for jax_oracle.py
+
+# Before JAX starts; what does not ask for both runs on the first.
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture
@@ -14,9 +18,7 @@ def x64():
 
 
 @pytest.fixture
-def composed(monkeypatch):
+def composed():
     """The path of other devices, on the CPU."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
+    with composed_on_the_cpu():
+        yield

@@ -6,6 +6,7 @@ from ._functional import cross_entropy, softmax_cross_entropy, softmax_cross_ent
 from ._linear import linear_cross_entropy
 from ._linear_divergence import linear_jensen_shannon, linear_kl_divergence
 from ._log_prob import linear_log_prob, log_prob
+from ._vocab_parallel import vocab_parallel_cross_entropy, vocab_parallel_linear_cross_entropy
 
 __all__ = [
     "binary_cross_entropy",
@@ -21,4 +22,6 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
 ]

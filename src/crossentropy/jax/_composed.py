@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._options import LossOptions, Reduction
+from ._alike import of_targets
 from ._softmax import Scale, entropy, focal
 
 
@@ -34,7 +35,7 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, *weights: Array) -
     r = jnp.where(top, 0.0, jnp.exp(-below)).sum(-1)
     log_total = jnp.log1p(r) * jnp.where(jnp.isinf(m), jnp.nan, 1.0)  # nothing but -inf, or a +inf
 
-    omega = jnp.ones_like(m) if w is None or probabilities else w[t]
+    omega = jnp.ones_like(m) if w is None or probabilities else of_targets(w, t)
     scale = Scale(options.softcap, options.temperature)
     if options.focal_gamma > 0.0:
         losses = jnp.where(omega == 0, 0.0 * log_total, omega * focal(scale, options.focal_gamma, z, t))
@@ -83,10 +84,15 @@ def reduced(reduction: Reduction, losses: Array, weights: Array) -> Array:
     total = losses.sum()
     if reduction == "sum":
         return total
-    divisor, counts = weights.sum(), jnp.any(weights != 0)
-    divisor = jnp.where(divisor == 0, jnp.nan, divisor)  # weights of both signs add up to 0
+    by, counts = divisor(weights)
+    return jnp.where(counts, total / by, 0.0)
+
+
+def divisor(weights: Array) -> tuple[Array, Array]:
+    """What the mean divides by, and whether anything counts; then it is NaN if weights of both signs add up to 0."""
+    total, counts = weights.sum(), jnp.any(weights != 0)
     # A NaN among what is not chosen would reach the gradient.
-    return jnp.where(counts, total / jnp.where(counts, divisor, 1.0), 0.0)
+    return jnp.where(counts, jnp.where(total == 0, jnp.nan, total), 1.0), counts
 
 
 def row_dtype(z: Array) -> jnp.dtype:

@@ -18,8 +18,9 @@ from .._options import LossOptions, Reduction, loss_options
 from .._targets import Targets, TopKTargets, accepted_targets, as_targets
 from . import _rules
 from ._composed import row_dtype
+from ._foreign import NONE
 from ._indices import as_axis, check_narrowed, is_traced
-from ._rules import NONE
+from ._raised import in_range
 
 _LOGIT_TYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
@@ -86,6 +87,11 @@ def cross_entropy(
     transformations apply, to any order. The gradient of half-precision logits is computed in float32 and rounded once.
     A traced function keeps the number of threads that was set when it was traced.
 
+    Where `jax.jit` splits the rows over devices, and inside `jax.shard_map`, each device computes its own, and no
+    logits are gathered; see `vocab_parallel_cross_entropy` for classes that are split. With class weights and smoothed
+    or given probabilities a program that `jax.jit` splits composes the loss. A class index out of range is an error on
+    all devices; under ``check_vma=False`` that row is NaN.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp
@@ -113,6 +119,7 @@ def cross_entropy(
     s = NONE if sample_weight is None else weights("sample_weight", sample_weight, rows)
     if where is not None:
         z, t, s = _restricted(jnp.asarray(where), z, t, s, axis)
+    t = in_range(options, z.shape[axis], t)
     return _loss(options, axis, z, t, w, s, overwrite=overwrite_logits)
 
 

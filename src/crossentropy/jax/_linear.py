@@ -16,9 +16,11 @@ from jax.typing import ArrayLike
 from .._head import rows_of_chunk
 from .._options import LossOptions, Reduction, loss_options
 from . import _composed, _rules
+from ._alike import of_targets
 from ._composed import row_dtype
+from ._foreign import NONE
 from ._functional import as_class_indices_or_probabilities, as_logits, weights
-from ._rules import NONE
+from ._raised import in_range
 
 
 def linear_cross_entropy(
@@ -88,16 +90,14 @@ def linear_cross_entropy(
         reduction=reduction,
     )
     head = as_head(hidden, classifier, bias)
-    h, (classes, _), rows, count = head.hidden, head.classifier.shape, head.rows, len(head.hidden)
+    h, classes, rows = head.hidden, len(head.classifier), head.rows
     t = as_class_indices_or_probabilities(targets, (*rows, classes), len(rows), options, row_dtype(h))
     w = NONE if class_weight is None else weights("class_weight", class_weight, (classes,))
     s = jnp.ones(rows, row_dtype(h)) if sample_weight is None else weights("sample_weight", sample_weight, rows)
 
     step = step_of(max_logits_bytes, head)
-    flat = t.reshape(count, *t.shape[len(rows) :])
-    losses, weight = _losses(options, step, h, head.classifier, head.bias, flat, w, s.reshape(count))
-    if options.reduction == "none":
-        return losses.reshape(rows)
+    t = in_range(options, classes, t)
+    losses, weight = _losses(options, step, h, head.classifier, head.bias, t, w, s)
     return _composed.reduced(options.reduction, losses, weight.astype(losses.dtype))
 
 
@@ -110,12 +110,12 @@ def _losses(
 
     def chunk(h: Array, t: Array, s: Array, W: Array, b: Array) -> Array:
         counted = _composed.counted_rows(options, s.shape, t, s)
-        return _rules.loss(of_rows, 1, logits_of(h, W, b, counted), t, w, s)
+        return _rules.loss(of_rows, s.ndim, logits_of(h, W, b, counted), t, w, s)
 
     counted = _composed.counted_rows(options, s.shape, t, s)
     weight = jnp.where(counted, s, 0)
-    if t.ndim == 1 and w.size:
-        weight = weight * w[jnp.where(counted, t, 0)]
+    if t.ndim == s.ndim and w.size:
+        weight = weight * of_targets(w, jnp.where(counted, t, 0))
     losses: Array = by_chunks(chunk, step, (h, t, s), (W.astype(row_dtype(W)), b))
     return losses, weight
 
@@ -124,12 +124,15 @@ def _losses(
 
 
 class Head(NamedTuple):
-    """A checked head, its rows flat."""
+    """A checked head."""
 
-    hidden: Array  # (count, D)
+    hidden: Array  # rows + (D,)
     classifier: Array  # (C, D)
     bias: Array  # (C,), or a scalar 0
-    rows: tuple[int, ...]  # the shape that they came in
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return self.hidden.shape[:-1]
 
 
 def as_head(hidden: ArrayLike, classifier: ArrayLike, bias: ArrayLike | None, prefix: str = "") -> Head:
@@ -143,37 +146,65 @@ def as_head(hidden: ArrayLike, classifier: ArrayLike, bias: ArrayLike | None, pr
     if bias is not None and jnp.shape(bias) != (len(W),):
         raise ValueError(f"{prefix}bias: expected shape {(len(W),)}, got {jnp.shape(bias)}")
     b = jnp.zeros((), W.dtype) if bias is None else jnp.asarray(bias)
-    return Head(h.reshape(math.prod(h.shape[:-1]), h.shape[-1]), W, b, h.shape[:-1])
+    return Head(h, W, b)
 
 
 def step_of(max_logits_bytes: int | None, head: Head) -> int:
     """How many rows a chunk has."""
     row_bytes = len(head.classifier) * row_dtype(head.hidden).itemsize
-    return min(rows_of_chunk(max_logits_bytes, row_bytes), max(len(head.hidden), 1))
+    return min(rows_of_chunk(max_logits_bytes, row_bytes), max(math.prod(head.rows), 1))
 
 
 def logits_of(h: Array, W: Array, b: Array, counted: Array) -> Array:
     """The logits of some rows. What a row that does not count holds, NaN it may be, has no part in them."""
-    h = jnp.where(counted[:, None], h, 0)
+    h = jnp.where(counted[..., None], h, 0)
     return jnp.matmul(h, W.astype(h.dtype).T, preferred_element_type=row_dtype(h)) + b.astype(row_dtype(h))
 
 
 def by_chunks(function: Callable[..., Any], step: int, of_rows: Sequence[Array], shared: Sequence[Array]) -> Any:
     """Call ``function(*of_rows, *shared)`` on so many rows at a time; its gradient calls it again.
 
-    The last chunk is filled with rows of zeros.
+    The last of the arrays of rows has no other axes. A chunk takes every n-th row of an axis, so that it has some of
+    each device that the axis is divided among. Rows that no number of chunks divides are filled up with zeros.
     """
-    count = len(of_rows[0])
+    rows = of_rows[-1].shape
+    count = math.prod(rows)
     if count <= step:
         return function(*of_rows, *shared)
-    padded = -count % step
+    parts = _parts(rows, -(-count // step))
+    if parts is None:
+        flat = [array.reshape(count, *array.shape[len(rows) :]) for array in of_rows]
+        padded = -count % -(-count // step)
+        filled = [jnp.pad(array, [(0, padded)] + [(0, 0)] * (array.ndim - 1)) for array in flat]
+        results = by_chunks(function, step, filled, shared)
+        return jax.tree.map(lambda array: array[:count].reshape(*rows, *array.shape[1:]), results)
 
+    axes, chunk_axes = len(rows), range(1, 2 * len(rows), 2)
+    within = [size // part for size, part in zip(rows, parts, strict=True)]
+
+    # An axis at a time: JAX does not follow an explicit sharding through several.
     def chunks(array: Array) -> Array:
-        filled = jnp.pad(array, [(0, padded)] + [(0, 0)] * (array.ndim - 1))
-        return filled.reshape(-1, step, *array.shape[1:])
+        for axis in reversed(range(axes)):
+            array = array.reshape(*array.shape[:axis], within[axis], parts[axis], *array.shape[axis + 1 :])
+        return jnp.moveaxis(array, chunk_axes, range(axes)).reshape(-1, *within, *array.shape[2 * axes :])
+
+    def joined(array: Array) -> Array:
+        array = jnp.moveaxis(array.reshape(*parts, *array.shape[1:]), range(axes), chunk_axes)
+        for axis, size in enumerate(rows):
+            array = array.reshape(*array.shape[:axis], size, *array.shape[axis + 2 :])
+        return array
 
     def body(nothing: None, of_rows: tuple[Array, ...]) -> tuple[None, Any]:
         return nothing, jax.checkpoint(function)(*of_rows, *shared)
 
-    results = lax.scan(body, None, tuple(map(chunks, of_rows)))[1]
-    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[:count], results)
+    return jax.tree.map(joined, lax.scan(body, None, tuple(map(chunks, of_rows)))[1])
+
+
+def _parts(rows: Sequence[int], chunks: int) -> tuple[int, ...] | None:
+    """In how many parts to divide each axis of rows for so many chunks, or up to twice as many."""
+    parts: list[int] = []
+    left = chunks
+    for size in reversed(rows):
+        parts.insert(0, next(part for part in range(min(left, size), size + 1) if size % part == 0))
+        left = -(-left // parts[0])
+    return tuple(parts) if math.prod(parts) <= 2 * chunks else None

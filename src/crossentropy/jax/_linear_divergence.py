@@ -150,11 +150,9 @@ def _of_heads(
             f"teacher_classifier: expected the {len(ours.classifier)} classes of classifier, "
             f"got shape {theirs.classifier.shape}"
         )
-    s = row_weights(sample_weight, ours.rows).reshape(-1)
+    s = row_weights(sample_weight, ours.rows)
     step = min(step_of(max_logits_bytes, ours), step_of(max_logits_bytes, theirs))
     losses = _linear_losses(options, step, tuple(ours[:3]), tuple(theirs[:3]), s)
-    if options.reduction == "none":
-        return losses.reshape(ours.rows)
     return reduced(options.reduction, losses, s.astype(losses.dtype))
 
 

@@ -206,10 +206,10 @@ def linear_log_prob(
     t = as_indices(indices, (*rows, classes), len(rows), options)
     many = t.ndim > len(rows)
     step = step_of(max_logits_bytes, head)
-    flat = t.reshape(len(head.hidden), t.shape[-1] if many else 1)
-    log_p, entropies = _linear_scores(options, step, head.hidden, head.classifier, head.bias, flat)
-    log_p = log_p.reshape(t.shape)
-    return (log_p, entropies.reshape(rows)) if entropy else log_p
+    t = t if many else t[..., None]
+    log_p, entropies = _linear_scores(options, step, head.hidden, head.classifier, head.bias, t)
+    log_p = log_p if many else log_p[..., 0]
+    return (log_p, entropies) if entropy else log_p
 
 
 @partial(jax.jit, static_argnums=0)
@@ -227,10 +227,10 @@ def _scores(options: LossOptions, z: Array, t: Array) -> tuple[Array, Array]:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _linear_scores(options: LossOptions, step: int, h: Array, W: Array, b: Array, t: Array) -> tuple[Array, Array]:
-    def chunk(h: Array, t: Array, W: Array, b: Array) -> tuple[Array, Array]:
-        return _scores(options, logits_of(h, W, b, _counted(options, t)), t)
+    def chunk(h: Array, t: Array, counted: Array, W: Array, b: Array) -> tuple[Array, Array]:
+        return _scores(options, logits_of(h, W, b, counted), t)
 
-    results: tuple[Array, Array] = by_chunks(chunk, step, (h, t), (W.astype(row_dtype(W)), b))
+    results: tuple[Array, Array] = by_chunks(chunk, step, (h, t, _counted(options, t)), (W.astype(row_dtype(W)), b))
     return results
 
 

@@ -12,27 +12,20 @@ evaluates a function in part, as for `jax.checkpoint`: what is left there is a f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .. import _core
-from .._config import resolve_threads
 from .._options import LossOptions
 from . import _composed
+from ._alike import alike
 from ._composed import row_dtype
-
-# In place of weights that are not given.
-NONE = np.zeros(0, np.float32)
-_TARGET = "crossentropy_loss"
-jax.ffi.register_ffi_target(_TARGET, _core.xla_loss, platform="cpu")
+from ._foreign import by_rows, can_be_partitioned, is_partitioned, over_batch, type_of_losses, whole
 
 
 def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array, *, overwrite: bool = False) -> Array:
@@ -41,45 +34,34 @@ def loss(options: LossOptions, axis: int, z: Array, t: Array, w: Array, s: Array
     With `overwrite` the gradient takes the memory of the logits, where they are read once. XLA copies them before,
     should anyone still need them.
     """
-    return loss_p.bind(z, t, w, s, options=options, axis=axis, batch=0, overwrite=overwrite and _one_pass(z))[0]
+    return loss_p.bind(*alike(z, t, w, s), options=options, axis=axis, batch=0, overwrite=overwrite and _one_pass(z))[0]
 
 
-# Values: of problems along the first `batch` axes, one a problem.
+# Values: of problems along the first `batch` axes, one a problem. `core` is `whole` or `by_rows` of `_foreign`.
+
+_Values = Callable[..., list[Array]]
 
 
-def _shape_of_losses(options: LossOptions, axis: int, batch: int, z: Any) -> tuple[int, ...]:
-    rows = z.shape[batch : batch + axis] + z.shape[batch + axis + 1 :]
-    return z.shape[:batch] + (rows if options.reduction == "none" else ())
+def _loss(core: _Values, *arguments: Any) -> list[Array]:
+    return core(*arguments)
 
 
-def _from_core(
-    options: LossOptions,
-    axis: int,
-    batch: int,
-    overwrite: bool,
-    *arrays: Array,
-    loss: bool = False,
-    gradient: bool = False,
+def _both(core: _Values, *arguments: Any) -> list[Array]:
+    return core(*arguments, gradient=True)
+
+
+def _gradient(core: _Values, *arguments: Any) -> list[Array]:
+    return core(*arguments, gradient=True)[1:]
+
+
+def _tangent(
+    core: _Values, options: LossOptions, axis: int, batch: int, overwrite: bool, z: Array, *rest: Array
 ) -> list[Array]:
-    z, t, w, s, g = arrays if len(arrays) == 5 else (*arrays, NONE)
-    results = [jax.ShapeDtypeStruct(_shape_of_losses(options, axis, batch, z), row_dtype(z))]
-    if gradient:
-        results.append(jax.ShapeDtypeStruct(z.shape, z.dtype))
-    attributes = {field.name: _attribute(getattr(options, field.name)) for field in fields(options)} | {
-        "axes": np.int64(z.ndim - batch),
-        "axis": np.int64(axis),
-        "num_threads": np.int64(resolve_threads(None)),
-    }
-    aliases = {0: 1} if gradient and overwrite else {}
-    values = jax.ffi.ffi_call(_TARGET, results, input_output_aliases=aliases)(z, t, w, s, g, **attributes)
-    return list(values) if loss else list(values[1:])
-
-
-def _attribute(option: float | str | None) -> Any:
-    """An option as XLA passes it on; it has no None, and takes False in its place."""
-    if isinstance(option, float | int):
-        return np.float64(option) if isinstance(option, float) else np.int64(option)
-    return False if option is None else option
+    *others, v = rest
+    wide = z.astype(row_dtype(z))
+    gradient = core(options, axis, batch, overwrite, wide, *others, gradient=True)[1]
+    over = batch + axis if options.reduction == "none" else tuple(range(batch, z.ndim))
+    return [(gradient * v.astype(wide.dtype)).sum(over)]
 
 
 def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:
@@ -89,7 +71,7 @@ def _composed_loss(options: LossOptions, axis: int, *arrays: Array) -> list[Arra
 def _composed_gradient(options: LossOptions, axis: int, z: Array, *rest: Array) -> list[Array]:
     *others, g = rest
     value, vjp = jax.vjp(lambda z: _composed.loss(options, axis, z, *others), z)
-    return [vjp(jnp.broadcast_to(g, value.shape).astype(value.dtype))[0]]
+    return [vjp((g * jnp.ones_like(value)).astype(value.dtype))[0]]
 
 
 def _composed_both(options: LossOptions, axis: int, *arrays: Array) -> list[Array]:
@@ -100,16 +82,6 @@ def _composed_both(options: LossOptions, axis: int, *arrays: Array) -> list[Arra
 def _composed_tangent(options: LossOptions, axis: int, z: Array, *rest: Array) -> list[Array]:
     *others, v = rest
     return [jax.jvp(lambda z: _composed.loss(options, axis, z, *others), (z,), (v,))[1]]
-
-
-def _tangent_from_core(
-    options: LossOptions, axis: int, batch: int, overwrite: bool, z: Array, *rest: Array
-) -> list[Array]:
-    *others, v = rest
-    wide = z.astype(row_dtype(z))
-    gradient = _from_core(options, axis, batch, overwrite, wide, *others, gradient=True)[0]
-    over = batch + axis if options.reduction == "none" else tuple(range(batch, z.ndim))
-    return [(gradient * v.astype(wide.dtype)).sum(over)]
 
 
 # Derivatives.
@@ -198,15 +170,12 @@ def _mapped(
     composed: Callable[..., list[Array]], *, options: LossOptions, axis: int, batch: int, overwrite: bool
 ) -> Callable[..., list[Array]]:
     """A composed function, of batches. Whose memory its results take is XLA's to say."""
-    function: Callable[..., list[Array]] = partial(composed, options, axis)
-    for _ in range(batch):
-        function = jax.vmap(function)
-    return function
+    return over_batch(partial(composed, options, axis), batch)
 
 
 def _primitive(
     name: str,
-    core: Callable[..., list[Array]],
+    values: _Values,
     composed: Callable[..., list[Array]],
     jvp: Callable[..., Any] | None = None,
     *,
@@ -217,37 +186,41 @@ def _primitive(
     primitive = Primitive(f"crossentropy_{name}")
     primitive.multiple_results = True
 
-    def function(*arrays: Array, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Array]:
-        mapped = _mapped(composed, options=options, axis=axis, batch=batch, overwrite=overwrite)
-        return lax.platform_dependent(*arrays, cpu=partial(core, options, axis, batch, overwrite), default=mapped)
+    def anywhere(*arrays: Array, **parameters: Any) -> list[Array]:
+        return _mapped(composed, **parameters)(*arrays)
 
-    def avals(z: Any, *_: Any, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Any]:
-        of_loss = jax.core.ShapedArray(_shape_of_losses(options, axis, batch, z), row_dtype(z))
-        return [of_loss] * loss + [jax.core.ShapedArray(z.shape, z.dtype)] * gradient
+    def on_cpu(context: Any, *operands: Any, **parameters: Any) -> Any:
+        core: _Values = whole
+        if is_partitioned(context):
+            if not can_be_partitioned(parameters["options"], *context.avals_in[:3]):
+                return mlir.lower_fun(anywhere)(context, *operands, **parameters)
+            core = by_rows
+
+        def function(*arrays: Array, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Array]:
+            return values(core, options, axis, batch, overwrite, *arrays)
+
+        return mlir.lower_fun(function)(context, *operands, **parameters)
+
+    def types(z: Any, *_: Any, options: LossOptions, axis: int, batch: int, overwrite: bool) -> list[Any]:
+        return [type_of_losses(options, axis, batch, z)] * loss + [z] * gradient
 
     def map_over(arrays: Any, axes: Any, *, batch: int, **parameters: Any) -> tuple[list[Array], list[int]]:
         size = next(array.shape[d] for array, d in zip(arrays, axes, strict=True) if d is not None)
         front = (batching.bdim_at_front(array, d, size) for array, d in zip(arrays, axes, strict=True))
         return primitive.bind(*front, batch=batch + 1, **parameters), [0] * (loss + gradient)
 
-    primitive.def_impl(jax.jit(function, static_argnames=("options", "axis", "batch", "overwrite")))
-    primitive.def_abstract_eval(avals)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("options", "axis", "batch", "overwrite")))
+    primitive.def_abstract_eval(types)
+    mlir.register_lowering(primitive, mlir.lower_fun(anywhere))
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
     ad.primitive_jvps[primitive] = jvp or partial(_linear_jvp, primitive, composed)
     batching.primitive_batchers[primitive] = map_over
     return primitive
 
 
-loss_p = _primitive("loss", partial(_from_core, loss=True), _composed_loss, _loss_jvp, loss=True)
-both_p = _primitive(
-    "loss_and_gradient",
-    partial(_from_core, loss=True, gradient=True),
-    _composed_both,
-    _both_jvp,
-    loss=True,
-    gradient=True,
-)
-gradient_p = _primitive("gradient", partial(_from_core, gradient=True), _composed_gradient, gradient=True)
-tangent_p = _primitive("tangent", _tangent_from_core, _composed_tangent, loss=True)
+loss_p = _primitive("loss", _loss, _composed_loss, _loss_jvp, loss=True)
+both_p = _primitive("loss_and_gradient", _both, _composed_both, _both_jvp, loss=True, gradient=True)
+gradient_p = _primitive("gradient", _gradient, _composed_gradient, gradient=True)
+tangent_p = _primitive("tangent", _tangent, _composed_tangent, loss=True)
 ad.primitive_transposes[gradient_p] = partial(_transpose, tangent_p)
 ad.primitive_transposes[tangent_p] = partial(_transpose, gradient_p)
