@@ -2,11 +2,20 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from signatures import Differs, differences, expected_options, report, takes
 
 import crossentropy.jax as cj
+
+
+def on_a_mesh(function, specs, *arguments, **options):
+    mesh = jax.make_mesh((1,), ("model",), (AxisType.Auto,))
+    return jax.shard_map(partial(function, **options), mesh=mesh, in_specs=specs, out_specs=P())(*arguments)
+
 
 Z, T = jnp.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), jnp.array([1, 0])
 CALLS = {
@@ -19,6 +28,10 @@ CALLS = {
     "jensen_shannon": partial(cj.jensen_shannon, Z, Z),
     "linear_kl_divergence": partial(cj.linear_kl_divergence, Z, jnp.eye(3), Z, jnp.eye(3)),
     "linear_jensen_shannon": partial(cj.linear_jensen_shannon, Z, jnp.eye(3), Z, jnp.eye(3)),
+    "vocab_parallel_cross_entropy": partial(on_a_mesh, cj.vocab_parallel_cross_entropy, (P(None, "model"), P()), Z, T),
+    "vocab_parallel_linear_cross_entropy": partial(
+        on_a_mesh, cj.vocab_parallel_linear_cross_entropy, (P(), P("model"), P()), Z, jnp.eye(3), T
+    ),
 }
 OF_LOSS = ("label_smoothing", "z_loss", "entropy_bonus", "focal_gamma")
 LOG_PROB = Differs("it has one number for each index and no loss", without=(*OF_LOSS, "reduction"))

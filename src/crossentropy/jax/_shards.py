@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
@@ -129,23 +128,28 @@ def _losses(options: LossOptions, classes: int, z: Array, part: Part, whole: Who
     return whole.losses
 
 
-def _forward(options: LossOptions, classes: int, z: Any, part: Any, whole: Any) -> tuple[Array, Any]:
-    for name, array in zip(Part._fields, part, strict=True):
-        if array.perturbed and jnp.issubdtype(array.value.dtype, jnp.floating):
-            raise TypeError(f"{name}: expected nothing to be differentiated but logits and sample weights")
-    part, whole = (type(of)(*(array.value for array in of)) for of in (part, whole))
-    return whole.losses, (z.value, part, whole.words)
+def _forward(options: LossOptions, classes: int, z: Array, part: Part, whole: Whole) -> tuple[Array, Any]:
+    return whole.losses, (z, part, whole.words)
 
 
-def _backward(options: LossOptions, classes: int, saved: Any, g: Any) -> tuple[Array, None, None]:
+def _backward(options: LossOptions, classes: int, saved: Any, g: Array) -> tuple[Array, None, None]:
     z, part, words = saved
-    if isinstance(g, SymbolicZero):
-        return jnp.zeros_like(z), None, None
     operands = alike(z, *part, words, g)
     return _gradient_p.bind(*operands, options=options, classes=classes, fields=_core.part_fields)[0], None, None
 
 
-_losses.defvjp(_forward, _backward, symbolic_zeros=True)
+_losses.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def constant(name: str, array: Array) -> Array:
+    """The same array, of which no derivative is taken: a zero would be a wrong number."""
+    return array
+
+
+@constant.defjvp
+def _(name: str, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    raise TypeError(f"{name}: expected nothing to be differentiated but logits, or the head, and sample weights")
 
 
 # The foreign calls.

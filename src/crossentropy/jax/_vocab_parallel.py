@@ -223,10 +223,14 @@ def _part(
     size = shards.size if probabilities else shards.classes
     t = as_class_indices_or_probabilities(targets, (*rows, size), len(rows), options, dtype)
     (check_split if probabilities else check_whole)("targets", t, shards)
-    t = in_range(options, shards.classes, t)
+    t = _shards.constant("targets", t) if probabilities else in_range(options, shards.classes, t)
     s = jnp.ones(rows, dtype) if sample_weight is None else weights("sample_weight", sample_weight, rows)
     check_whole("sample_weight", s, shards)
-    w = jnp.asarray(NONE) if class_weight is None else _shard_of_weights(shards, class_weight)
+    w = (
+        jnp.asarray(NONE)
+        if class_weight is None
+        else _shards.constant("class_weight", _shard_of_weights(shards, class_weight))
+    )
     return Part(t, w, jnp.where(s == 0, 0.0, 1.0).astype(jnp.float32), shards.first), s
 
 
