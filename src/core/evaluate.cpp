@@ -130,9 +130,7 @@ std::string bad_index_message(const Problem& p, std::size_t row, std::int64_t in
     return message + ", got " + std::to_string(index) + " in row " + std::to_string(row);
 }
 
-std::string bad_index_message(const Problem& p, std::size_t row) {
-    return bad_index_message(p, row, p.indices[row]);
-}
+std::string bad_index_message(const Problem& p, std::size_t row) { return bad_index_message(p, row, p.indices[row]); }
 
 static void set_inverse_temperature(Problem& p) {
     p.inverse_temperature = 1.0 / p.options.temperature;
