@@ -14,7 +14,7 @@ import crossentropy.jax as cj
 
 def on_a_mesh(function, specs, *arguments, **options):
     mesh = jax.make_mesh((1,), ("model",), (AxisType.Auto,))
-    return jax.shard_map(partial(function, **options), mesh=mesh, in_specs=specs, out_specs=P())(*arguments)
+    return jax.jit(jax.shard_map(partial(function, **options), mesh=mesh, in_specs=specs, out_specs=P()))(*arguments)
 
 
 Z, T = jnp.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]]), jnp.array([1, 0])
