@@ -36,7 +36,8 @@ html_math_renderer = "mathml"
 
 default_role = "autolink"
 templates_path = [str(HERE / "templates")]
-autodoc_mock_imports = ["torch", "jax", "jaxlib", "crossentropy.jax._rules", "crossentropy.jax._raised"]  # the adapters need no framework here
+# The adapters need no framework here.
+autodoc_mock_imports = ["torch", "jax", "jaxlib", "crossentropy.jax._rules", "crossentropy.jax._raised"]
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
