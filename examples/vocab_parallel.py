@@ -28,6 +28,8 @@ from word_model import BATCH, CONTEXT, EMBEDDING, WIDTH, docstrings, examples, n
 import crossentropy.torch as ct
 from crossentropy.torch.distributed import vocab_parallel_linear_cross_entropy
 
+# sphinx_gallery_thumbnail_path = 'docs/scaling.png'
+
 Batches = list[tuple[Tensor, Tensor]]
 
 

@@ -127,8 +127,8 @@ def test_scripts_and_styles_name_no_other_host():
 
 
 PUBLIC = []
-for module in ("", "torch", "jax"):
-    tree = ast.parse((PACKAGE / module / "__init__.py").read_text())
+for module in ("", "torch", "torch.distributed", "jax"):
+    tree = ast.parse((PACKAGE / module.replace(".", "/") / "__init__.py").read_text())
     (names,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__")
     PUBLIC += [".".join(filter(None, ["crossentropy", module, name])) for name in ast.literal_eval(names)]
 PUBLIC.remove("crossentropy.__version__")
@@ -140,7 +140,9 @@ def test_every_public_name_has_a_page(public):
     (anchor,) = {public, f"module-{public}"} & read(page).ids
     assert f"api/{public}.html#{anchor}" in read(SITE / "docs" / "api.html").links
     shown = re.sub(r"<[^>]+>", "", read(page).text)
-    if not re.search(r"\.((Linear)?(Divergence)?Gradients|get_num_threads|show_config|reference)$", public):
+    if not re.search(
+        r"\.((Linear)?(Divergence)?Gradients|get_num_threads|show_config|loss_parallel|reference)$", public
+    ):
         assert "Parameters" in shown
     if "torch" not in public:
         assert ">>> " in shown or "&gt;&gt;&gt; " in shown
@@ -241,7 +243,7 @@ def test_examples_show_what_they_print_and_draw():
     assert "def with_whole_logits" in re.sub(r"<[^>]+>", "", words.text)
     assert any(load.endswith("words.png") for load in words.loads)
     thumbnails = [load for load in read(SITE / "docs" / "examples" / "index.html").loads if "_thumb" in load]
-    assert len(thumbnails) == 4
+    assert len(thumbnails) == 5
     assert not any("no_image" in load for load in thumbnails)
     distil, policy = (read(SITE / "docs" / "examples" / f"{name}.html") for name in ("distil", "policy_gradient"))
     assert re.search(r"the teacher's logits +\d\.\d+ ±", html.unescape(distil.text))
