@@ -384,6 +384,15 @@ def test_head_compiled():
     torch.testing.assert_close(actual, expected)
 
 
+def test_head_of_indices_of_one_byte():
+    """Of which 156 has the bits of ignore_index -100."""
+    h, w, t = torch.randn(3, 5), torch.randn(200, 5), torch.tensor([156, 3, 199], dtype=torch.uint8)
+    for wanted in (False, True):  # another path where a gradient is wanted
+        found = ct.linear_log_prob(h.requires_grad_(wanted), w, t)
+        torch.testing.assert_close(found, ct.linear_log_prob(h, w, t.long()), rtol=0, atol=0)
+        assert (found < 0).all()
+
+
 def test_head_refuses():
     h, W, t = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 3])
     for args, options, error, match in (

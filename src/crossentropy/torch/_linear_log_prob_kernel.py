@@ -82,7 +82,7 @@ def over_chunks(
     target, dtype = readable("target", target), row_dtype(head.input)
     log_probs = head.input.new_zeros(target.shape, dtype=dtype)
     entropies = head.input.new_zeros(row_shape(head.logits), dtype=dtype) if entropy else None
-    kept = None if options.ignore_index is None else kept_rows(target != options.ignore_index)
+    kept = None if options.ignore_index is None else kept_rows(target.long() != options.ignore_index)
     count = head.input.shape[0] if kept is None else len(kept)
     step = min(head.rows_of_chunk(count), count)
     with torch.autocast("cpu", enabled=False) if autocasts(head.input) else nullcontext():
@@ -112,7 +112,7 @@ def over_chunks(
 
 def composed(options: LossOptions, head: HeadTensors, target: Tensor, entropy: bool) -> Results:
     def chunk(input: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-        counted = target == target if options.ignore_index is None else target != options.ignore_index
+        counted = target == target if options.ignore_index is None else target.long() != options.ignore_index
         logits = logits_of(input, weight, bias, head.shape, counted)
         log_probs, entropies = _composed_log_prob.log_prob_and_entropy(options, logits, target, entropy)
         return (log_probs,) if entropies is None else (log_probs, entropies)

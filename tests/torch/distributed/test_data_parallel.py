@@ -117,3 +117,15 @@ def test_num_items_of_one_process():
         num_items(torch.tensor([1]), weight=torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"sample_weight: expected real numbers of shape \(2,\)"):
         num_items(torch.tensor([1, 1]), sample_weight=torch.ones(3))
+
+
+def items_of_another_group():
+    rank = torch.distributed.get_rank()
+    of_ranks = [torch.distributed.new_group([each]) for each in (0, 1)]
+    other = of_ranks[1 - rank]
+    return num_items(torch.tensor([0, 1]), other)
+
+
+def test_num_items_of_a_group_without_this_rank(world):
+    for error in world(2).outcomes(items_of_another_group):
+        assert isinstance(error, TypeError)

@@ -360,3 +360,44 @@ def test_compiled(world, split_rows):
         options = {"reduction": reduction, "z_loss": 1e-2}
         found = world(2).run(compiled_on_rank, given, CUTS[2][0], 0.7, sequence, options)
         check(found, of_one(given, 0.7, options), torch.float64, sequence)
+
+
+def narrow_indices():
+    """Indices of one byte, of which 156 has the bits of ignore_index -100."""
+    torch.manual_seed(0)
+    h, w, t = torch.randn(3, 5), torch.randn(200, 5), torch.tensor([156, 3, 199], dtype=torch.uint8)
+    return cd.vocab_parallel_linear_cross_entropy(h, shard(w, [0, 77, 200]), t), ct.linear_cross_entropy(h, w, t.long())
+
+
+def test_indices_of_one_byte(world):
+    for found, whole in world(2).run(narrow_indices):
+        torch.testing.assert_close(found, whole, rtol=1e-6, atol=0)
+
+
+def weights_of_one_rank():
+    w = torch.eye(3)[dist.get_rank() :]
+    weight = torch.ones(len(w)) if dist.get_rank() else None
+    return cd.vocab_parallel_linear_cross_entropy(torch.eye(3), w, torch.tensor([0, 1, 2]), weight=weight)
+
+
+def cast_on_one_rank():
+    with torch.autocast("cpu", torch.bfloat16, enabled=dist.get_rank() == 1):
+        return cd.vocab_parallel_linear_cross_entropy(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize(("call", "name"), [(weights_of_one_rank, "weight"), (cast_on_one_rank, "input")])
+def test_ranks_that_differ(world, call, name):
+    for error in world(2).outcomes(call):
+        assert isinstance(error, ValueError)
+        assert str(error).startswith(f"{name}: expected the same on every rank")
+
+
+def divisor_that_requires_a_gradient():
+    items = torch.tensor(3.0, requires_grad=True)
+    return cd.vocab_parallel_linear_cross_entropy(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 2]), num_items=items)
+
+
+def test_no_gradient_of_num_items(world):
+    for error in world(2).outcomes(divisor_that_requires_a_gradient):
+        assert isinstance(error, NotImplementedError)
+        assert "num_items" in str(error)

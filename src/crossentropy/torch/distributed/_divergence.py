@@ -103,10 +103,11 @@ def vocab_parallel_kl_divergence(
         own = input_shard.shape[class_axis(input_shard)]
         if check:
             told = told_of_divergence(_NAME, options, sample_weight)
-            told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))}"
-    sizes = check_same(ranks, told, [own], error)
+            told["input_shard"] = f"rows of shape {tuple(row_shape(input_shard))} of {input_shard.dtype}"
+            told["teacher_input_shard"] = f"rows of {teacher_input_shard.dtype}"
+    sizes = check_same(ranks, told, [own, 0], error)  # as many numbers as the other functions send
     assert options is not None  # else every rank has raised the error
-    if not any(size for (size,) in sizes):
+    if not any(size for size, _ in sizes):
         raise ValueError("input_shard: expected at least one class on some rank, got none")
     shape, axis = row_shape(input_shard), class_axis(input_shard)
     student, teacher = (

@@ -142,7 +142,7 @@ def vocab_parallel_cross_entropy(
             reduction=reduction,
         )
         rows = split_rows(options, input_shard, TargetTensors(target, weight, sample_weight))
-        return Given(options, rows, None if num_items is None else _divisor(num_items, reduction))
+        return Given(options, rows, None if num_items is None else divisor_given(num_items, reduction))
 
     name = "vocab_parallel_cross_entropy"
     if torch.compiler.is_compiling():
@@ -157,7 +157,7 @@ def vocab_parallel_cross_entropy(
     return loss.reshape(rows.shape) if reduction == "none" else loss
 
 
-def _divisor(num_items: float | Tensor, reduction: str) -> float | Tensor:
+def divisor_given(num_items: float | Tensor, reduction: str) -> float | Tensor:
     """The number to divide by; a tensor while torch compiles."""
     number = divisor_of(num_items, reduction)
     if not isinstance(number, Tensor):

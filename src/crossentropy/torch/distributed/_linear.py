@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from ..._options import LossOptions, Reduction, loss_options
-from .._arguments import divisor_of
 from .._kernel import TargetTensors, row_dtype
 from .._loss_operator import as_items
 from . import _linear_operator
 from ._arguments import check_targets, flat_targets, told_of
-from ._functional import Group
+from ._functional import Group, divisor_given
 from ._group import attempt, ranks_of, shard_of
 from ._linear_arguments import (
     bad_index,
@@ -69,7 +68,7 @@ def vocab_parallel_linear_cross_entropy(
         other in the order of ranks. They are gathered a chunk at a time, and their gradients stop after the sum over
         ranks: each rank keeps those of its own rows.
     weight : Tensor of shape (C_r,), optional
-        A weight for each of this rank's classes.
+        A weight for each of this rank's classes; every rank gives one, or none does.
     ignore_index, reduction, label_smoothing, z_loss, entropy_bonus, focal_gamma, softcap, temperature
         As for `linear_cross_entropy`.
     sample_weight, num_items
@@ -130,7 +129,7 @@ def vocab_parallel_linear_cross_entropy(
         targets = TargetTensors(target, weight, sample_weight)
         shape = logits_shape(given, target, sequence_parallel)
         check_targets(options, shape, targets)
-        items = None if num_items is None else divisor_of(num_items, reduction)
+        items = None if num_items is None else divisor_given(num_items, reduction)
         return options, flat_targets(shape, targets), items
 
     if torch.compiler.is_compiling():
@@ -145,6 +144,7 @@ def vocab_parallel_linear_cross_entropy(
             options, targets, items = made
             told = told_of(NAME, options, len(targets.target), input.dtype, targets, "input", num_items=items)
             told |= told_of_head("", given, sequence_parallel)
+            told["weight"] = None if targets.weight is None else "one"
         shard, error = shard_of(ranks, 0 if made is None else weight_shard.shape[0], class_offset, told, True, error)
         assert made is not None  # else every rank has raised the error
         options, targets, items = made

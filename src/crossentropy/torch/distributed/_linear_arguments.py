@@ -51,7 +51,12 @@ def told_of_head(of: str, given: Given, sequence_parallel: bool) -> dict[str, ob
     input = given[0]
     rows = "its rows" if sequence_parallel else f"{math.prod(input.shape[:-1])} rows"
     wants = " that requires a gradient" if torch.is_grad_enabled() and input.requires_grad else ""
-    return {f"{of}input": f"{rows} of {input.shape[-1]} {input.dtype}{wants}", "sequence_parallel": sequence_parallel}
+    casts = autocasts(input) and input.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(input.device.type) if casts else input.dtype
+    return {
+        "sequence_parallel": sequence_parallel,
+        f"{of}input": f"{rows} of {input.shape[-1]} {dtype}{wants}",
+    }
 
 
 def logits_shape(given: Given, target: Tensor, sequence_parallel: bool) -> torch.Size:

@@ -28,7 +28,7 @@ def mean_divisor(options: LossOptions, targets: TargetTensors, shard: Shard, err
         if weight is not None:
             counted = _weights_of_targets(target, weight, shard, error)
         if options.ignore_index is not None:
-            counted[target == options.ignore_index] = 0.0
+            counted[target.long() == options.ignore_index] = 0.0
     return total(counted if sample_weight is None else counted * sample_weight)
 
 

@@ -67,6 +67,7 @@ def _loss_and_rest(
     if check:
         told = told_of(NAME, options, len(target), input.dtype, targets, "input", num_items=divisor)
         told |= told_of_head("", given, sequence_parallel)
+        told["weight"] = None if targets.weight is None else "one"
         told["gradients of hidden states"] = wanted[0]
     shard, error = shard_of(ranks, weight.shape[0], class_offset, told, True)
     sequence = rows_of_ranks(input, len(target), ranks) if sequence_parallel else None

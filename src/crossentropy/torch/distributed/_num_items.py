@@ -3,17 +3,20 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from ..._options import loss_options
 from .. import _composed
 from .._arguments import check_range, check_weights
 from .._kernel import INTEGERS, WEIGHT_TYPES, TargetTensors, as_weights, is_distributed, is_memory
+from ._functional import Group
+from ._group import ranks_of
 from ._row_ranks import RowRanks
 
 
 def num_items(
     target: Tensor,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
     *,
     ignore_index: int = -100,
     weight: Tensor | None = None,
@@ -29,7 +32,7 @@ def num_items(
     ----------
     target : Tensor of integers
         Class indices of this rank's rows, of any shape.
-    group : ProcessGroup, optional
+    group : ProcessGroup or DeviceMesh, optional
         The ranks whose gradients are averaged; all of them where it is not given. Where torch.distributed is not
         initialized, this process alone.
     ignore_index : int
@@ -72,7 +75,10 @@ def num_items(
         raise ValueError(f"weight: expected real numbers of shape (C,), got {tuple(weight.shape)} of {weight.dtype}")
     check_weights(target.shape, None, sample_weight)
     options = loss_options(ignore_index=ignore_index)
-    groups = [group] if dist.is_available() and dist.is_initialized() else []
+    groups, count = [], 1
+    if dist.is_available() and dist.is_initialized():
+        count = ranks_of(group).count  # which refuses a group without this rank
+        groups = [group.get_group() if isinstance(group, DeviceMesh) else group]
     ranks = RowRanks(groups, target.device)
 
     def own() -> Tensor:
@@ -87,4 +93,4 @@ def num_items(
 
     with torch.no_grad():
         items = _composed.divisor_of(*ranks.add(ranks.do(own), 2))
-        return items / dist.get_world_size(group) if groups else items
+        return items / count
