@@ -129,3 +129,15 @@ def items_of_another_group():
 def test_num_items_of_a_group_without_this_rank(world):
     for error in world(2).outcomes(items_of_another_group):
         assert isinstance(error, TypeError)
+
+
+def items_of_unlike_arguments(case):
+    rank = torch.distributed.get_rank()
+    target = torch.tensor([0, 1]) if rank or case else torch.ones(2)
+    return num_items(target, sample_weight=torch.ones(3 - rank) if case else None)
+
+
+@pytest.mark.parametrize(("case", "kind"), [(0, TypeError), (1, ValueError)])
+def test_wrong_arguments_of_one_rank_reach_all(world, case, kind):
+    for error in world(2).outcomes(items_of_unlike_arguments, case):
+        assert isinstance(error, kind)

@@ -68,20 +68,22 @@ def num_items(
     >>> for input, target in parts:
     ...     cross_entropy(model(input), target, num_items=items).backward()
     """
-    if not isinstance(target, Tensor) or is_distributed(target) or target.dtype not in INTEGERS:
-        got = target.dtype if type(target) is Tensor else type(target).__name__
-        raise TypeError(f"target: expected a tensor of class indices (integers), this rank's own, got {got}")
-    if weight is not None and (weight.dim() != 1 or weight.dtype not in WEIGHT_TYPES):
-        raise ValueError(f"weight: expected real numbers of shape (C,), got {tuple(weight.shape)} of {weight.dtype}")
-    check_weights(target.shape, None, sample_weight)
     options = loss_options(ignore_index=ignore_index)
     groups, count = [], 1
     if dist.is_available() and dist.is_initialized():
         count = ranks_of(group).count  # which refuses a group without this rank
         groups = [group.get_group() if isinstance(group, DeviceMesh) else group]
-    ranks = RowRanks(groups, target.device)
+    ranks = RowRanks(groups, target.device if isinstance(target, Tensor) else torch.device("cpu"))
 
     def own() -> Tensor:
+        if not isinstance(target, Tensor) or is_distributed(target) or target.dtype not in INTEGERS:
+            got = target.dtype if type(target) is Tensor else type(target).__name__
+            raise TypeError(f"target: expected a tensor of class indices (integers), this rank's own, got {got}")
+        if weight is not None and (weight.dim() != 1 or weight.dtype not in WEIGHT_TYPES):
+            raise ValueError(
+                f"weight: expected real numbers of shape (C,), got {tuple(weight.shape)} of {weight.dtype}"
+            )
+        check_weights(target.shape, None, sample_weight)
         for name, tensor in (("weight", weight), ("sample_weight", sample_weight)):
             if tensor is not None and is_memory(tensor):
                 as_weights(name, tensor.detach())
