@@ -17,11 +17,13 @@ namespace crossentropy {
 
 using baseline::CompensatedSum;  // compiled for any CPU, as this file is
 
+// What the mean divides by: 0 if no row counts, NaN if weights cancel to 0.
 static double total_weight(const DivergenceProblem& p) {
     if (p.sample_weight == nullptr) return double(p.rows);
     CompensatedSum total;
     for (std::size_t row = 0; row < p.rows; ++row) total.add(p.sample_weight[row]);
-    return total.total();
+    const bool counts = std::any_of(p.sample_weight, p.sample_weight + p.rows, [](double s) { return s != 0.0; });
+    return counts && total.total() == 0.0 ? kNaN : total.total();
 }
 
 double evaluate_divergence(DivergenceProblem p, int threads) {

@@ -475,3 +475,14 @@ def test_head_refuses():
         for function in (ct.linear_kl_divergence, ct.linear_jensen_shannon):
             with pytest.raises(ValueError, match=match):
                 function(*args, **options)
+
+
+@pytest.mark.parametrize("function", [ct.kl_divergence, ct.jensen_shannon])
+def test_weights_that_cancel_have_no_mean(function):
+    z = torch.randn(3, 4, requires_grad=True)
+    value = function(z, torch.randn(3, 4), sample_weight=torch.tensor([1.0, -1.0, 0.0]))
+    assert value.isnan()
+    (gradient,) = torch.autograd.grad(value, z)
+    assert gradient[:2].isnan().all()
+    assert (gradient[2] == 0).all()
+    assert function(z, torch.randn(3, 4), sample_weight=torch.zeros(3)) == 0
