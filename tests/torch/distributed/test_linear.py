@@ -401,3 +401,22 @@ def test_no_gradient_of_num_items(world):
     for error in world(2).outcomes(divisor_that_requires_a_gradient):
         assert isinstance(error, NotImplementedError)
         assert "num_items" in str(error)
+
+
+def nothing_as_input():
+    return cd.vocab_parallel_linear_cross_entropy(None, torch.eye(3), torch.tensor([0]))
+
+
+def boolean_weights():
+    return cd.vocab_parallel_linear_cross_entropy(
+        torch.eye(3), torch.eye(3), torch.tensor([0, 1, 2]), weight=torch.ones(3, dtype=torch.bool)
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "name"), [(nothing_as_input, TypeError, "input"), (boolean_weights, ValueError, "weight")]
+)
+def test_wrong_arguments_are_named(world, call, kind, name):
+    for error in world(2).outcomes(call):
+        assert isinstance(error, kind)
+        assert str(error).startswith(f"{name}: expected")

@@ -62,7 +62,8 @@ def check_targets(options: LossOptions, shape: torch.Size, targets: TargetTensor
         if tensor is None:
             continue
         check_place(name, tensor)
-        if tensor.shape != fits or tensor.dtype not in WEIGHT_TYPES:
+        boolean = tensor.dtype is torch.bool and name == "weight" and not dense  # like torch: for probabilities only
+        if tensor.shape != fits or tensor.dtype not in WEIGHT_TYPES or boolean:
             raise ValueError(
                 f"{name}: expected real numbers of shape {tuple(fits)}, got {tuple(tensor.shape)} of {tensor.dtype}"
             )

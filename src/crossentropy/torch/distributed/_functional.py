@@ -161,7 +161,7 @@ def divisor_given(num_items: float | Tensor, reduction: str) -> float | Tensor:
     """The number to divide by; a tensor while torch compiles."""
     number = divisor_of(num_items, reduction)
     if not isinstance(number, Tensor):
-        return number
+        return number if torch.compiler.is_compiling() else float(number)
     check_place("num_items", number)
     if number.requires_grad:
         raise NotImplementedError("num_items: expected a tensor that needs no gradient, got one that does")

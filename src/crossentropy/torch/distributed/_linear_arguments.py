@@ -21,7 +21,7 @@ def check_split_head(of: str, given: Given, sequence_parallel: bool) -> None:
     """Raise unless these are hidden states and a shard of a head; `of` begins their names ("" or "teacher_")."""
     names = [f"{of}{name}" for name in ("input", "weight_shard", "linear_bias_shard")]
     for name, tensor in zip(names, given, strict=True):
-        if tensor is not None:
+        if tensor is not None or name != names[2]:
             check_real(name, tensor)
             check_place(name, tensor)
             if not under_transform():
