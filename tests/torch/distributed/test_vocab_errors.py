@@ -148,7 +148,7 @@ CASES = [
     (other_targets, True, ValueError, "^target: expected the same"),
     (other_kind_of_targets, True, ValueError, "^target: .* on rank 0, probabilities of torch.float32 on rank 1$"),
     (other_sample_weight, True, ValueError, "^sample_weight: expected the same"),
-    (other_items, True, ValueError, "^num_items: .* got 3 on rank 0, 4 on rank 1$"),
+    (other_items, True, ValueError, "^num_items: .* got 3.0 on rank 0, 4.0 on rank 1$"),
     (other_function, True, ValueError, "^function: expected the same"),
     (bad_option, True, ValueError, "^z_loss: expected a finite number of at least 0, got -1.0, on rank 1$"),
     (bad_shape, True, ValueError, r"^target: expected class indices of shape \(5,\), got \(3,\), on rank 1$"),
