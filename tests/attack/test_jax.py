@@ -137,6 +137,9 @@ ATTRIBUTES = {
     "axes": np.int64(2),
     "axis": np.int64(1),
     "num_threads": np.int64(1),
+    "by_rows": False,
+    "weighted": False,
+    "marks_bad_rows": False,
 }
 
 
