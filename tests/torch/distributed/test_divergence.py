@@ -262,3 +262,22 @@ def test_what_one_rank_sees_all_raise(world, kind, error, message):
     for raised in world(2).outcomes(refused_on_rank, kind):
         with pytest.raises(error, match=message):
             raise raised
+
+
+def unlike_dtypes():
+    z = torch.ones(2, 3, dtype=torch.float64 if dist.get_rank() else torch.float32)
+    return cd.vocab_parallel_kl_divergence(z, 2 * z)
+
+
+def unlike_functions():
+    z = torch.ones(2, 3)
+    if dist.get_rank():
+        return cd.vocab_parallel_kl_divergence(z, 2 * z)
+    return cd.vocab_parallel_cross_entropy(z, torch.tensor([0, 5]))
+
+
+@pytest.mark.parametrize(("call", "name"), [(unlike_dtypes, "input_shard"), (unlike_functions, "function")])
+def test_ranks_that_differ(world, call, name):
+    for error in world(2).outcomes(call):
+        assert isinstance(error, ValueError)
+        assert str(error).startswith(f"{name}: expected the same on every rank")
